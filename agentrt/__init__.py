@@ -1,0 +1,91 @@
+"""agentrt: a runtime for agents, swarms and tool use, under budgets that hold."""
+
+from agentrt.agent import Agent, Format
+from agentrt.budget import Budget
+from agentrt.edge import END, START
+from agentrt.errors import (
+    AgentrtError,
+    AuthenticationFailed,
+    BudgetExceeded,
+    ContextOverflow,
+    DeadEnd,
+    DefinitionError,
+    GraphError,
+    InvalidArguments,
+    JournalError,
+    MaxTurns,
+    ModelError,
+    ModelUnavailable,
+    NothingArrived,
+    RateLimited,
+    RequestRefused,
+    StepFailed,
+    ToolTimeout,
+    UnknownModel,
+    UnknownPrice,
+)
+from agentrt.graph import Graph
+from agentrt.join import Join, best, collect, first, vote
+from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings
+from agentrt.node import Context, FunctionNode, Node
+from agentrt.retrieval import Index, Passage, Retriever
+from agentrt.runtime import Observer, Result, StopReason, Stream, run, run_sync, stream
+from agentrt.tool import Tool, tool
+from agentrt.usage import FREE, Price, Usage
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "END",
+    "FREE",
+    "START",
+    "Agent",
+    "AgentrtError",
+    "AuthenticationFailed",
+    "Budget",
+    "BudgetExceeded",
+    "Context",
+    "ContextOverflow",
+    "DeadEnd",
+    "DefinitionError",
+    "Format",
+    "FunctionNode",
+    "Graph",
+    "GraphError",
+    "Index",
+    "InvalidArguments",
+    "Join",
+    "JournalError",
+    "MaxTurns",
+    "Model",
+    "ModelError",
+    "ModelRequest",
+    "ModelResponse",
+    "ModelSettings",
+    "ModelUnavailable",
+    "Node",
+    "NothingArrived",
+    "Observer",
+    "Passage",
+    "Price",
+    "RateLimited",
+    "RequestRefused",
+    "Result",
+    "Retriever",
+    "StepFailed",
+    "StopReason",
+    "Stream",
+    "Tool",
+    "ToolTimeout",
+    "UnknownModel",
+    "UnknownPrice",
+    "Usage",
+    "best",
+    "collect",
+    "first",
+    "run",
+    "run_sync",
+    "stream",
+    "tool",
+    "vote",
+]

@@ -1,0 +1,271 @@
+"""Agents: a model and its tools in a loop, as a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
+
+from pydantic import TypeAdapter, ValidationError
+
+from agentrt.budget import Budget
+from agentrt.errors import BudgetExceeded, DefinitionError, InvalidArguments, MaxTurns
+from agentrt.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, ToolSpec, UserMessage
+from agentrt.model import Chat, Model, ModelRequest, ModelSettings
+from agentrt.node import Context, Node
+from agentrt.tool import ToolUse, as_text, as_tool, tool_spec
+
+In = TypeVar("In", contravariant=True)
+Out = TypeVar("Out", covariant=True)
+
+
+class Format(Protocol):
+    """Write a conversation as plain text for a model to continue, and read what it wrote.
+
+    Small base models follow examples in text far better than a chat template; an agent with a format asks for raw
+    completion instead of chat.
+    """
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Return the strings at which the model is stopped."""
+        ...
+
+    def write(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
+        """Return the prompt whose continuation is the agent's next turn."""
+        ...
+
+    def read(self, text: str, messages: Sequence[Message]) -> AssistantMessage:
+        """Return what the model's continuation says: an answer, or calls of tools."""
+        ...
+
+
+class Agent(Node[In, Out], Generic[In, Out]):
+    """Let a model work on the input with tools until it answers.
+
+    model: a litellm name (`provider/model`), `local/NAME`, or any `Model`; None takes the run's default.
+    instructions: the system message, or a function of the input that returns it.
+    tools: functions, retrievers, other agents, graphs: any node. Errors of tools are shown to the model.
+    output: the type of the answer; the model is held to its schema, and told of validation errors.
+    max_turns: how many model calls one activation may make; then it raises `MaxTurns`.
+    history: "branch" goes on with the agent's own conversation when a branch visits it again.
+    format: raw completion in a text format of your own instead of chat.
+    """
+
+    kind = "agent"
+
+    @overload
+    def __init__(
+        self: Agent[object, str],
+        name: str,
+        *,
+        model: Model | str | None = None,
+        instructions: str | Callable[[Any], str] = "",
+        tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
+        settings: ModelSettings | None = None,
+        max_turns: int = 10,
+        history: Literal["fresh", "branch"] = "fresh",
+        format: Format | None = None,
+        description: str = "",
+        budget: Budget | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Agent[object, Out],
+        name: str,
+        *,
+        output: type[Out],
+        model: Model | str | None = None,
+        instructions: str | Callable[[Any], str] = "",
+        tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
+        settings: ModelSettings | None = None,
+        max_turns: int = 10,
+        history: Literal["fresh", "branch"] = "fresh",
+        format: Format | None = None,
+        description: str = "",
+        budget: Budget | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Agent[In, str],
+        name: str,
+        *,
+        input: type[In],
+        model: Model | str | None = None,
+        instructions: str | Callable[[In], str] = "",
+        tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
+        settings: ModelSettings | None = None,
+        max_turns: int = 10,
+        history: Literal["fresh", "branch"] = "fresh",
+        format: Format | None = None,
+        description: str = "",
+        budget: Budget | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        input: type[In],
+        output: type[Out],
+        model: Model | str | None = None,
+        instructions: str | Callable[[In], str] = "",
+        tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
+        settings: ModelSettings | None = None,
+        max_turns: int = 10,
+        history: Literal["fresh", "branch"] = "fresh",
+        format: Format | None = None,
+        description: str = "",
+        budget: Budget | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        *,
+        input: Any = object,
+        output: Any = str,
+        model: Model | str | None = None,
+        instructions: str | Callable[[Any], str] = "",
+        tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
+        settings: ModelSettings | None = None,
+        max_turns: int = 10,
+        history: Literal["fresh", "branch"] = "fresh",
+        format: Format | None = None,
+        description: str = "",
+        budget: Budget | None = None,
+    ) -> None:
+        about = description or (instructions if isinstance(instructions, str) else "")
+        super().__init__(name, input=input, output=output, description=about, budget=budget)
+        if max_turns < 1:
+            raise DefinitionError(f"agent {name!r}: max_turns={max_turns} leaves no turn to answer in")
+        self.model = model
+        self.instructions = instructions
+        self.tools = tuple(as_tool(t) for t in tools)
+        self.settings = settings or ModelSettings()
+        self.max_turns = max_turns
+        self.history = history
+        self.format = format
+        self._specs = tuple(tool_spec(t) for t in self.tools)
+        self._uses = {spec.name: ToolUse(t) for spec, t in zip(self._specs, self.tools, strict=True)}
+        if len(self._uses) < len(self.tools):
+            raise DefinitionError(f"agent {name!r} has two tools of one name; rename one")
+
+    async def invoke(self, ctx: Context, value: In, /) -> Out:
+        messages = self._opening(ctx, value)
+        chat = Chat(ctx.model(self.model))
+        for _ in range(self.max_turns):
+            response = await ctx.run(chat, self._request(messages))
+            reply = response.message
+            if self.format is not None:
+                reply = self.format.read(reply.text, messages)
+            messages.append(reply)
+            if reply.tool_calls:
+                messages += await self._use_tools(ctx, reply.tool_calls)
+                continue
+            try:
+                output = self._answer.parse(reply.text)
+            except ValidationError as error:
+                messages.append(UserMessage(_correction(error, response.finish_reason)))
+                continue
+            if self.history == "branch":
+                ctx.memory[self] = messages
+            return cast("Out", output)
+        raise MaxTurns(f"no answer after {self.max_turns} turns; raise max_turns= or simplify the task")
+
+    def _opening(self, ctx: Context, value: In) -> list[Message]:
+        """Begin the conversation, or go on with the branch's own."""
+        earlier: list[Message] = ctx.memory.get(self, []) if self.history == "branch" else []
+        messages = list(earlier)
+        if not earlier:
+            text = self.instructions if isinstance(self.instructions, str) else self.instructions(value)
+            if text:
+                messages.append(SystemMessage(text))
+        messages.append(UserMessage(as_text(value)))
+        return messages
+
+    def _request(self, messages: list[Message]) -> ModelRequest:
+        if self.format is None:
+            return ModelRequest(
+                messages=tuple(messages),
+                tools=self._specs,
+                output_schema=self._answer.schema,
+                settings=self.settings,
+            )
+        prompt = self.format.write(messages, self._specs)
+        return ModelRequest(messages=tuple(messages), prompt=prompt, settings=self._settings_of_format)
+
+    @cached_property
+    def _settings_of_format(self) -> ModelSettings:
+        from dataclasses import replace
+
+        assert self.format is not None
+        return replace(self.settings, stop=(*self.settings.stop, *self.format.stop))
+
+    async def _use_tools(self, ctx: Context, calls: Sequence[ToolCall]) -> list[Message]:
+        """Run the tools a turn asked for side by side; what goes wrong is told to the model (but no denial, E1)."""
+        known = [c for c in calls if c.name in self._uses]
+        outcomes = iter(await ctx.gather([(self._uses[c.name], c.arguments) for c in known]))
+        answers: list[Message] = []
+        for call in calls:
+            if call.name not in self._uses:
+                names = ", ".join(self._uses) or "none"
+                answers.append(ToolMessage(call.id, call.name, f"unknown tool; there are: {names}", failed=True))
+                continue
+            outcome = next(outcomes)
+            if isinstance(outcome, BudgetExceeded):
+                raise outcome
+            failed = isinstance(outcome, Exception)
+            text = _tool_error(outcome) if isinstance(outcome, Exception) else as_text(outcome)
+            answers.append(ToolMessage(call.id, call.name, text, failed=failed))
+        return answers
+
+    @cached_property
+    def _answer(self) -> _Answer:
+        return _Answer(self.name, self.output)
+
+
+class _Answer:
+    """Read an agent's answer as its output type; a type that is no object is wrapped as {"result": …}."""
+
+    def __init__(self, name: str, output: Any) -> None:
+        self.schema: dict[str, Any] | None = None
+        self._adapter: TypeAdapter[Any] | None = None
+        self._wrapped = False
+        if output in (str, object, Any):
+            return
+        self._adapter = TypeAdapter(output)
+        schema = self._adapter.json_schema()
+        self._wrapped = schema.get("type") != "object"
+        if self._wrapped:
+            definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
+            schema = {"type": "object", "properties": {"result": schema}, "required": ["result"], **definitions}
+        self.schema = {"title": name, **schema, "additionalProperties": False}
+
+    def parse(self, text: str) -> Any:
+        if self._adapter is None:
+            return text
+        if self._wrapped:
+            return _Wrapped.validate(self._adapter, text)
+        return self._adapter.validate_json(text)
+
+
+class _Wrapped:
+    """Unwrap {"result": …}."""
+
+    _any: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+
+    @classmethod
+    def validate(cls, adapter: TypeAdapter[Any], text: str) -> Any:
+        return adapter.validate_python(cls._any.validate_json(text).get("result"))
+
+
+def _correction(error: ValidationError, finish_reason: str) -> str:
+    cut = " (it was cut off at the token limit: be shorter)" if finish_reason == "length" else ""
+    lines = [f"- {'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()]
+    return f"That answer does not fit the required form{cut}:\n" + "\n".join(lines) + "\nAnswer again, corrected."
+
+
+def _tool_error(error: Exception) -> str:
+    if isinstance(error, InvalidArguments):
+        return f"the arguments do not fit: {error}"
+    return f"{type(error).__name__}: {error}"

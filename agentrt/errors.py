@@ -1,0 +1,169 @@
+"""The one tree of errors.
+
+AgentrtError
+├── DefinitionError         an agent, tool or function that cannot be what it says
+│   └── GraphError          a graph that does not validate; `.problems` lists all of them
+├── BudgetExceeded          a limit refused a step; names the scope, the dimension and the step
+├── StepFailed              what `run` raises: `.path`, `.input` and `.cause` of the step that failed
+├── DeadEnd                 outside every fork no edge holds
+├── NothingArrived          `vote` or `best` closed a fork in which every branch died
+├── MaxTurns                an agent used all its turns without an answer
+├── InvalidArguments        a tool was called with arguments that do not fit its schema
+├── ToolTimeout             a tool took longer than its time-out
+├── ModelError              what a model's adapter raises, vendor errors mapped once
+│   ├── UnknownModel            no such model, or its extra is not installed
+│   ├── UnknownPrice            a `usd` limit meets a model without a known price
+│   ├── AuthenticationFailed    a missing or refused key
+│   ├── RateLimited             the provider asks to slow down; `.retry_after` seconds
+│   ├── ContextOverflow         the prompt does not fit the model's window
+│   ├── RequestRefused          the provider refuses this request (content, parameters)
+│   └── ModelUnavailable        unreachable, overloaded or broken
+└── JournalError            the run record cannot be read or written
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class AgentrtError(Exception):
+    """Be the root of every error this package raises on purpose."""
+
+
+class DefinitionError(AgentrtError):
+    """Say that an agent, a tool or a function cannot be what it declares."""
+
+
+class GraphError(DefinitionError):
+    """Say everything that is wrong with a graph, one problem a line."""
+
+    def __init__(self, graph: str, problems: Sequence[str]) -> None:
+        self.graph = graph
+        self.problems = tuple(problems)
+        lines = [f"graph {graph!r} has {len(problems)} problem{'s' if len(problems) != 1 else ''}:"]
+        super().__init__("\n".join(lines + [f"  - {p}" for p in problems]))
+
+
+class BudgetExceeded(AgentrtError):
+    """Say which limit refused which step.
+
+    `scope` is the path of the step whose budget refused; `path` is the step that asked. `needed` and `limit` are in
+    the dimension's unit (dollars for `usd`).
+    """
+
+    def __init__(self, *, scope: str, dimension: str, needed: float, spent: float, limit: float, path: str) -> None:
+        self.scope = scope
+        self.dimension = dimension
+        self.needed = needed
+        self.spent = spent
+        self.limit = limit
+        self.path = path
+        if dimension == "seconds":
+            state = f"its time of {_number(limit)} s is over"
+        else:
+            state = (
+                f"{_number(spent)} of {_number(limit)} {dimension} are spent and at least {_number(needed)} more "
+                "are needed"
+            )
+        super().__init__(f"{path}: the budget of {scope!r} is exhausted: {state}; raise Budget({dimension}=…)")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value:,}"
+
+
+class StepFailed(AgentrtError):
+    """Name the step that ended a run, with its input; the cause is the error it raised."""
+
+    def __init__(self, path: str, input: object, cause: BaseException) -> None:
+        self.path = path
+        self.input = input
+        self.cause = cause
+        reason = str(cause) or type(cause).__name__
+        label = "" if isinstance(cause, AgentrtError) else f"{type(cause).__name__}: "
+        super().__init__(f"{path}: {label}{reason}")
+
+
+class DeadEnd(AgentrtError):
+    """Say that no outgoing edge of a node holds, outside every fork."""
+
+
+class NothingArrived(AgentrtError):
+    """Say that a join had nothing to choose from."""
+
+
+class MaxTurns(AgentrtError):
+    """Say that an agent used all its turns without an answer."""
+
+
+class InvalidArguments(AgentrtError):
+    """Say which arguments of a call do not fit the schema."""
+
+
+class ToolTimeout(AgentrtError):
+    """Say that a tool took longer than its time-out."""
+
+
+class ModelError(AgentrtError):
+    """Say that a model call failed.
+
+    `billed` is False where the provider is known not to charge for the failure; None where nobody knows.
+    """
+
+    billed: bool | None = None
+
+    def __init__(self, message: str, *, model: str = "") -> None:
+        self.model = model
+        super().__init__(f"{model}: {message}" if model else message)
+
+
+class UnknownModel(ModelError):
+    """Say that a model's name leads nowhere."""
+
+    billed = False
+
+
+class UnknownPrice(ModelError):
+    """Say that a model without a known price was used under a `usd` limit."""
+
+    billed = False
+
+
+class AuthenticationFailed(ModelError):
+    """Say that a key is missing or refused."""
+
+    billed = False
+
+
+class RateLimited(ModelError):
+    """Say that the provider asks to slow down."""
+
+    billed = False
+
+    def __init__(self, message: str, *, model: str = "", retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message, model=model)
+
+
+class ContextOverflow(ModelError):
+    """Say that a prompt does not fit the model's window."""
+
+    billed = False
+
+
+class RequestRefused(ModelError):
+    """Say that the provider refuses this request."""
+
+    billed = False
+
+
+class ModelUnavailable(ModelError):
+    """Say that a model cannot be reached or is broken; `billed` says whether the request may have been served."""
+
+    def __init__(self, message: str, *, model: str = "", billed: bool | None = None) -> None:
+        self.billed = billed
+        super().__init__(message, model=model)
+
+
+class JournalError(AgentrtError):
+    """Say that the run record cannot be read or written."""

@@ -1,0 +1,216 @@
+"""Events: frozen values, the one language of journal, stream, traces and progress.
+
+Every step that starts ends in exactly one of `StepFinished`, `StepFailed` and `StepCancelled`; every run in exactly
+one of `RunFinished`, `RunFailed` and `RunCancelled`. `at` is seconds since the epoch. `TextDelta` is a lossy side
+channel: the journal does not keep it.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic_core import from_json, to_json
+
+from agentrt.messages import new_messages
+from agentrt.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """Describe an error as data."""
+
+    type: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorInfo:
+        return cls(type(error).__name__, str(error))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    run_id: str
+    at: float
+    name: str
+    input: object
+    limits: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished:
+    run_id: str
+    at: float
+    output: object
+    usage: Usage
+    stop_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed:
+    """`path` is the step whose error ended the run; `stop_reason` is `failed` or `budget_exceeded`."""
+
+    run_id: str
+    at: float
+    path: str
+    error: ErrorInfo
+    usage: Usage
+    stop_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCancelled:
+    run_id: str
+    at: float
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStarted:
+    """`after` names the steps this one follows (at most 128); `join` is (arrived, branches) where a fork closed;
+    `waited` is the time in the queue, in seconds."""
+
+    path: str
+    at: float
+    name: str
+    kind: str
+    input: object
+    after: tuple[str, ...] = ()
+    join: tuple[int, int] | None = None
+    waited: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFinished:
+    path: str
+    at: float
+    output: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailed:
+    path: str
+    at: float
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCancelled:
+    path: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchDied:
+    """`path` is the branch's last step: none of its edges held, or its error was dropped (then `error` says so)."""
+
+    path: str
+    at: float
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetClamped:
+    """A model call got fewer output tokens than it wanted."""
+
+    path: str
+    at: float
+    wanted: int
+    granted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetWaited:
+    """A reservation waited this many seconds for others in flight to settle."""
+
+    path: str
+    at: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetDenied:
+    path: str
+    at: float
+    scope: str
+    dimension: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetOverrun:
+    """A bill came in above its reservation; the accounts that it pushed over their limit are closed."""
+
+    path: str
+    at: float
+    reserved: int
+    billed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRecorded:
+    """A leaf settled its reservation at this usage."""
+
+    path: str
+    at: float
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextDelta:
+    path: str
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emitted:
+    """A value that user code passed to `ctx.emit`."""
+
+    path: str
+    at: float
+    value: object
+
+
+RunEvent: TypeAlias = RunStarted | RunFinished | RunFailed | RunCancelled
+StepEvent: TypeAlias = StepStarted | StepFinished | StepFailed | StepCancelled
+BudgetEvent: TypeAlias = BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | UsageRecorded
+Event: TypeAlias = RunEvent | StepEvent | BranchDied | BudgetEvent | TextDelta | Emitted
+
+_TYPES: dict[str, type[Event]] = {t.__name__: t for t in Event.__args__}
+
+
+def encode(event: Event) -> bytes:
+    """Return the event as one JSON object with its type's name under `event`.
+
+    Values that are not JSON become their `repr`; a model request keeps only its new messages.
+    """
+    row: dict[str, object] = {"event": type(event).__name__}
+    row.update((f.name, getattr(event, f.name)) for f in fields(event))
+    if isinstance(event, StepStarted):
+        row["input"] = _new_content(event.input)
+    return to_json(row, fallback=repr, inf_nan_mode="constants", serialize_unknown=True)
+
+
+def _new_content(value: object) -> object:
+    messages = getattr(value, "messages", None)
+    if not isinstance(messages, tuple):
+        return value
+    return {"messages": new_messages(messages)}
+
+
+def decode(data: bytes | str) -> Event:
+    """Return the event that `encode` wrote; its inputs and outputs are plain JSON values."""
+    row: dict[str, Any] = from_json(data)
+    event: Event = _adapter(row.pop("event")).validate_python(row)
+    return event
+
+
+@functools.cache
+def _adapter(name: str) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_TYPES[name])

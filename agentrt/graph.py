@@ -1,0 +1,143 @@
+"""Graphs: nodes composed by one verb, `edge`; validated on networkx and compiled to the plan's routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast, overload
+
+from agentrt.budget import Budget
+from agentrt.drawing import mermaid
+from agentrt.edge import END, START, Edge, Marker
+from agentrt.errors import GraphError
+from agentrt.join import Join
+from agentrt.node import Context, Node, as_node
+from agentrt.plan import GraphPlan, Route
+from agentrt.validation import problems, routes, to_networkx
+
+if TYPE_CHECKING:
+    import networkx
+
+In = TypeVar("In", contravariant=True)
+Out = TypeVar("Out", covariant=True)
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+Source: TypeAlias = Node[Any, T] | Callable[..., Awaitable[T]]
+Target: TypeAlias = Node[T, Any] | Callable[[T], Any] | Callable[[T, Context], Any]
+Reducer: TypeAlias = Callable[[list[T]], U] | Join[T, U]
+
+
+class Graph(Node[In, Out], Generic[In, Out]):
+    """Compose nodes into a directed graph, which is a node itself.
+
+    `input` and `output` are the types of what runs in and out. Edges are tried in the order they were added.
+    """
+
+    kind = "graph"
+
+    @overload
+    def __init__(self: Graph[Any, Any], name: str, *, description: str = "", budget: Budget | None = None) -> None: ...
+    @overload
+    def __init__(
+        self, name: str, *, input: type[In], output: type[Out], description: str = "", budget: Budget | None = None
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        *,
+        input: Any = object,
+        output: Any = object,
+        description: str = "",
+        budget: Budget | None = None,
+    ) -> None:
+        super().__init__(name, input=input, output=output, description=description, budget=budget)
+        self._edges: list[Edge] = []
+        self._routes: dict[Node[Any, Any], list[Route]] | None = None
+
+    def edge(
+        self,
+        source: Any,
+        target: Any,
+        *,
+        when: Callable[[Any], bool] | None = None,
+        each: bool | Callable[[Any], Sequence[Any]] = False,
+        join: Reducer[Any, Any] | None = None,
+        times: int | None = None,
+        send: Any = None,
+    ) -> None:
+        """Connect `source` to `target`, after the edges it already has: the first that holds is taken.
+
+        when: the edge holds only if this is true of the source's output.
+        each: fork, one branch an item of the value (True), or of what the function makes of it.
+        join: end the branch here and close the innermost fork: the target gets the reduced list, once.
+        times: one branch takes the edge at most so often.
+        send: pass on this node's latest output instead of the source's.
+
+        Several targets fork, one branch each; several sources get an edge each. Raises `DefinitionError` for
+        anything that is not a node, and `validate` tells the rest.
+        """
+        joined = None if join is None else join if isinstance(join, Join) else Join(join)
+        for one in _nodes(source):
+            self._edges.append(
+                Edge(one, tuple(_nodes(target)), when, each, joined, times, None if send is None else as_node(send))
+            )
+        self._routes = None
+
+    def chain(self, *nodes: Any) -> None:
+        """Connect nodes one after another: `chain(a, b, c)` is `edge(a, b)` and `edge(b, c)`."""
+        for source, target in pairwise(nodes):
+            self.edge(source, target)
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        return tuple(self._edges)
+
+    @property
+    def nodes(self) -> tuple[Node[Any, Any], ...]:
+        """Return the nodes in the order edges first named them, without START and END."""
+        named = (n for e in self._edges for n in (e.source, *e.targets))
+        return tuple(n for n in dict.fromkeys(named) if not isinstance(n, Marker))
+
+    def validate(self) -> None:
+        """Raise `GraphError` listing every problem (rules V1-V4, types that do not fit), here and in sub-graphs."""
+        found = self._problems(frozenset())
+        if found:
+            raise GraphError(self.name, found)
+
+    def _problems(self, around: frozenset[Graph[Any, Any]]) -> list[str]:
+        inside = around | {self}
+        found = problems(self._edges)
+        for node in self.nodes:
+            if isinstance(node, Graph):
+                if node in inside:
+                    found.append(f"{node.name} contains itself; write the recursion as code with ctx.run")
+                else:
+                    found += [f"{node.name}: {p}" for p in node._problems(inside)]  # noqa: SLF001
+        return found
+
+    def to_networkx(self) -> networkx.MultiDiGraph[Node[Any, Any]]:
+        """Return the graph for networkx: the nodes as they are, each edge with `edge=` its `Edge`."""
+        return to_networkx(self._edges)
+
+    def to_mermaid(self) -> str:
+        """Return the graph as a Mermaid flowchart; sub-graphs are drawn as subroutines."""
+        return mermaid(self._edges)
+
+    async def invoke(self, ctx: Context, value: In, /) -> Out:
+        result: Out = await ctx.drive(GraphPlan(ctx.path, self.compile(), START, END, value))
+        return result
+
+    def compile(self) -> dict[Node[Any, Any], list[Route]]:
+        """Return the plan's routes, by source; validates first and raises `GraphError`."""
+        if self._routes is None:
+            self.validate()
+            self._routes = routes(self._edges)
+        return self._routes
+
+
+def _nodes(value: Any) -> list[Node[Any, Any]]:
+    if isinstance(value, (list, tuple)):
+        return [as_node(v) for v in cast("Iterable[Any]", value)]
+    return [as_node(value)]

@@ -1,0 +1,389 @@
+"""A node: anything a step can execute; and the context through which a running node reaches the rest.
+
+`Node` is the one interface of graphs, agents, tools, retrievers and model calls. A typed function is a node too.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, overload
+
+import anyio.to_thread
+from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticSchemaGenerationError
+
+from agentrt.budget import DIMENSIONS, STEPS, USD, Account, Budget, Request
+from agentrt.errors import DefinitionError, InvalidArguments
+from agentrt.usage import PICO
+
+if TYPE_CHECKING:
+    from agentrt.model import Model
+    from agentrt.plan import Plan
+    from agentrt.usage import Usage
+
+In = TypeVar("In", contravariant=True)
+Out = TypeVar("Out", covariant=True)
+T = TypeVar("T")
+U = TypeVar("U")
+P = ParamSpec("P")
+
+_RESERVED = frozenset({"chat", "START", "END"})
+
+
+class Node(ABC, Generic[In, Out]):
+    """Be something a step can execute.
+
+    `kind` names the sort of step in events and traces, `counts` the dimensions of which each start spends one, and
+    `budget` caps every activation. Raises `DefinitionError` for a name that cannot stand in a path.
+    """
+
+    kind: ClassVar[str] = "node"
+    counts: ClassVar[tuple[int, ...]] = (STEPS,)
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        input: Any = object,
+        output: Any = object,
+        description: str = "",
+        budget: Budget | None = None,
+    ) -> None:
+        if not name or set(name) & set("/#[]") or name in _RESERVED:
+            reserved = ", ".join(sorted(_RESERVED))
+            raise DefinitionError(f"{name!r} cannot name a node: use a name without / # [ ], and none of {reserved}")
+        self.name = name
+        self.input = input
+        self.output = output
+        self.description = description
+        self.budget = budget
+
+    @abstractmethod
+    async def invoke(self, ctx: Context, value: In, /) -> Out:
+        """Do the work of one step: everything the step calls goes through `ctx`."""
+
+    @cached_property
+    def arguments(self) -> Arguments:
+        """Describe the node as a tool: how JSON arguments become its input."""
+        return Arguments.of_type(self.name, self.input)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+class Arguments:
+    """Turn JSON arguments into a node's input: the one rule by which any node is a tool.
+
+    A function takes its own parameters. Any other node whose input type is an object (a pydantic model, a dataclass,
+    a typed dict) takes that object's fields, and every other input is the single field `input`.
+    """
+
+    def __init__(self, schema: dict[str, Any], read: Callable[[str | Mapping[str, Any]], Any]) -> None:
+        self.schema = schema
+        self._read = read
+
+    def parse(self, arguments: str | Mapping[str, Any]) -> Any:
+        """Return the input; raises `InvalidArguments` with one line a mistake, for a model to act on."""
+        try:
+            return self._read(arguments)
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors()]
+            raise InvalidArguments("; ".join(lines)) from error
+
+    @classmethod
+    def of_type(cls, name: str, annotation: Any) -> Arguments:
+        annotation = str if annotation in (object, Any, inspect.Parameter.empty) else annotation
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+            schema = adapter.json_schema()
+        except PydanticSchemaGenerationError as error:
+            raise DefinitionError(f"{name!r} cannot be a tool: no JSON schema for its input {annotation!r}") from error
+        if schema.get("type") == "object":
+            return cls(schema, partial(_read_json, adapter.validate_json, adapter.validate_python))
+        model = create_model(name, input=(annotation, ...))
+        return cls(_schema(model), lambda data: _read_model(model, data).input)  # type: ignore[attr-defined]
+
+    @classmethod
+    def of_function(cls, name: str, parameters: Sequence[inspect.Parameter], notes: Mapping[str, str]) -> Arguments:
+        from pydantic import Field
+
+        fields: dict[str, Any] = {}
+        for p in parameters:
+            if p.annotation is inspect.Parameter.empty:
+                raise DefinitionError(
+                    f"parameter {p.name!r} of tool {name!r} has no type: write `def {name}({p.name}: str)`, "
+                    "since the model is told the types"
+                )
+            default = ... if p.default is inspect.Parameter.empty else p.default
+            fields[p.name] = (p.annotation, Field(default, description=notes.get(p.name)))
+        try:
+            model = create_model(name, __config__={"extra": "forbid", "arbitrary_types_allowed": False}, **fields)
+            schema = _schema(model)
+        except PydanticSchemaGenerationError as error:
+            raise DefinitionError(f"tool {name!r}: {error.message}") from error
+        names = [p.name for p in parameters]
+
+        def read(data: str | Mapping[str, Any]) -> dict[str, Any]:
+            parsed = _read_model(model, data)
+            return {n: getattr(parsed, n) for n in names}
+
+        return cls(schema, read)
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    schema.pop("title", None)
+    return schema
+
+
+def _read_json(from_json: Callable[..., Any], from_python: Callable[..., Any], data: str | Mapping[str, Any]) -> Any:
+    return from_json(data or "{}") if isinstance(data, str) else from_python(data)
+
+
+def _read_model(model: type[BaseModel], data: str | Mapping[str, Any]) -> BaseModel:
+    parsed: BaseModel = _read_json(model.model_validate_json, model.model_validate, data)
+    return parsed
+
+
+class FunctionNode(Node[Any, Out]):
+    """Run a typed function as a node; a plain `def` runs in a thread.
+
+    A parameter annotated `Context` gets the step's context. A function of one other parameter gets the input as it
+    is; of several, a mapping by name or a tuple in order.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, name: str | None = None, budget: Budget | None = None) -> None:
+        label = name or str(getattr(function, "__name__", type(function).__name__))
+        if label == "<lambda>":
+            raise DefinitionError("a lambda has no name to stand in paths: use `def`, or FunctionNode(f, name=…)")
+        hints = _hints(function, label)
+        parameters = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in _parameters(function, label)]
+        contexts = [p.name for p in parameters if p.annotation is Context]
+        self.parameters = [p for p in parameters if p.name not in contexts]
+        self.function = function
+        self._context = contexts[0] if contexts else None
+        self._is_async = inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__ is a function too
+        )
+        self._single = len(self.parameters) == 1
+        super().__init__(
+            label,
+            input=self.parameters[0].annotation if self._single else object,
+            output=hints.get("return", object),
+            description=inspect.cleandoc(function.__doc__ or "").split("\n\n")[0],
+            budget=budget,
+        )
+
+    @cached_property
+    def arguments(self) -> Arguments:
+        return Arguments.of_function(self.name, self.parameters, _parameter_notes(self.function))
+
+    async def invoke(self, ctx: Context, value: Any, /) -> Out:
+        if self._single:
+            return await self.call(ctx, (value,), {})
+        return await self.call(ctx, *self._spread(value))
+
+    async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Out:
+        """Call the function, in a thread if it is not async."""
+        if self._context is not None:
+            kwargs = {**kwargs, self._context: ctx}
+        if self._is_async:
+            result: Out = await self.function(*args, **kwargs)
+            return result
+        return await anyio.to_thread.run_sync(partial(self.function, *args, **kwargs), abandon_on_cancel=True)
+
+    def _spread(self, value: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        if not self.parameters:
+            return (), {}
+        if isinstance(value, Mapping):
+            return (), value
+        if isinstance(value, (tuple, list)):
+            return tuple(value), {}
+        names = ", ".join(p.name for p in self.parameters)
+        raise InvalidArguments(f"{self.name} takes {names}: send a mapping or a tuple, not {type(value).__name__}")
+
+
+def _parameters(function: Callable[..., Any], label: str) -> list[inspect.Parameter]:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(f"{label!r} cannot be a node: {error}") from error
+    for p in parameters:
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            raise DefinitionError(f"{label!r} cannot be a node: name each parameter instead of {p}")
+    return parameters
+
+
+def _hints(function: Callable[..., Any], label: str) -> dict[str, Any]:
+    target = function if isinstance(function, types.FunctionType | types.MethodType) else type(function).__call__
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise DefinitionError(f"the types of {label!r} cannot be read: {error}; define them at module level") from error
+
+
+def _parameter_notes(function: Callable[..., Any]) -> dict[str, str]:
+    from docstring_parser import parse
+
+    return {p.arg_name: p.description for p in parse(function.__doc__ or "").params if p.description}
+
+
+_function_nodes: weakref.WeakKeyDictionary[Callable[..., Any], FunctionNode[Any]] = weakref.WeakKeyDictionary()
+
+
+@overload
+def as_node(value: Node[In, Out]) -> Node[In, Out]: ...
+@overload
+def as_node(value: Callable[..., Awaitable[T]]) -> Node[Any, T]: ...
+@overload
+def as_node(value: Callable[..., T]) -> Node[Any, T]: ...
+def as_node(value: Any) -> Node[Any, Any]:
+    """Return the value if it is a node, else the node of a typed function, always the same one.
+
+    Raises `DefinitionError` for anything else.
+    """
+    if isinstance(value, Node):
+        return value
+    if not callable(value) or isinstance(value, type):
+        raise DefinitionError(f"{value!r} is not a node: use an Agent, a Graph, a tool or a typed function")
+    if (node := _function_nodes.get(value)) is None:
+        node = _function_nodes[value] = FunctionNode(value)
+    return node
+
+
+class Context(ABC):
+    """Be what a running step may ask of the runtime; a function node gets it by annotating a parameter with it."""
+
+    path: str
+    """The path of this step (docs/design.md, "Paths")."""
+    run_id: str
+
+    @overload
+    async def run(
+        self, node: Node[T, U], value: T, *, key: str | int | None = None, budget: Budget | None = None
+    ) -> U: ...
+    @overload
+    async def run(
+        self,
+        node: Callable[..., Awaitable[U]],
+        value: Any,
+        *,
+        key: str | int | None = None,
+        budget: Budget | None = None,
+    ) -> U: ...
+    @abstractmethod
+    async def run(self, node: Any, value: Any, *, key: str | int | None = None, budget: Budget | None = None) -> Any:
+        """Run another node as a step below this one and return its output.
+
+        Concurrent calls of one name from one step need different `key`s, so that their paths do not depend on timing.
+        Raises what the node raises, and `BudgetExceeded`.
+        """
+
+    @overload
+    async def map(
+        self, node: Node[T, U], values: Sequence[T], *, limit: int | None = None, budget: Budget | None = None
+    ) -> list[U]: ...
+    @overload
+    async def map(
+        self,
+        node: Callable[..., Awaitable[U]],
+        values: Sequence[Any],
+        *,
+        limit: int | None = None,
+        budget: Budget | None = None,
+    ) -> list[U]: ...
+    @abstractmethod
+    async def map(
+        self, node: Any, values: Sequence[Any], *, limit: int | None = None, budget: Budget | None = None
+    ) -> list[Any]:
+        """Run a node on every value, at most `limit` at once, and return the outputs in order.
+
+        The first error cancels the rest and is raised. `budget` caps each of them.
+        """
+
+    @abstractmethod
+    async def gather(self, calls: Sequence[tuple[Node[Any, Any], Any]]) -> list[Any]:
+        """Run different nodes side by side and return, in order, the output or the error of each.
+
+        A denial by a budget around this step is raised (rule E1).
+        """
+
+    @abstractmethod
+    async def drive(self, plan: Plan) -> Any:
+        """Run a plan's activations as steps below this one until it has an output; raises its failure."""
+
+    @abstractmethod
+    def latest(self, node: Node[Any, T]) -> T:
+        """Return the latest output of a node on this branch or one around it (rule G11); raises `LookupError`."""
+
+    @property
+    @abstractmethod
+    def memory(self) -> dict[Node[Any, Any], Any]:
+        """Return what nodes keep for their next visit on this branch, by node; empty for a step called by code."""
+
+    @abstractmethod
+    def emit(self, value: object) -> None:
+        """Publish a value as an event of this step, for streams and displays."""
+
+    @property
+    @abstractmethod
+    def budget(self) -> Remaining:
+        """Tell what is left."""
+
+    @abstractmethod
+    def model(self, named: Model | str | None) -> Model:
+        """Return the model a node should use: the run's own choice, else the named one, else the default."""
+
+    @abstractmethod
+    async def reserve(self, request: Request) -> Reservation:
+        """Reserve the worst case of a leaf effect, waiting in turn if it has to; raises `BudgetExceeded`."""
+
+    @abstractmethod
+    def text_delta(self, text: str) -> None:
+        """Publish a piece of text that a model streams."""
+
+
+class Reservation(ABC):
+    """Hold what a leaf may spend; end it exactly once, with `settle`, `release` or `forfeit`."""
+
+    granted: int
+
+    @abstractmethod
+    def settle(self, usage: Usage) -> None:
+        """Charge what was used and return the rest."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Charge nothing: the effect is known not to be billed."""
+
+    @abstractmethod
+    def forfeit(self) -> None:
+        """Charge the whole reservation, marked uncertain: nobody knows what will be billed (rule B9)."""
+
+
+class Remaining:
+    """Tell what a step may still spend: for each capped dimension the least that any account around it has left."""
+
+    def __init__(self, account: Account, deadline: float, now: Callable[[], float]) -> None:
+        self._account = account
+        self._deadline = deadline
+        self._now = now
+
+    @property
+    def remaining(self) -> dict[str, float]:
+        """Return what is left by dimension, reservations in flight taken off; uncapped dimensions are absent."""
+        left: dict[str, float] = {}
+        for scope in self._account.chain:
+            for d, limit in scope.bounded:
+                room = max(0, limit - scope.spent[d] - scope.reserved[d])
+                amount = room / PICO if d == USD else room
+                left[DIMENSIONS[d]] = min(amount, left.get(DIMENSIONS[d], amount))
+        if self._deadline < float("inf"):
+            left["seconds"] = max(0.0, self._deadline - self._now())
+        return left

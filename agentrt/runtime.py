@@ -1,0 +1,293 @@
+"""The runtime: what users call to run a node, and what they get."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, Generic, TypeAlias, TypeVar, overload
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from agentrt.budget import Budget, Ledger
+from agentrt.errors import BudgetExceeded, DefinitionError, StepFailed
+from agentrt.events import ErrorInfo, Event, RunCancelled, RunFailed, RunFinished, RunStarted
+from agentrt.graph import Graph
+from agentrt.journal import Journal, JournalWriter
+from agentrt.model import Model, default_model, resolve_model
+from agentrt.node import Node, as_node
+from agentrt.plan import Activation, Failure
+from agentrt.scheduler import DEFAULT_CONCURRENCY, Scheduler
+from agentrt.usage import Usage
+
+T = TypeVar("T")
+In = TypeVar("In")
+Observer: TypeAlias = Callable[[Event], None]
+
+_TRACING: Final = "agentrt.tracing:run_observer"
+_logger = logging.getLogger("agentrt")
+
+
+class StopReason(StrEnum):
+    """Say why a run stopped."""
+
+    DONE = "done"
+    FAILED = "failed"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result(Generic[T]):
+    """Hold a finished run. `dropped` lists the failures that joins dropped."""
+
+    output: T
+    usage: Usage
+    stop_reason: StopReason
+    run_id: str
+    dropped: Sequence[Failure] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Options:
+    """Hold how to run: see `run`."""
+
+    budget: Budget | None = None
+    model: Model | str | None = None
+    journal: Journal | None = None
+    observers: Sequence[Observer] = ()
+    concurrency: int = DEFAULT_CONCURRENCY
+    run_id: str | None = None
+
+
+@overload
+async def run(
+    node: Node[In, T],
+    input: In,
+    *,
+    budget: Budget | None = None,
+    model: Model | str | None = None,
+    journal: Journal | None = None,
+    observers: Sequence[Observer] = (),
+    concurrency: int = DEFAULT_CONCURRENCY,
+    run_id: str | None = None,
+) -> Result[T]: ...
+@overload
+async def run(
+    node: Callable[..., Awaitable[T]],
+    input: object,
+    *,
+    budget: Budget | None = None,
+    model: Model | str | None = None,
+    journal: Journal | None = None,
+    observers: Sequence[Observer] = (),
+    concurrency: int = DEFAULT_CONCURRENCY,
+    run_id: str | None = None,
+) -> Result[T]: ...
+async def run(node: Any, input: Any, **options: Any) -> Result[Any]:
+    """Run a graph, an agent or any other node on an input, and return its result.
+
+    budget: caps the whole run.
+    model: takes the place of every model the graph names.
+    journal: keeps the run's events.
+    observers: get every event, in order; one that fails is logged and dropped.
+    concurrency: how many steps may work at once; steps that wait for steps below them do not count.
+
+    Raises `GraphError` before anything runs, `BudgetExceeded`, or `StepFailed` naming the step that failed first.
+    Cancelling the call cancels every step.
+    """
+    return await _Run(as_node(node), input, Options(**options)).execute()
+
+
+def run_sync(node: Any, input: Any, **options: Any) -> Result[Any]:
+    """Run as `run` does, blocking; for scripts without an event loop of their own."""
+    target = as_node(node)
+
+    async def main() -> Result[Any]:
+        return await run(target, input, **options)
+
+    return anyio.run(main)
+
+
+class Stream(Generic[T]):
+    """Iterate over a run's events as they happen, nested agents' too; `result` is there when they end."""
+
+    def __init__(self, events: MemoryObjectReceiveStream[Event]) -> None:
+        self._events = events
+        self._outcome: Result[T] | Exception | None = None
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events.__aiter__()
+
+    @property
+    def result(self) -> Result[T]:
+        """Return the run's result once its events have ended; raises what `run` would raise."""
+        if self._outcome is None:
+            raise RuntimeError("the run goes on: read the stream to its end before asking for the result")
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+
+@asynccontextmanager
+async def stream(node: Any, input: Any, **options: Any) -> AsyncIterator[Stream[Any]]:
+    """Run as `run` does, inside `async with`, yielding a `Stream` of events; leaving early cancels the run."""
+    send, receive = anyio.create_memory_object_stream[Event](float("inf"))
+    events: Stream[Any] = Stream(receive)
+    chosen = Options(**options)
+    chosen.observers = (*chosen.observers, send.send_nowait)
+    started = _Run(as_node(node), input, chosen)
+
+    async def work() -> None:
+        with send:
+            try:
+                events._outcome = await started.execute()  # noqa: SLF001 - the stream is this function's own
+            except Exception as error:  # noqa: BLE001 - handed to whoever asks for the result
+                events._outcome = error  # noqa: SLF001
+
+    with receive:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work, name="agentrt run")
+            yield events
+            tasks.cancel_scope.cancel()
+
+
+class _Models:
+    """Find the models of one run: each name is resolved once, and what was resolved here is closed here."""
+
+    def __init__(self, override: Model | str | None) -> None:
+        self._override = override
+        self._open: dict[str, Model] = {}
+
+    def __call__(self, named: Model | str | None) -> Model:
+        chosen = self._override or named or default_model()
+        if not isinstance(chosen, str):
+            return chosen
+        if chosen not in self._open:
+            self._open[chosen] = resolve_model(chosen)
+        return self._open[chosen]
+
+    async def aclose(self) -> None:
+        for model in self._open.values():
+            await model.aclose()
+
+
+class _Recorder:
+    """Pass every event to every observer; one that fails is logged and dropped."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = list(observers)
+
+    def __call__(self, event: Event) -> None:
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:
+                _logger.exception("observer %r failed and is dropped; the run goes on", observer)
+                self._observers = [o for o in self._observers if o is not observer]
+
+
+class _Run:
+    """Execute one run."""
+
+    def __init__(self, node: Node[Any, Any], input: Any, options: Options) -> None:
+        if isinstance(node, Graph):
+            node.compile()
+        if options.concurrency < 1:
+            raise DefinitionError(f"concurrency={options.concurrency}: let at least one step work at a time")
+        self.node = node
+        self.input = input
+        self.options = options
+        self.run_id = options.run_id or new_run_id()
+        self.ledger = Ledger(node.name, None)
+        self.models = _Models(options.model)
+
+    async def execute(self) -> Result[Any]:
+        tracer = _load(_TRACING)(self.run_id)
+        observers = [*self.options.observers, *([tracer] if tracer else [])]
+        outcome: Any = None
+        writer: JournalWriter | None = None
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+                if self.options.journal is not None:
+                    writer = JournalWriter(self.options.journal, self.run_id, scope.cancel)
+                    observers.append(writer)
+                    tasks.start_soon(writer.run, name="agentrt journal")
+                outcome, dropped = await self._steps(tasks, _Recorder(observers))
+            if writer is not None:
+                writer.close()
+        if writer is not None and writer.error is not None:
+            raise writer.error
+        return self._result(outcome, dropped)
+
+    async def _steps(self, tasks: TaskGroup, record: _Recorder) -> tuple[Any, Sequence[Failure]]:
+        """Run the root step, between the events that open and close the run."""
+        budget = self.options.budget
+        scheduler = Scheduler(
+            tasks,
+            run_id=self.run_id,
+            ledger=self.ledger,
+            record=record,
+            models=self.models,
+            clock=time.time,
+            concurrency=self.options.concurrency,
+        )
+        limits = budget.limits() if budget else {}
+        run_id, name = self.run_id, self.node.name
+        record(RunStarted(run_id=run_id, at=time.time(), name=name, input=self.input, limits=limits))
+        root = Activation(self.node, self.input, name)
+        try:
+            outcome = await scheduler.step(root, self.ledger.root, float("inf"), budget, 0.0)
+        except BaseException:
+            record(RunCancelled(run_id=run_id, at=time.time(), usage=self.ledger.usage()))
+            raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.models.aclose()
+        record(self._closing_event(outcome))
+        return outcome, scheduler.dropped
+
+    def _closing_event(self, outcome: Any) -> RunFinished | RunFailed:
+        at, usage = time.time(), self.ledger.usage()
+        if not isinstance(outcome, Failure):
+            return RunFinished(run_id=self.run_id, at=at, output=outcome, usage=usage, stop_reason=StopReason.DONE)
+        exceeded = isinstance(outcome.error, BudgetExceeded)
+        return RunFailed(
+            run_id=self.run_id,
+            at=at,
+            path=outcome.path,
+            error=ErrorInfo.of(outcome.error),
+            usage=usage,
+            stop_reason=StopReason.BUDGET_EXCEEDED if exceeded else StopReason.FAILED,
+        )
+
+    def _result(self, outcome: Any, dropped: Sequence[Failure]) -> Result[Any]:
+        if isinstance(outcome, Failure):
+            if isinstance(outcome.error, BudgetExceeded):
+                raise outcome.error
+            raise StepFailed(outcome.path, outcome.input, outcome.error) from outcome.error
+        return Result(
+            output=outcome,
+            usage=self.ledger.usage(),
+            stop_reason=StopReason.DONE,
+            run_id=self.run_id,
+            dropped=tuple(dropped),
+        )
+
+
+def new_run_id() -> str:
+    """Return an id that sorts by time and that people can read aloud."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _load(dotted: str) -> Any:
+    module, _, attribute = dotted.partition(":")
+    return getattr(importlib.import_module(module), attribute)

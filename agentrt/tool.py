@@ -1,0 +1,114 @@
+"""Tools: functions a model may call, and the one way any node becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import anyio
+from pydantic_core import to_json
+
+from agentrt.budget import STEPS, TOOL_CALLS, Budget
+from agentrt.errors import DefinitionError, ToolTimeout
+from agentrt.messages import ToolSpec
+from agentrt.node import Context, FunctionNode, Node, as_node
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Tool(FunctionNode[R], Generic[P, R]):
+    """Offer a typed function to models; called directly it is still the function.
+
+    The JSON schema comes from the signature, the description from the docstring. `timeout` is in seconds; a tool
+    that takes longer is cancelled and raises `ToolTimeout`. Raises `DefinitionError` for a parameter without a type.
+    """
+
+    kind = "tool"
+    counts = (STEPS, TOOL_CALLS)
+
+    def __init__(
+        self,
+        function: Callable[P, Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        super().__init__(function, name=name, budget=budget)
+        self.description = description or self.description
+        self.timeout = timeout
+        self.arguments  # noqa: B018 - builds the schema now, so that a missing type is told where the tool is defined
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return self.function(*args, **kwargs)
+
+    async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R:
+        if self.timeout is None:
+            return await super().call(ctx, args, kwargs)
+        with anyio.move_on_after(self.timeout):
+            return await super().call(ctx, args, kwargs)
+        raise ToolTimeout(f"{self.name} took longer than its time-out of {self.timeout:g} s")
+
+
+@overload
+def tool(function: Callable[P, Awaitable[R]], /) -> Tool[P, R]: ...
+@overload
+def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float | None = None,
+    budget: Budget | None = None,
+) -> Callable[[Callable[P, Any]], Tool[P, Any]]: ...
+def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a tool of a typed function; use it bare or with options.
+
+    Raises `DefinitionError` for a signature that a model could not be told.
+    """
+    if function is None:
+        return lambda f: Tool(f, **options)
+    return Tool(function, **options)
+
+
+def as_tool(value: Node[Any, Any] | Callable[..., Any]) -> Node[Any, Any]:
+    """Return the node a model calls for this tool: any node serves, a plain function becomes a `Tool`."""
+    node = as_node(value)
+    return Tool(node.function) if type(node) is FunctionNode else node
+
+
+def tool_spec(node: Node[Any, Any]) -> ToolSpec:
+    """Describe a node to a model: its name, its description and the JSON schema of its input."""
+    name = "".join(c if c.isalnum() or c in "_-" else "_" for c in node.name)
+    if not node.description:
+        raise DefinitionError(f"{node.name!r} needs a description (or a docstring) to be used as a tool")
+    return ToolSpec(name, node.description, node.arguments.schema)
+
+
+class ToolUse(Node[str, Any]):
+    """Run a node as a tool on the JSON arguments a model wrote: one step, under the node's own name and kind.
+
+    Raises `InvalidArguments` where they do not fit; the arguments a person gave would be checked the same way.
+    """
+
+    counts = (STEPS, TOOL_CALLS)
+
+    def __init__(self, node: Node[Any, Any]) -> None:
+        super().__init__(node.name, description=node.description, budget=node.budget)
+        self.kind = node.kind  # type: ignore[misc]
+        self.node = node
+
+    async def invoke(self, ctx: Context, value: str, /) -> Any:
+        arguments = self.node.arguments.parse(value)
+        if isinstance(self.node, FunctionNode):
+            return await self.node.call(ctx, (), arguments)
+        return await self.node.invoke(ctx, arguments)
+
+
+def as_text(value: object) -> str:
+    """Return a value as a model should read it: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else to_json(value, fallback=str).decode()
