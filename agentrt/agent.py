@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, create_model
 
 from agentrt.budget import Budget
 from agentrt.errors import BudgetExceeded, DefinitionError, InvalidArguments, MaxTurns
@@ -17,6 +18,8 @@ from agentrt.tool import ToolUse, as_text, as_tool, tool_spec
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Format(Protocol):
@@ -47,6 +50,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
     instructions: the system message, or a function of the input that returns it.
     tools: functions, retrievers, other agents, graphs: any node. Errors of tools are shown to the model.
     output: the type of the answer; the model is held to its schema, and told of validation errors.
+    stop_at: tools whose result is the agent's answer, without another turn.
     max_turns: how many model calls one activation may make; then it raises `MaxTurns`.
     history: "branch" goes on with the agent's own conversation when a branch visits it again.
     format: raw completion in a text format of your own instead of chat.
@@ -62,6 +66,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
         model: Model | str | None = None,
         instructions: str | Callable[[Any], str] = "",
         tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
+        stop_at: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
         settings: ModelSettings | None = None,
         max_turns: int = 10,
         history: Literal["fresh", "branch"] = "fresh",
@@ -71,13 +76,14 @@ class Agent(Node[In, Out], Generic[In, Out]):
     ) -> None: ...
     @overload
     def __init__(
-        self: Agent[object, Out],
+        self: Agent[object, U],
         name: str,
         *,
-        output: type[Out],
+        output: type[U],
         model: Model | str | None = None,
         instructions: str | Callable[[Any], str] = "",
         tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
+        stop_at: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
         settings: ModelSettings | None = None,
         max_turns: int = 10,
         history: Literal["fresh", "branch"] = "fresh",
@@ -87,13 +93,14 @@ class Agent(Node[In, Out], Generic[In, Out]):
     ) -> None: ...
     @overload
     def __init__(
-        self: Agent[In, str],
+        self: Agent[T, str],
         name: str,
         *,
-        input: type[In],
+        input: type[T],
         model: Model | str | None = None,
-        instructions: str | Callable[[In], str] = "",
+        instructions: str | Callable[[T], str] = "",
         tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
+        stop_at: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
         settings: ModelSettings | None = None,
         max_turns: int = 10,
         history: Literal["fresh", "branch"] = "fresh",
@@ -111,6 +118,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
         model: Model | str | None = None,
         instructions: str | Callable[[In], str] = "",
         tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
+        stop_at: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
         settings: ModelSettings | None = None,
         max_turns: int = 10,
         history: Literal["fresh", "branch"] = "fresh",
@@ -127,6 +135,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
         model: Model | str | None = None,
         instructions: str | Callable[[Any], str] = "",
         tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
+        stop_at: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
         settings: ModelSettings | None = None,
         max_turns: int = 10,
         history: Literal["fresh", "branch"] = "fresh",
@@ -138,6 +147,8 @@ class Agent(Node[In, Out], Generic[In, Out]):
         super().__init__(name, input=input, output=output, description=about, budget=budget)
         if max_turns < 1:
             raise DefinitionError(f"agent {name!r}: max_turns={max_turns} leaves no turn to answer in")
+        if description:  # instructions are content: traces keep them only where asked to
+            self.attributes = {"description": description}
         self.model = model
         self.instructions = instructions
         self.tools = tuple(as_tool(t) for t in tools)
@@ -146,8 +157,11 @@ class Agent(Node[In, Out], Generic[In, Out]):
         self.history = history
         self.format = format
         self._specs = tuple(tool_spec(t) for t in self.tools)
-        self._uses = {spec.name: ToolUse(t) for spec, t in zip(self._specs, self.tools, strict=True)}
-        if len(self._uses) < len(self.tools):
+        self._named = {spec.name: t for spec, t in zip(self._specs, self.tools, strict=True)}
+        self.stop_at = frozenset(tool_spec(as_tool(t)).name for t in stop_at)
+        if unknown := self.stop_at - self._uses.keys():
+            raise DefinitionError(f"agent {name!r}: stop_at names {', '.join(sorted(unknown))}, not among its tools")
+        if len(self._named) < len(self.tools):
             raise DefinitionError(f"agent {name!r} has two tools of one name; rename one")
 
     async def invoke(self, ctx: Context, value: In, /) -> Out:
@@ -159,11 +173,16 @@ class Agent(Node[In, Out], Generic[In, Out]):
             if self.format is not None:
                 reply = self.format.read(reply.text, messages)
             messages.append(reply)
+            text = reply.text
             if reply.tool_calls:
-                messages += await self._use_tools(ctx, reply.tool_calls)
-                continue
+                answers = await self._use_tools(ctx, reply.tool_calls)
+                messages += answers
+                final = next((a for a in answers if a.name in self.stop_at and not a.failed), None)
+                if final is None:
+                    continue
+                text = final.text
             try:
-                output = self._answer.parse(reply.text)
+                output = self._answer.parse(text)
             except ValidationError as error:
                 messages.append(UserMessage(_correction(error, response.finish_reason)))
                 continue
@@ -196,19 +215,17 @@ class Agent(Node[In, Out], Generic[In, Out]):
 
     @cached_property
     def _settings_of_format(self) -> ModelSettings:
-        from dataclasses import replace
-
         assert self.format is not None
         return replace(self.settings, stop=(*self.settings.stop, *self.format.stop))
 
-    async def _use_tools(self, ctx: Context, calls: Sequence[ToolCall]) -> list[Message]:
+    async def _use_tools(self, ctx: Context, calls: Sequence[ToolCall]) -> list[ToolMessage]:
         """Run the tools a turn asked for side by side; what goes wrong is told to the model (but no denial, E1)."""
-        known = [c for c in calls if c.name in self._uses]
-        outcomes = iter(await ctx.gather([(self._uses[c.name], c.arguments) for c in known]))
-        answers: list[Message] = []
+        known = [c for c in calls if c.name in self._named]
+        outcomes = iter(await ctx.gather([(ToolUse(self._named[c.name], c.id), c.arguments) for c in known]))
+        answers: list[ToolMessage] = []
         for call in calls:
-            if call.name not in self._uses:
-                names = ", ".join(self._uses) or "none"
+            if call.name not in self._named:
+                names = ", ".join(self._named) or "none"
                 answers.append(ToolMessage(call.id, call.name, f"unknown tool; there are: {names}", failed=True))
                 continue
             outcome = next(outcomes)
@@ -234,29 +251,16 @@ class _Answer:
         if output in (str, object, Any):
             return
         self._adapter = TypeAdapter(output)
-        schema = self._adapter.json_schema()
-        self._wrapped = schema.get("type") != "object"
-        if self._wrapped:
-            definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
-            schema = {"type": "object", "properties": {"result": schema}, "required": ["result"], **definitions}
-        self.schema = {"title": name, **schema, "additionalProperties": False}
+        if self._adapter.json_schema().get("type") != "object":
+            self._wrapped = True
+            self._adapter = TypeAdapter(create_model(name, result=(output, ...)))
+        self.schema = {"additionalProperties": False, **self._adapter.json_schema(), "title": name}
 
     def parse(self, text: str) -> Any:
         if self._adapter is None:
             return text
-        if self._wrapped:
-            return _Wrapped.validate(self._adapter, text)
-        return self._adapter.validate_json(text)
-
-
-class _Wrapped:
-    """Unwrap {"result": …}."""
-
-    _any: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
-
-    @classmethod
-    def validate(cls, adapter: TypeAdapter[Any], text: str) -> Any:
-        return adapter.validate_python(cls._any.validate_json(text).get("result"))
+        answer = self._adapter.validate_json(text)
+        return answer.result if self._wrapped else answer
 
 
 def _correction(error: ValidationError, finish_reason: str) -> str:

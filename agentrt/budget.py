@@ -39,8 +39,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, limit in self.limits().items():
-            if not limit >= 0:
-                raise DefinitionError(f"Budget({name}={limit:g}): a limit cannot be negative")
+            if not 0 <= limit < float("inf"):
+                raise DefinitionError(f"Budget({name}={limit:g}): a limit is a number from 0; leave it out for none")
 
     def limits(self) -> dict[str, float]:
         """Return the dimensions that are capped, with their caps."""
@@ -158,7 +158,7 @@ class Ledger:
     def count(self, account: Account, dimensions: Sequence[int], path: str) -> None:
         """Spend one of each dimension on the whole chain at once (rule B2), or raise `BudgetExceeded`."""
         for scope in account.chain:
-            if not scope.bounded:
+            if not scope.bounded and not scope.closed:
                 continue
             for d in dimensions:
                 limit = scope.limits[d]
@@ -308,6 +308,9 @@ def _refusal(ticket: Ticket) -> BudgetExceeded | None:
         for d, limit in scope.bounded:
             if (scope.closed and least[d]) or scope.spent[d] + least[d] > limit:
                 return _exceeded(scope, d, least[d], ticket.path)
+        if scope.closed:
+            d = next((d for d, amount in enumerate(least) if amount), TOKENS)
+            return _exceeded(scope, d, least[d], ticket.path)
     return None
 
 

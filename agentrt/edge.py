@@ -10,7 +10,7 @@ from agentrt.join import Join
 from agentrt.node import Context, Node
 
 
-class Marker(Node[Any, Any]):
+class Marker(Node[object, Any]):
     """Mark where a graph begins or ends; it is never run."""
 
     def __init__(self, name: Literal["START", "END"]) -> None:
@@ -18,7 +18,7 @@ class Marker(Node[Any, Any]):
         self.input = self.output = object
         self.description, self.budget = "", None
 
-    async def invoke(self, ctx: Context, value: Any, /) -> Any:
+    async def invoke(self, ctx: Context, value: object, /) -> Any:
         raise DefinitionError(f"{self.name} is not a node to run")
 
 

@@ -8,16 +8,14 @@ channel: the journal does not keep it.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from pydantic_core import from_json, to_json
 
 from agentrt.messages import new_messages
 from agentrt.usage import Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class RunCancelled:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepStarted:
     """`after` names the steps this one follows (at most 128); `join` is (arrived, branches) where a fork closed;
-    `waited` is the time in the queue, in seconds."""
+    `waited` is the time in the queue, in seconds; `attributes` are the node's, such as the name of a chat's model."""
 
     path: str
     at: float
@@ -82,6 +80,7 @@ class StepStarted:
     after: tuple[str, ...] = ()
     join: tuple[int, int] | None = None
     waited: float = 0.0
+    attributes: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 from agentrt.budget import Budget
 from agentrt.drawing import mermaid
@@ -22,11 +22,15 @@ In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
 T = TypeVar("T")
 U = TypeVar("U")
+S = TypeVar("S")
 
 
-Source: TypeAlias = Node[Any, T] | Callable[..., Awaitable[T]]
+Source: TypeAlias = Node[Any, T] | Callable[..., Awaitable[T]] | Callable[..., T]
 Target: TypeAlias = Node[T, Any] | Callable[[T], Any] | Callable[[T, Context], Any]
+Sources: TypeAlias = Source[T] | Sequence[Source[T]]
+Targets: TypeAlias = Target[T] | Sequence[Target[T]]
 Reducer: TypeAlias = Callable[[list[T]], U] | Join[T, U]
+When: TypeAlias = Callable[[T], bool] | None
 
 
 class Graph(Node[In, Out], Generic[In, Out]):
@@ -56,6 +60,66 @@ class Graph(Node[In, Out], Generic[In, Out]):
         self._edges: list[Edge] = []
         self._routes: dict[Node[Any, Any], list[Route]] | None = None
 
+    @overload
+    def edge(
+        self, source: Sources[T], target: Targets[T], *, when: When[T] = None, times: int | None = None
+    ) -> None: ...
+    @overload
+    def edge(
+        self,
+        source: Sources[Sequence[T]],
+        target: Targets[T],
+        *,
+        each: Literal[True],
+        when: When[Sequence[T]] = None,
+        times: int | None = None,
+    ) -> None: ...
+    @overload
+    def edge(
+        self,
+        source: Sources[T],
+        target: Targets[U],
+        *,
+        each: Callable[[T], Sequence[U]],
+        when: When[T] = None,
+        times: int | None = None,
+    ) -> None: ...
+    @overload
+    def edge(
+        self,
+        source: Sources[T],
+        target: Target[U],
+        *,
+        join: Reducer[T, U],
+        when: When[T] = None,
+        times: int | None = None,
+    ) -> None: ...
+    @overload
+    def edge(
+        self, source: Sources[S], target: Targets[T], *, send: Source[T], when: When[S] = None, times: int | None = None
+    ) -> None: ...
+    @overload
+    def edge(
+        self,
+        source: Sources[S],
+        target: Targets[T],
+        *,
+        send: Source[Sequence[T]],
+        each: Literal[True],
+        when: When[S] = None,
+        times: int | None = None,
+    ) -> None: ...
+    @overload
+    def edge(
+        self,
+        source: Sources[S],
+        target: Target[U],
+        *,
+        send: Source[T],
+        join: Reducer[T, U],
+        when: When[S] = None,
+        times: int | None = None,
+    ) -> None: ...
     def edge(
         self,
         source: Any,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -34,7 +35,11 @@ def vote(values: list[T]) -> T:
     """Join: the value that arrived most often, the earliest branch's on a tie; raises `NothingArrived` on none."""
     if not values:
         raise NothingArrived("vote: every branch died, so there is nothing to vote on")
-    return max(values, key=values.count)
+    try:
+        counts: Mapping[T, int] = Counter(values)
+    except TypeError:  # unhashable values can only be compared one by one
+        return max(values, key=values.count)
+    return max(values, key=counts.__getitem__)
 
 
 def best(key: Callable[[T], Any]) -> Callable[[list[T]], T]:

@@ -85,7 +85,13 @@ class JournalWriter:
         try:
             if events:
                 await self._journal.append(self._run_id, events)
-        except JournalError as error:
-            self.error = error
+        except Exception as error:  # noqa: BLE001 - whatever stops the journal stops the run, as the one error it raises
+            self.error = error if isinstance(error, JournalError) else _broken(error)
             self._on_failure()
         return self.error is None
+
+
+def _broken(cause: Exception) -> JournalError:
+    error = JournalError(f"the journal failed: {type(cause).__name__}: {cause}")
+    error.__cause__ = cause
+    return error

@@ -128,6 +128,7 @@ class Chat(Node[ModelRequest, ModelResponse]):
     def __init__(self, model: Model) -> None:
         self.input, self.output = ModelRequest, ModelResponse
         self.description, self.budget = "", None
+        self.attributes = {"model": model.name}
         self.model = model
 
     async def invoke(self, ctx: Context, value: ModelRequest, /) -> ModelResponse:

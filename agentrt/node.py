@@ -39,12 +39,14 @@ _RESERVED = frozenset({"chat", "START", "END"})
 class Node(ABC, Generic[In, Out]):
     """Be something a step can execute.
 
-    `kind` names the sort of step in events and traces, `counts` the dimensions of which each start spends one, and
-    `budget` caps every activation. Raises `DefinitionError` for a name that cannot stand in a path.
+    `kind` names the sort of step in events and traces, `counts` the dimensions of which each start spends one,
+    `attributes` what displays and traces should know besides (a chat's model, a retriever's `k`), and `budget` caps
+    every activation. Raises `DefinitionError` for a name that cannot stand in a path.
     """
 
     kind: ClassVar[str] = "node"
     counts: ClassVar[tuple[int, ...]] = (STEPS,)
+    attributes: Mapping[str, object] | None = None
 
     def __init__(
         self,
@@ -168,9 +170,7 @@ class FunctionNode(Node[Any, Out]):
         self.parameters = [p for p in parameters if p.name not in contexts]
         self.function = function
         self._context = contexts[0] if contexts else None
-        self._is_async = inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__ is a function too
-        )
+        self._is_async = _is_async(function, label)
         self._single = len(self.parameters) == 1
         super().__init__(
             label,
@@ -207,6 +207,14 @@ class FunctionNode(Node[Any, Out]):
             return tuple(value), {}
         names = ", ".join(p.name for p in self.parameters)
         raise InvalidArguments(f"{self.name} takes {names}: send a mapping or a tuple, not {type(value).__name__}")
+
+
+def _is_async(function: Callable[..., Any], label: str) -> bool:
+    # An object with an async __call__ is a function too; a wrapper may be what it wraps, or may be async itself.
+    forms = (function, inspect.unwrap(function), getattr(function, "__call__", None))  # noqa: B004
+    if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in forms):
+        raise DefinitionError(f"{label!r} is a generator; return a list, or publish as you go with ctx.emit")
+    return any(inspect.iscoroutinefunction(f) for f in forms)
 
 
 def _parameters(function: Callable[..., Any], label: str) -> list[inspect.Parameter]:
@@ -277,6 +285,10 @@ class Context(ABC):
         key: str | int | None = None,
         budget: Budget | None = None,
     ) -> U: ...
+    @overload
+    async def run(
+        self, node: Callable[..., U], value: Any, *, key: str | int | None = None, budget: Budget | None = None
+    ) -> U: ...
     @abstractmethod
     async def run(self, node: Any, value: Any, *, key: str | int | None = None, budget: Budget | None = None) -> Any:
         """Run another node as a step below this one and return its output.
@@ -297,6 +309,10 @@ class Context(ABC):
         *,
         limit: int | None = None,
         budget: Budget | None = None,
+    ) -> list[U]: ...
+    @overload
+    async def map(
+        self, node: Callable[..., U], values: Sequence[Any], *, limit: int | None = None, budget: Budget | None = None
     ) -> list[U]: ...
     @abstractmethod
     async def map(

@@ -161,8 +161,9 @@ class Route:
     closer: Route | None = None
 
     @property
-    def forks(self) -> bool:
-        return self.each is not False or len(self.targets) > 1
+    def target(self) -> Node[Any, Any]:
+        """Return the one target of a route that does not fork into several."""
+        return self.targets[0]
 
 
 class Branch:
@@ -286,18 +287,18 @@ class GraphPlan(Plan):
             self._fail(branch, Failure(path, value, error))
             return
         if route is None:
-            self._die(branch, path, None)
+            self._die(branch, path, value)
         elif route.join is not None:
             self._arrive(branch, route, payload)
         elif route.each is not False:
             self._fork_each(branch, route, items, path)
         elif len(route.targets) > 1:
             self._fork(branch, route, [(target, payload) for target in route.targets], path)
-        elif route.targets[0] is self._end:
+        elif route.target is self._end:
             self.output = payload
             self.finished = True
         else:
-            self._activate(branch, route.targets[0], payload, (path,) if node is not self._start else ())
+            self._activate(branch, route.target, payload, (path,) if node is not self._start else ())
 
     def _choose(self, branch: Branch, node: Node[Any, Any], value: Any) -> Route | None:
         for route in self._routes[node]:
@@ -336,7 +337,7 @@ class GraphPlan(Plan):
         if len(route.targets) > 1:
             self._fork(branch, route, [(target, item) for item in items for target in route.targets], path)
         else:
-            target = route.targets[0]
+            target = route.target
             self._fork(branch, route, [(target, item) for item in items], path)
 
     def _fork(self, branch: Branch, route: Route, starts: list[tuple[Node[Any, Any], Any]], path: str) -> None:
@@ -367,11 +368,11 @@ class GraphPlan(Plan):
         if fork.left == 0:
             self._close(fork)
 
-    def _die(self, branch: Branch, path: str, error: Exception | None) -> None:
+    def _die(self, branch: Branch, path: str, value: object, error: Exception | None = None) -> None:
         fork = branch.fork
         if fork is None:
             reason = DeadEnd(f"no edge out of this step holds for its output; add an edge without `when` to {path!r}")
-            self._fail(branch, Failure(path, branch.latest, reason))
+            self._fail(branch, Failure(path, value, reason))
             return
         branch.ended = True
         self.died.append((path, error))
@@ -385,7 +386,7 @@ class GraphPlan(Plan):
         assert join is not None
         branch.inner = None
         values = [fork.values[i] for i in sorted(fork.values)]
-        target = fork.closer.targets[0]
+        target = fork.closer.target
         try:
             value = join.reduce(values)
         except Exception as error:  # noqa: BLE001 - a reducer is user code; the step it feeds could not start
@@ -404,7 +405,7 @@ class GraphPlan(Plan):
         while (fork := branch.fork) is not None:
             if fork.closer.join is not None and fork.closer.join.errors == "drop":
                 self.dropped.append(failure)
-                self._die(branch, branch.last or failure.path, failure.error)
+                self._die(branch, branch.last or failure.path, failure.input, failure.error)
                 return
             branch.ended = True
             self._cancel(fork)

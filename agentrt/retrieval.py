@@ -45,6 +45,7 @@ class Retriever(Node[str, list[Passage]]):
         )
         self.index = index
         self.k = k
+        self.attributes = {"k": k}
 
     async def invoke(self, ctx: Context, value: str, /) -> list[Passage]:
         return await self.index.search(value, self.k)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import importlib
 import logging
-import secrets
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Generic, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream
 
 from agentrt.budget import Budget, Ledger
 from agentrt.errors import BudgetExceeded, DefinitionError, StepFailed
@@ -27,6 +26,9 @@ from agentrt.node import Node, as_node
 from agentrt.plan import Activation, Failure
 from agentrt.scheduler import DEFAULT_CONCURRENCY, Scheduler
 from agentrt.usage import Usage
+
+if TYPE_CHECKING:
+    from anyio.streams.memory import MemoryObjectReceiveStream
 
 T = TypeVar("T")
 In = TypeVar("In")
@@ -56,63 +58,51 @@ class Result(Generic[T]):
     dropped: Sequence[Failure] = ()
 
 
-@dataclass(slots=True, kw_only=True)
-class Options:
-    """Hold how to run: see `run`."""
-
-    budget: Budget | None = None
-    model: Model | str | None = None
-    journal: Journal | None = None
-    observers: Sequence[Observer] = ()
-    concurrency: int = DEFAULT_CONCURRENCY
-    run_id: str | None = None
-
-
-@overload
-async def run(
-    node: Node[In, T],
-    input: In,
-    *,
-    budget: Budget | None = None,
-    model: Model | str | None = None,
-    journal: Journal | None = None,
-    observers: Sequence[Observer] = (),
-    concurrency: int = DEFAULT_CONCURRENCY,
-    run_id: str | None = None,
-) -> Result[T]: ...
-@overload
-async def run(
-    node: Callable[..., Awaitable[T]],
-    input: object,
-    *,
-    budget: Budget | None = None,
-    model: Model | str | None = None,
-    journal: Journal | None = None,
-    observers: Sequence[Observer] = (),
-    concurrency: int = DEFAULT_CONCURRENCY,
-    run_id: str | None = None,
-) -> Result[T]: ...
-async def run(node: Any, input: Any, **options: Any) -> Result[Any]:
-    """Run a graph, an agent or any other node on an input, and return its result.
+class Options(TypedDict, total=False):
+    """Say how to run.
 
     budget: caps the whole run.
     model: takes the place of every model the graph names.
     journal: keeps the run's events.
     observers: get every event, in order; one that fails is logged and dropped.
     concurrency: how many steps may work at once; steps that wait for steps below them do not count.
+    run_id: names the run; without it a new id is made.
+    """
+
+    budget: Budget | None
+    model: Model | str | None
+    journal: Journal | None
+    observers: Sequence[Observer]
+    concurrency: int
+    run_id: str | None
+
+
+@overload
+async def run(node: Node[In, T], input: In, **options: Unpack[Options]) -> Result[T]: ...
+@overload
+async def run(node: Callable[..., Awaitable[T]], input: object, **options: Unpack[Options]) -> Result[T]: ...
+@overload
+async def run(node: Callable[..., T], input: object, **options: Unpack[Options]) -> Result[T]: ...
+async def run(node: Any, input: Any, **options: Unpack[Options]) -> Result[Any]:
+    """Run a graph, an agent or any other node on an input, as `Options` say, and return its result.
 
     Raises `GraphError` before anything runs, `BudgetExceeded`, or `StepFailed` naming the step that failed first.
     Cancelling the call cancels every step.
     """
-    return await _Run(as_node(node), input, Options(**options)).execute()
+    return await _Run(as_node(node), input, options).execute()
 
 
-def run_sync(node: Any, input: Any, **options: Any) -> Result[Any]:
+@overload
+def run_sync(node: Node[In, T], input: In, **options: Unpack[Options]) -> Result[T]: ...
+@overload
+def run_sync(node: Callable[..., Awaitable[T]], input: object, **options: Unpack[Options]) -> Result[T]: ...
+@overload
+def run_sync(node: Callable[..., T], input: object, **options: Unpack[Options]) -> Result[T]: ...
+def run_sync(node: Any, input: Any, **options: Unpack[Options]) -> Result[Any]:
     """Run as `run` does, blocking; for scripts without an event loop of their own."""
-    target = as_node(node)
 
     async def main() -> Result[Any]:
-        return await run(target, input, **options)
+        return await _Run(as_node(node), input, options).execute()
 
     return anyio.run(main)
 
@@ -137,14 +127,23 @@ class Stream(Generic[T]):
         return self._outcome
 
 
+@overload
+def stream(node: Node[In, T], input: In, **options: Unpack[Options]) -> AbstractAsyncContextManager[Stream[T]]: ...
+@overload
+def stream(
+    node: Callable[..., Awaitable[T]], input: object, **options: Unpack[Options]
+) -> AbstractAsyncContextManager[Stream[T]]: ...
+@overload
+def stream(
+    node: Callable[..., T], input: object, **options: Unpack[Options]
+) -> AbstractAsyncContextManager[Stream[T]]: ...
 @asynccontextmanager
-async def stream(node: Any, input: Any, **options: Any) -> AsyncIterator[Stream[Any]]:
+async def stream(node: Any, input: Any, **options: Unpack[Options]) -> AsyncIterator[Stream[Any]]:
     """Run as `run` does, inside `async with`, yielding a `Stream` of events; leaving early cancels the run."""
     send, receive = anyio.create_memory_object_stream[Event](float("inf"))
     events: Stream[Any] = Stream(receive)
-    chosen = Options(**options)
-    chosen.observers = (*chosen.observers, send.send_nowait)
-    started = _Run(as_node(node), input, chosen)
+    options["observers"] = (*options.get("observers", ()), send.send_nowait)
+    started = _Run(as_node(node), input, options)
 
     async def work() -> None:
         with send:
@@ -201,24 +200,28 @@ class _Run:
     def __init__(self, node: Node[Any, Any], input: Any, options: Options) -> None:
         if isinstance(node, Graph):
             node.compile()
-        if options.concurrency < 1:
-            raise DefinitionError(f"concurrency={options.concurrency}: let at least one step work at a time")
+        self.concurrency = options.get("concurrency", DEFAULT_CONCURRENCY)
+        if self.concurrency < 1:
+            raise DefinitionError(f"concurrency={self.concurrency}: let at least one step work at a time")
         self.node = node
         self.input = input
-        self.options = options
-        self.run_id = options.run_id or new_run_id()
+        self.budget = options.get("budget")
+        self.journal = options.get("journal")
+        self.observers = list(options.get("observers", ()))
+        self.run_id = options.get("run_id") or new_run_id()
         self.ledger = Ledger(node.name, None)
-        self.models = _Models(options.model)
+        self.models = _Models(options.get("model"))
 
     async def execute(self) -> Result[Any]:
         tracer = _load(_TRACING)(self.run_id)
-        observers = [*self.options.observers, *([tracer] if tracer else [])]
+        observers = [*self.observers, *([tracer] if tracer else [])]
         outcome: Any = None
+        dropped: Sequence[Failure] = ()
         writer: JournalWriter | None = None
         async with anyio.create_task_group() as tasks:
             with anyio.CancelScope() as scope:
-                if self.options.journal is not None:
-                    writer = JournalWriter(self.options.journal, self.run_id, scope.cancel)
+                if self.journal is not None:
+                    writer = JournalWriter(self.journal, self.run_id, scope.cancel)
                     observers.append(writer)
                     tasks.start_soon(writer.run, name="agentrt journal")
                 outcome, dropped = await self._steps(tasks, _Recorder(observers))
@@ -230,7 +233,7 @@ class _Run:
 
     async def _steps(self, tasks: TaskGroup, record: _Recorder) -> tuple[Any, Sequence[Failure]]:
         """Run the root step, between the events that open and close the run."""
-        budget = self.options.budget
+        budget = self.budget
         scheduler = Scheduler(
             tasks,
             run_id=self.run_id,
@@ -238,7 +241,7 @@ class _Run:
             record=record,
             models=self.models,
             clock=time.time,
-            concurrency=self.options.concurrency,
+            concurrency=self.concurrency,
         )
         limits = budget.limits() if budget else {}
         run_id, name = self.run_id, self.node.name
@@ -285,7 +288,7 @@ class _Run:
 
 def new_run_id() -> str:
     """Return an id that sorts by time and that people can read aloud."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
 
 
 def _load(dotted: str) -> Any:

@@ -8,6 +8,7 @@ limit of one never deadlocks.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ import anyio.from_thread
 from anyio.abc import TaskGroup
 
 from agentrt.budget import Account, Budget, Ledger, Request, Ticket
-from agentrt.errors import BudgetExceeded, DefinitionError
+from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError
 from agentrt.events import (
     BranchDied,
     BudgetClamped,
@@ -42,6 +43,8 @@ from agentrt.usage import Usage
 
 DEFAULT_CONCURRENCY: Final = 1000
 _NEVER: Final = float("inf")
+_DEEPEST: Final = 16
+"""A task runs at most so many steps inside each other; deeper ones get a worker, so that no stack overflows."""
 
 
 class Scheduler:
@@ -81,11 +84,18 @@ class Scheduler:
         return {"running": self._active, "queued": len(self._queue), "resuming": len(self._resuming)}
 
     async def step(
-        self, activation: Activation, account: Account, deadline: float, budget: Budget | None, waited: float
+        self,
+        activation: Activation,
+        account: Account,
+        deadline: float,
+        budget: Budget | None,
+        waited: float,
+        depth: int = 0,
     ) -> Any:
         """Run one step to its end and return its output, or its `Failure`.
 
         Only cancellation leaves this method as an exception, so that a step's error never crosses a task group.
+        `depth` counts the steps this one's task already runs around it.
         """
         node, path, value = activation.node, activation.path, activation.value
         seconds = None
@@ -99,7 +109,7 @@ class Scheduler:
         except BudgetExceeded as error:
             self.record(BudgetDenied(path=path, at=self.clock(), scope=error.scope, dimension=error.dimension))
             return Failure(path, value, error)
-        context = StepContext(self, path, account, deadline, activation)
+        context = StepContext(self, path, account, deadline, activation, depth)
         self.record(
             StepStarted(
                 path=path,
@@ -110,6 +120,7 @@ class Scheduler:
                 after=activation.after,
                 join=activation.join,
                 waited=waited,
+                attributes=node.attributes,
             )
         )
         try:
@@ -118,19 +129,24 @@ class Scheduler:
             else:
                 output = await self._invoke_within(seconds, node, context, value)
         except Exception as error:  # noqa: BLE001 - every error of a step becomes its outcome, and the run's one error carries it
-            failure = context.failure_of(error, value)
-            self.record(StepFailed(path=path, at=self.clock(), error=ErrorInfo.of(failure.error)))
-            return failure
-        except BaseException:
+            return self._failed(path, context.failure_of(error, value))
+        except BaseException as error:
+            if _is_stray(error):
+                return self._failed(path, Failure(path, value, _stray(path, error)))
             self.record(StepCancelled(path=path, at=self.clock()))
             raise
         self.record(StepFinished(path=path, at=self.clock(), output=output))
         return output
 
+    def _failed(self, path: str, failure: Failure) -> Failure:
+        self.record(StepFailed(path=path, at=self.clock(), error=ErrorInfo.of(failure.error)))
+        return failure
+
     async def _invoke_within(self, seconds: float, node: Node[Any, Any], context: StepContext, value: Any) -> Any:
         """Invoke a node under a deadline (rule B12), which its own context can read."""
-        context.deadline = min(context.deadline, anyio.current_time() + seconds)
-        with anyio.CancelScope(deadline=context.deadline):
+        deadline = anyio.current_time() + seconds
+        context.deadline = min(context.deadline, deadline)
+        with anyio.CancelScope(deadline=deadline):  # an earlier one around it cancels by itself, in its own name
             return await node.invoke(context, value)
         raise BudgetExceeded(
             scope=context.path, dimension="seconds", needed=0, spent=seconds, limit=seconds, path=context.path
@@ -147,6 +163,10 @@ class Scheduler:
         self._active -= 1
         self._hand_on()
 
+    def reclaim_nowait(self) -> None:
+        """Take a slot again, over the limit if none is free."""
+        self._active += 1
+
     async def reclaim(self) -> None:
         """Take a slot again, before anything still in the queue gets it."""
         if self._active < self._limit:
@@ -157,10 +177,9 @@ class Scheduler:
         try:
             await turn.wait()
         except BaseException:
-            # Cancelled: the step unwinds at once, so it goes over the limit rather than wait for its turn.
             if not turn.is_set():
                 self._resuming.remove(turn)
-                self._active += 1
+                self.reclaim_nowait()
             raise
 
     def _hand_on(self) -> None:
@@ -237,9 +256,9 @@ class Drive:
         plan = self.plan
         try:
             ready = plan.start()
+            self._note()
             while len(ready) == 1 and not plan.finished and self.context.may_run_here:
                 ready = await self._run_here(ready[0])
-            self._note()
             if ready:
                 self.scheduler.push(self, ready)
                 self._done = anyio.Event()
@@ -256,11 +275,15 @@ class Drive:
         context = self.context
         context.busy = True
         try:
-            outcome = await self.scheduler.step(activation, self.account, self.deadline, self.budget, 0.0)
+            outcome = await self.scheduler.step(
+                activation, self.account, self.deadline, self.budget, 0.0, context.depth + 1
+            )
         finally:
             context.busy = False
             context.lend_if_waiting()
-        return self._feed(activation, outcome)
+        ready = self._feed(activation, outcome)
+        self._note()
+        return ready
 
     def skips(self, activation: Activation) -> bool:
         """Say whether a queued activation is not to be started any more."""
@@ -321,13 +344,14 @@ class StepContext(Context):
 
     __slots__ = (
         "_activation", "_busy_names", "_calls", "_failure", "_lent", "_waits",
-        "account", "busy", "deadline", "path", "run_id", "scheduler",
+        "account", "busy", "deadline", "depth", "path", "run_id", "scheduler",
     )  # fmt: skip
 
     def __init__(
-        self, scheduler: Scheduler, path: str, account: Account, deadline: float, activation: Activation
+        self, scheduler: Scheduler, path: str, account: Account, deadline: float, activation: Activation, depth: int
     ) -> None:
         self.scheduler = scheduler
+        self.depth = depth
         self.run_id = scheduler.run_id
         self.path = path
         self.account = account
@@ -342,7 +366,7 @@ class StepContext(Context):
 
     async def run(self, node: Any, value: Any, *, key: str | int | None = None, budget: Budget | None = None) -> Any:
         target = as_node(node)
-        label = target.name if key is None else f"{target.name}[{key}]"
+        label = target.name if key is None else f"{target.name}[{_checked(key)}]"
         busy = self._busy_names = self._busy_names or set()
         if label in busy:
             raise DefinitionError(
@@ -362,7 +386,7 @@ class StepContext(Context):
     async def _run_here(self, activation: Activation, budget: Budget | None) -> Any:
         self.busy = True
         try:
-            return await self.scheduler.step(activation, self.account, self.deadline, budget, 0.0)
+            return await self.scheduler.step(activation, self.account, self.deadline, budget, 0.0, self.depth + 1)
         finally:
             self.busy = False
             self.lend_if_waiting()
@@ -441,8 +465,8 @@ class StepContext(Context):
 
     @property
     def may_run_here(self) -> bool:
-        """Say whether the step's own slot is free for a step below it."""
-        return not self.busy and not self._lent
+        """Say whether the step's own slot is free for a step below it, and its stack not too deep."""
+        return not self.busy and not self._lent and self.depth < _DEEPEST
 
     async def wait(self, event: anyio.Event) -> None:
         """Wait for steps below this one, lending the slot meanwhile."""
@@ -450,11 +474,22 @@ class StepContext(Context):
         self.lend_if_waiting()
         try:
             await event.wait()
-        finally:
-            self._waits -= 1
-            if self._waits == 0 and self._lent:
-                self._lent = False
-                await self.scheduler.reclaim()
+        except BaseException:
+            # Cancelled: the step unwinds at once, over the limit if need be. Waiting for a slot here could wait for
+            # the very steps that are about to be cancelled.
+            if self._stops_waiting():
+                self.scheduler.reclaim_nowait()
+            raise
+        if self._stops_waiting():
+            await self.scheduler.reclaim()
+
+    def _stops_waiting(self) -> bool:
+        """Note that one wait is over; return whether the slot is to be taken back."""
+        self._waits -= 1
+        if self._waits or not self._lent:
+            return False
+        self._lent = False
+        return True
 
     def lend_if_waiting(self) -> None:
         """Lend the slot if nothing uses it and something waits for it."""
@@ -483,6 +518,31 @@ class StepContext(Context):
         if label.endswith("["):
             return f"{self.path}/{label[:-1]}#{n}[" if n > 1 else f"{self.path}/{label}"
         return f"{self.path}/{label}#{n}" if n > 1 else f"{self.path}/{label}"
+
+
+def _checked(key: str | int) -> str | int:
+    if isinstance(key, str) and (not key or set(key) & set("/#[]")):
+        raise DefinitionError(f"ctx.run(key={key!r}): a key stands in paths, so it needs some text without / # [ ]")
+    return key
+
+
+def _is_stray(error: BaseException) -> bool:
+    """Say whether this is a cancellation that nobody asked of this task: a node let out that of something it awaited.
+
+    To pass it on would end the worker without an outcome, and whoever waits for the step would wait for ever.
+    """
+    if not isinstance(error, anyio.get_cancelled_exc_class()):
+        return False
+    if anyio.get_current_task().has_pending_cancellation():
+        return False
+    task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
+    return task is None or not task.cancelling()
+
+
+def _stray(path: str, error: BaseException) -> AgentrtError:
+    stray = AgentrtError(f"something that {path} awaited was cancelled, but not by the run")
+    stray.__cause__ = error
+    return stray
 
 
 def _map_path(prefix: str, index: int) -> str:

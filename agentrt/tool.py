@@ -40,6 +40,7 @@ class Tool(FunctionNode[R], Generic[P, R]):
         super().__init__(function, name=name, budget=budget)
         self.description = description or self.description
         self.timeout = timeout
+        self.attributes = {"description": self.description}
         self.arguments  # noqa: B018 - builds the schema now, so that a missing type is told where the tool is defined
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
@@ -92,13 +93,16 @@ def tool_spec(node: Node[Any, Any]) -> ToolSpec:
 class ToolUse(Node[str, Any]):
     """Run a node as a tool on the JSON arguments a model wrote: one step, under the node's own name and kind.
 
+    `call_id` is what the model calls this call.
+
     Raises `InvalidArguments` where they do not fit; the arguments a person gave would be checked the same way.
     """
 
     counts = (STEPS, TOOL_CALLS)
 
-    def __init__(self, node: Node[Any, Any]) -> None:
+    def __init__(self, node: Node[Any, Any], call_id: str) -> None:
         super().__init__(node.name, description=node.description, budget=node.budget)
+        self.attributes = {**(node.attributes or {}), "call_id": call_id}
         self.kind = node.kind  # type: ignore[misc]
         self.node = node
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, is_typeddict
 
 from agentrt.edge import END, START, Edge
 from agentrt.join import Join
@@ -230,7 +230,7 @@ def _misfits(edges: Sequence[Edge]) -> Iterator[str]:
 def _fits(given: Any, taken: Any) -> bool:
     if not (inspect.isclass(given) and inspect.isclass(taken)) or object in (given, taken):
         return True  # unions, generics and untyped nodes are for the type checker
-    if getattr(taken, "_is_protocol", False) or inspect.isabstract(taken) or hasattr(taken, "__origin__"):
+    if getattr(taken, "_is_protocol", False) or is_typeddict(taken) or inspect.isabstract(taken) or hasattr(taken, "__origin__"):
         return True
     return issubclass(given, taken) or (given is int and taken is float)
 

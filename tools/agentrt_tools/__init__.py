@@ -1,0 +1,5 @@
+"""Ready-made tools for agents."""
+
+from agentrt_tools.calculator import calculator
+
+__all__ = ["calculator"]

@@ -1,0 +1,115 @@
+"""A calculator: exact arithmetic in bounded work."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import Final
+
+from agentrt import AgentrtError, tool
+
+MOST_CHARACTERS: Final = 500
+MOST_BITS: Final = 4_096
+"""Numbers may grow to this size (about 1,200 digits); what would be larger is refused before it is computed."""
+_DIGITS: Final = 15
+_EXACT_DIGITS: Final = 50
+
+_OPERATORS: Final[dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction | int]]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+_SIGNS: Final = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "^": "**"})
+
+
+class CalculationError(AgentrtError):
+    """Say why an expression cannot be computed."""
+
+
+@tool
+def calculator(expression: str) -> str:
+    """Compute an arithmetic expression exactly, for example `9 * 74 + 12.50`.
+
+    Args:
+        expression: Numbers with + - * / // % ** and parentheses.
+    """
+    return format_number(evaluate(expression))
+
+
+def evaluate(expression: str) -> Fraction:
+    """Return the exact value of an arithmetic expression; raises `CalculationError`."""
+    if len(expression) > MOST_CHARACTERS:
+        raise CalculationError(f"the expression is longer than {MOST_CHARACTERS} characters; compute it in parts")
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", expression.strip().translate(_SIGNS)).removesuffix("=").strip()
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise CalculationError(f"{expression!r} is not arithmetic; write it like 9 * 74") from None
+    return _value(tree.body)
+
+
+def _value(node: ast.expr) -> Fraction:
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return Fraction(repr(number)) if number == number and abs(number) != float("inf") else _refuse(node)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand)
+        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+            return _value(operand)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return _power(_value(left), _value(right))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            return _apply(op, _value(left), _value(right))
+        case _:
+            return _refuse(node)
+
+
+def _apply(op: ast.operator, left: Fraction, right: Fraction) -> Fraction:
+    if right == 0 and isinstance(op, ast.Div | ast.FloorDiv | ast.Mod):
+        raise CalculationError("division by zero")
+    return _bounded(Fraction(_OPERATORS[type(op)](left, right)))
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction:
+    if exponent.denominator != 1:
+        raise CalculationError("only whole exponents can be computed exactly")
+    if base == 0 and exponent < 0:
+        raise CalculationError("division by zero")
+    if exponent == 0:
+        return Fraction(1)
+    if base in (0, 1, -1):
+        return base if exponent.numerator % 2 else base * base
+    size = max(base.numerator.bit_length(), base.denominator.bit_length())
+    if size * abs(exponent.numerator) > MOST_BITS:
+        raise CalculationError("the result would be too large to compute")
+    return Fraction(base**exponent.numerator)
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MOST_BITS:
+        raise CalculationError("the result is too large")
+    return value
+
+
+def _refuse(node: ast.expr) -> Fraction:
+    raise CalculationError(f"{ast.unparse(node)!r} is not arithmetic: only numbers and + - * / // % ** ( ) are known")
+
+
+def format_number(value: Fraction) -> str:
+    """Write a number exactly where it has an end, else to 15 significant digits."""
+    if value.denominator == 1:
+        return str(value.numerator)
+    exact = _divide(value, _EXACT_DIGITS)
+    return f"{exact:f}" if Fraction(exact) == value else str(_divide(value, _DIGITS))
+
+
+def _divide(value: Fraction, digits: int) -> Decimal:
+    with localcontext(prec=digits):
+        return Decimal(value.numerator) / Decimal(value.denominator)
