@@ -159,7 +159,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
         self._specs = tuple(tool_spec(t) for t in self.tools)
         self._named = {spec.name: t for spec, t in zip(self._specs, self.tools, strict=True)}
         self.stop_at = frozenset(tool_spec(as_tool(t)).name for t in stop_at)
-        if unknown := self.stop_at - self._uses.keys():
+        if unknown := self.stop_at - self._named.keys():
             raise DefinitionError(f"agent {name!r}: stop_at names {', '.join(sorted(unknown))}, not among its tools")
         if len(self._named) < len(self.tools):
             raise DefinitionError(f"agent {name!r} has two tools of one name; rename one")

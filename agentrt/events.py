@@ -27,7 +27,7 @@ class ErrorInfo:
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
-        return cls(type(error).__name__, str(error))
+        return cls(type(error).__name__, _text(error))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +191,32 @@ def encode(event: Event) -> bytes:
     row.update((f.name, getattr(event, f.name)) for f in fields(event))
     if isinstance(event, StepStarted):
         row["input"] = _new_content(event.input)
-    return to_json(row, fallback=repr, inf_nan_mode="constants", serialize_unknown=True)
+    try:
+        return _dump(row)
+    except Exception:  # noqa: BLE001 - values are the user's and may refuse in any way; the record goes on without them
+        return _dump({name: _certain(value) for name, value in row.items()})
+
+
+def _dump(value: object) -> bytes:
+    return to_json(value, fallback=repr, inf_nan_mode="constants", serialize_unknown=True)
+
+
+def _certain(value: object) -> object:
+    """Return the value if it can be written, else a text that can."""
+    try:
+        _dump(value)
+    except Exception:  # noqa: BLE001 - see encode
+        return _text(value)
+    return value
+
+
+def _text(value: object) -> str:
+    """Return the value's `str`, whatever it does, without the lone surrogates that UTF-8 cannot write."""
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - its class must do
+        text = f"<{type(value).__name__}>"
+    return text.encode(errors="replace").decode()
 
 
 def _new_content(value: object) -> object:

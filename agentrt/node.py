@@ -242,7 +242,9 @@ def _parameter_notes(function: Callable[..., Any]) -> dict[str, str]:
     return {p.arg_name: p.description for p in parse(function.__doc__ or "").params if p.description}
 
 
-_function_nodes: weakref.WeakKeyDictionary[Callable[..., Any], FunctionNode[Any]] = weakref.WeakKeyDictionary()
+_MARK = "__agentrt_node__"
+_marked: weakref.WeakKeyDictionary[Callable[..., Any], FunctionNode[Any]] = weakref.WeakKeyDictionary()
+"""The nodes of what takes no attributes: built-in functions and bound methods."""
 
 
 @overload
@@ -260,8 +262,20 @@ def as_node(value: Any) -> Node[Any, Any]:
         return value
     if not callable(value) or isinstance(value, type):
         raise DefinitionError(f"{value!r} is not a node: use an Agent, a Graph, a tool or a typed function")
-    if (node := _function_nodes.get(value)) is None:
-        node = _function_nodes[value] = FunctionNode(value)
+    return _node_of(value)
+
+
+def _node_of(function: Callable[..., Any]) -> FunctionNode[Any]:
+    """Return the one node of a function, kept on the function itself, so that a closure goes with its node."""
+    node: FunctionNode[Any] | None = getattr(function, _MARK, None)
+    if isinstance(node, FunctionNode) and node.function is function:  # wrappers and methods show the mark inside them
+        return node
+    if not hasattr(function, "__dict__") or isinstance(function, types.MethodType):
+        if (node := _marked.get(function)) is None:
+            node = _marked[function] = FunctionNode(function)
+        return node
+    node = FunctionNode(function)
+    setattr(function, _MARK, node)
     return node
 
 

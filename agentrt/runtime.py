@@ -153,10 +153,22 @@ async def stream(node: Any, input: Any, **options: Unpack[Options]) -> AsyncIter
                 events._outcome = error  # noqa: SLF001
 
     with receive:
-        async with anyio.create_task_group() as tasks:
+        async with _one_error(), anyio.create_task_group() as tasks:
             tasks.start_soon(work, name="agentrt run")
             yield events
             tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _one_error() -> AsyncIterator[None]:
+    """Raise what leaves a task group as it was raised: nobody should have to catch a group of one."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from error.__cause__
 
 
 class _Models:
@@ -218,15 +230,17 @@ class _Run:
         outcome: Any = None
         dropped: Sequence[Failure] = ()
         writer: JournalWriter | None = None
-        async with anyio.create_task_group() as tasks:
+        async with _one_error(), anyio.create_task_group() as tasks:
             with anyio.CancelScope() as scope:
                 if self.journal is not None:
                     writer = JournalWriter(self.journal, self.run_id, scope.cancel)
                     observers.append(writer)
                     tasks.start_soon(writer.run, name="agentrt journal")
-                outcome, dropped = await self._steps(tasks, _Recorder(observers))
-            if writer is not None:
-                writer.close()
+                try:
+                    outcome, dropped = await self._steps(tasks, _Recorder(observers))
+                finally:
+                    if writer is not None:
+                        writer.close()
         if writer is not None and writer.error is not None:
             raise writer.error
         return self._result(outcome, dropped)

@@ -77,7 +77,9 @@ class Scheduler:
         self._queue: deque[tuple[Drive, Activation, float]] = deque()
         self._resuming: deque[anyio.Event] = deque()
         self._active = 1  # the task that runs the root step
-        self._starting = False
+        self._starting = 0
+        self._burst = 1
+        self._ended = self._ended_before = 0
 
     def statistics(self) -> Mapping[str, int]:
         """Return how many steps run, wait in the queue, and wait for a slot to go on."""
@@ -190,13 +192,21 @@ class Scheduler:
             self._spawn()
 
     def _spawn(self) -> None:
-        """Start a worker if there is work and room, one at a time: it starts the next when it finds more work."""
-        if self._queue and not self._starting and self._active < self._limit:
-            self._starting = True
+        """Start workers if there is work and room; the last one started looks whether more are needed.
+
+        One at a time as long as steps end meanwhile, else twice as many each time: steps that all wait are soon all
+        running, and steps that do not are left to few workers.
+        """
+        if not self._queue or self._starting:
+            return
+        self._burst = self._burst * 2 if self._ended == self._ended_before else 1
+        self._ended_before = self._ended
+        self._starting = max(0, min(self._burst, len(self._queue), self._limit - self._active))
+        for _ in range(self._starting):
             self._tasks.start_soon(self._work, name="agentrt worker")
 
     async def _work(self) -> None:
-        self._starting = False
+        self._starting -= 1
         self._active += 1
         try:
             with anyio.CancelScope() as scope:
@@ -206,6 +216,7 @@ class Scheduler:
                         continue
                     self._spawn()
                     await self._run(drive, activation, scope, self.clock() - queued)
+                    self._ended += 1
         finally:
             self._active -= 1
             self._hand_on()
