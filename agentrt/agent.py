@@ -42,6 +42,13 @@ class Format(Protocol):
         """Return what the model's continuation says: an answer, or calls of tools."""
         ...
 
+    def answer(self, messages: Sequence[Message]) -> str:
+        """Return the answer of a finished conversation, as text or as the JSON of the agent's output type.
+
+        The last message is the model's, or the result of a tool in `stop_at`.
+        """
+        ...
+
 
 class Agent(Node[In, Out], Generic[In, Out]):
     """Let a model work on the input with tools until it answers.
@@ -169,18 +176,9 @@ class Agent(Node[In, Out], Generic[In, Out]):
         chat = Chat(ctx.model(self.model))
         for _ in range(self.max_turns):
             response = await ctx.run(chat, self._request(messages))
-            reply = response.message
-            if self.format is not None:
-                reply = self.format.read(reply.text, messages)
-            messages.append(reply)
-            text = reply.text
-            if reply.tool_calls:
-                answers = await self._use_tools(ctx, reply.tool_calls)
-                messages += answers
-                final = next((a for a in answers if a.name in self.stop_at and not a.failed), None)
-                if final is None:
-                    continue
-                text = final.text
+            text = await self._take_turn(ctx, response.message, messages)
+            if text is None:
+                continue
             try:
                 output = self._answer.parse(text)
             except ValidationError as error:
@@ -190,6 +188,18 @@ class Agent(Node[In, Out], Generic[In, Out]):
                 ctx.memory[self] = messages
             return cast("Out", output)
         raise MaxTurns(f"no answer after {self.max_turns} turns; raise max_turns= or simplify the task")
+
+    async def _take_turn(self, ctx: Context, reply: AssistantMessage, messages: list[Message]) -> str | None:
+        """Carry out what the model said; return the text of the answer if that ends the conversation."""
+        if self.format is not None:
+            reply = self.format.read(reply.text, messages)
+        messages.append(reply)
+        text: str | None = reply.text
+        if reply.tool_calls:
+            results = await self._use_tools(ctx, reply.tool_calls)
+            messages += results
+            text = next((r.text for r in results if r.name in self.stop_at and not r.failed), None)
+        return text if text is None or self.format is None else self.format.answer(messages)
 
     def _opening(self, ctx: Context, value: In) -> list[Message]:
         """Begin the conversation, or go on with the branch's own."""

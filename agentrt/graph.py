@@ -45,6 +45,14 @@ class Graph(Node[In, Out], Generic[In, Out]):
     def __init__(self: Graph[Any, Any], name: str, *, description: str = "", budget: Budget | None = None) -> None: ...
     @overload
     def __init__(
+        self: Graph[T, Any], name: str, *, input: type[T], description: str = "", budget: Budget | None = None
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Graph[Any, U], name: str, *, output: type[U], description: str = "", budget: Budget | None = None
+    ) -> None: ...
+    @overload
+    def __init__(
         self, name: str, *, input: type[In], output: type[Out], description: str = "", budget: Budget | None = None
     ) -> None: ...
     def __init__(

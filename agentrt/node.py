@@ -406,6 +406,12 @@ class Remaining:
         self._now = now
 
     @property
+    def spent(self) -> dict[str, float]:
+        """Return what the innermost scope with a budget has spent, by dimension; `usd` in dollars."""
+        amounts = zip(DIMENSIONS, self._account.spent, strict=True)
+        return {name: amount / PICO if name == "usd" else amount for name, amount in amounts}
+
+    @property
     def remaining(self) -> dict[str, float]:
         """Return what is left by dimension, reservations in flight taken off; uncapped dimensions are absent."""
         left: dict[str, float] = {}

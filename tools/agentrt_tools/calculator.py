@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
 import re
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def evaluate(expression: str) -> Fraction:
 def _value(node: ast.expr) -> Fraction:
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-            return Fraction(repr(number)) if number == number and abs(number) != float("inf") else _refuse(node)
+            return Fraction(repr(number)) if math.isfinite(number) else _refuse(node)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_value(operand)
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):

@@ -1,0 +1,101 @@
+"""`agentrt models`: the embedded models, and getting them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from agentrt.agent import Agent
+from agentrt.cli import options
+from agentrt.cli.console import note, print_json, print_table
+from agentrt.cli.exits import told
+from agentrt.cli.source import Source, nodes_below
+from agentrt.model import EMBEDDED_MODEL, default_model, resolve_model
+
+_ACCEPTED: Final = """
+--model takes
+  local/NAME           an embedded model of this list, run in this process: pip install 'agentrt[local]'
+  local/PATH.gguf      any other GGUF file, run in this process
+  PROVIDER/MODEL       any model litellm knows, with the provider's key in the environment:
+                       openai/gpt-5-mini, anthropic/claude-sonnet-4-5, ollama/llama3.2"""
+
+app = typer.Typer(invoke_without_command=True)
+
+
+@app.callback()
+def models(context: typer.Context) -> None:
+    """List the embedded models, or fetch one.
+
+    \b
+    Examples:
+      agentrt models
+      agentrt models pull smollm2-135m
+    """
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@app.command("list")
+def list_models(json: options.Json = False) -> None:
+    """List the embedded models, with what --model takes."""
+    with told():
+        from agentrt.models import weights
+
+        installed = weights.installed()
+        rows = [(f"local/{w.name}", w in installed, w.size, w.license, str(w.path)) for w in weights.known()]
+        if json:
+            names = ("name", "installed", "size", "license", "path")
+            print_json([dict(zip(names, row, strict=True)) for row in rows])
+            return
+        print_table(
+            ("MODEL", "INSTALLED", "SIZE", "LICENSE"),
+            [(name, _installed(name, there), f"{size / 1e6:.0f} MB", lic) for name, there, size, lic, _ in rows],
+        )
+        typer.echo(_ACCEPTED)
+        typer.echo(f"\nWithout --model: the graph's own, then AGENTRT_MODEL, then {EMBEDDED_MODEL}.")
+
+
+def _installed(name: str, there: bool) -> str:
+    return "yes" if there else f"no: agentrt models pull {name.removeprefix('local/')}"
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An embedded model, like smollm2-135m.")],
+    debug: options.Debug = False,
+) -> None:
+    """Fetch the weights of an embedded model into the cache."""
+    with told(debug=debug):
+        from agentrt.models import weights
+
+        name = name.removeprefix("local/")
+        there = weights.find(name) in weights.installed()
+        path = weights.pull(name)
+        note("it was there already" if there else f"fetched local/{name}")
+        typer.echo(path)
+
+
+def fetch_missing(source: Source, model: str | None) -> None:
+    """Fetch the weights a run is going to need before it starts, so that its clock and its display do not wait.
+
+    Raises `UnknownModel` for a name that leads nowhere, and what `weights.pull` raises.
+    """
+    for name in sorted(_names(source, model)):
+        provider, _, rest = name.partition("/")
+        if provider != "local" and rest:
+            continue
+        resolve_model(name)
+        if provider == "local" and not rest.endswith(".gguf"):
+            from agentrt.models import weights
+
+            weights.pull(rest)
+
+
+def _names(source: Source, model: str | None) -> set[str]:
+    """Return the models that the agents of a file will ask for."""
+    if model is not None:
+        return {model}
+    nodes = nodes_below(iter((source.node, *source.defined.values())))
+    named = [n.model for n in nodes if isinstance(n, Agent)]
+    return {default_model() if m is None else m for m in named if m is None or isinstance(m, str)}

@@ -1,0 +1,58 @@
+"""The options and arguments of the commands, each with its help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FILE[:NAME]", show_default=False, help="A Python file, and which graph in it if it defines several."
+    ),
+]
+RequiredTarget = Annotated[
+    str, typer.Argument(metavar="FILE[:NAME]", help="A Python file, and which graph in it if it defines several.")
+]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT",
+        show_default=False,
+        help="The input: text, JSON, or - for stdin. Fields of its type are options: run FILE --help lists them.",
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="Use this model in place of all the graph names: provider/model, or local/NAME."
+    ),
+]
+Limits = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIMITS",
+        help="Cap the run: usd=0.5,tokens=20k,seconds=60 (also input_tokens, output_tokens, model_calls, tool_calls, "
+        "steps).",
+    ),
+]
+Store = Annotated[
+    str | None, typer.Option(metavar="URL", help="Where runs are recorded: sqlite:///PATH.", envvar="AGENTRT_STORE")
+]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Record nothing.")]
+RunJson = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object: run_id, stop_reason, output, usage; and error if the run failed."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Concurrency = Annotated[int, typer.Option(metavar="N", min=1, help="How many steps may work at once.")]
+RunHelp = Annotated[bool, typer.Option("--help", help="Show this message; after a FILE, its input's fields too.")]
+RunId = Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of one, or last.")]
+Depth = Annotated[int | None, typer.Option(metavar="N", min=1, help="Show only so many levels.")]
+Full = Annotated[bool, typer.Option("--full", help="Show every step, and texts at their length.")]
+Most = Annotated[int, typer.Option(metavar="N", min=1, help="How many, the newest first.")]

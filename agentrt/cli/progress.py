@@ -1,0 +1,150 @@
+"""Progress of a run on stderr: live on a terminal, an occasional line in a pipe, nothing where it is not wanted."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+import anyio
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from agentrt.cli.console import clean, console, dollars, on_terminal, plural, seconds
+from agentrt.cli.tally import Tally
+from agentrt.events import Emitted, Event
+
+_FRAMES_A_SECOND: Final = 8
+_LINE_EVERY: Final = 5.0
+_MOST_NODES: Final = 8
+
+
+class Progress(Protocol):
+    """Show a run: `tick` is called `interval` seconds apart, and as an observer it gets every event."""
+
+    interval: float
+
+    def __call__(self, event: Event) -> None: ...
+
+    def tick(self) -> None: ...
+
+
+async def keep_ticking(progress: Progress) -> None:
+    """Draw again and again until cancelled."""
+    while True:
+        await anyio.sleep(progress.interval)
+        progress.tick()
+
+
+@contextmanager
+def shown(tally: Tally, *, quiet: bool) -> Iterator[Progress]:
+    """Show progress in the way that fits stderr while the body runs."""
+    if quiet:
+        yield Silence()
+    elif on_terminal(sys.stderr):
+        with LiveDisplay(tally, console(sys.stderr)) as display:
+            yield display
+    else:
+        yield Lines(tally)
+
+
+class Silence:
+    """Show nothing."""
+
+    interval = 3600.0
+
+    def __call__(self, event: Event) -> None:
+        """Take no notice."""
+
+    def tick(self) -> None:
+        """Draw nothing."""
+
+
+class Lines:
+    """Write a line when the user's code says something, and every few seconds how far the run is."""
+
+    interval = _LINE_EVERY
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Emitted) and isinstance(event.value, str):
+            sys.stderr.write(clean(event.value) + "\n")
+
+    def tick(self) -> None:
+        sys.stderr.write(f"{_counts(self._tally)} · running: {_running(self._tally)}\n")
+        sys.stderr.flush()
+
+
+class LiveDisplay:
+    """Draw the nodes that run, what they have done and spent, and a bar for each limit."""
+
+    interval = 1 / _FRAMES_A_SECOND
+
+    def __init__(self, tally: Tally, out: Console) -> None:
+        self._tally = tally
+        self._spinner = Spinner("dots")
+        # Drawn by `tick` in the event loop: a thread of rich's own would read the tally while it changes.
+        self._live = Live(console=out, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> LiveDisplay:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Emitted) and isinstance(event.value, str):
+            self._live.console.print(Text(clean(event.value)))
+
+    def tick(self) -> None:
+        self._live.update(self.picture(), refresh=True)
+
+    def picture(self) -> Group:
+        """Return what is drawn now."""
+        self._spinner.update(text=Text.assemble((_running(self._tally), "bold")))
+        counts = Text("  " + _counts(self._tally), style="dim")
+        return Group(self._spinner, counts, *([_bars(self._tally)] if self._tally.limits else []))
+
+
+def _running(tally: Tally) -> str:
+    counts = tally.running()
+    names = [f"{name} ×{n}" if n > 1 else name for name, n in counts.items()]
+    if len(names) > _MOST_NODES:
+        names[_MOST_NODES - 1 :] = [f"{len(names) - _MOST_NODES + 1} more"]
+    return clean("  ".join(names)) or tally.name or "starting"
+
+
+def _counts(tally: Tally) -> str:
+    failed = [f"{tally.failed:,} failed"] if tally.failed else []
+    cost = [dollars(tally.usage.cost)] if tally.usage.cost else []
+    tokens = [plural(tally.usage.tokens, "token")] if tally.usage.tokens else []
+    return " · ".join([plural(tally.done, "step"), *failed, *tokens, *cost, seconds(tally.elapsed(time.time()))])
+
+
+def _bars(tally: Tally) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for name, spent in tally.spent(time.time()).items():
+        limit = tally.limits[name]
+        full = spent >= 0.9 * limit
+        bar = ProgressBar(
+            total=limit or 1, completed=min(spent, limit), width=24, complete_style="red" if full else "green"
+        )
+        table.add_row(
+            Text(f"  {name}", style="dim"), bar, Text(f"{_amount(name, spent)} of {_amount(name, limit)}", "dim")
+        )
+    return table
+
+
+def _amount(name: str, value: float) -> str:
+    if name == "usd":
+        return f"${value:.4g}"
+    return f"{value:.0f} s" if name == "seconds" else f"{value:,.0f}"

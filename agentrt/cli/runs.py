@@ -1,0 +1,95 @@
+"""`agentrt runs`: the recorded runs; and finding one of them."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from rich.text import Text
+
+from agentrt.cli import options
+from agentrt.cli.console import dollars, moment, note, print_json, print_table, seconds
+from agentrt.cli.exits import UsageError, told
+from agentrt.journal import Journal, RunSummary
+from agentrt.stores import default_store, open_store
+from agentrt.usage import PICO
+
+_STYLES: Final = {"done": "green", "running": "cyan"}
+_ALL: Final = 1_000_000
+
+
+def runs(
+    json: options.Json = False,
+    limit: options.Most = 20,
+    store: options.Store = None,
+    debug: options.Debug = False,
+) -> None:
+    """List the recorded runs, the newest first.
+
+    \b
+    Examples:
+      agentrt runs
+      agentrt runs --limit 100 --json
+    """
+    with told(debug=debug):
+        found = anyio.run(_newest, store, limit)
+        if json:
+            print_json([summary_document(r) for r in found])
+        elif found:
+            columns = ("RUN", "NAME", "STATUS", "STARTED", "TIME", "TOKENS", "COST")
+            print_table(columns, [_row(r) for r in found])
+        else:
+            note(_no_runs(store))
+
+
+async def _newest(store: str | None, limit: int) -> list[RunSummary]:
+    journal = await anyio.to_thread.run_sync(open_store, store)
+    try:
+        return await journal.runs(limit)
+    finally:
+        await journal.aclose()
+
+
+def _row(r: RunSummary) -> tuple[object, ...]:
+    status = Text(r.status.replace("_", " "), style=_STYLES.get(r.status, "yellow"))
+    return (r.run_id, r.name, status, moment(r.started), seconds(duration(r)), r.tokens, dollars(r.cost))
+
+
+def duration(r: RunSummary) -> float:
+    """Return how many seconds a run took, or has been going."""
+    return (r.ended if r.ended is not None else time.time()) - r.started
+
+
+def summary_document(r: RunSummary) -> dict[str, object]:
+    """Return a run as programs read it; times are seconds since the epoch."""
+    return {
+        "run_id": r.run_id,
+        "name": r.name,
+        "status": r.status,
+        "started": r.started,
+        "ended": r.ended,
+        "tokens": r.tokens,
+        "usd": r.cost / PICO,
+    }
+
+
+def _no_runs(store: str | None) -> str:
+    return f"no runs yet in {store or default_store()}: agentrt run FILE starts one"
+
+
+async def find_run(journal: Journal, named: str, store: str | None) -> RunSummary:
+    """Return the run that an id, the beginning of one, or `last` means; raises `UsageError`."""
+    if named == "last":
+        if newest := await journal.runs(1):
+            return newest[0]
+        raise UsageError(_no_runs(store))
+    found = [r for r in await journal.runs(_ALL) if r.run_id.startswith(named)]
+    exact = [r for r in found if r.run_id == named]
+    if len(found) == 1 or exact:
+        return (exact or found)[0]
+    if not found:
+        raise UsageError(f"no run {named!r}: agentrt runs lists them")
+    some = ", ".join(r.run_id for r in found[:5]) + (", …" if len(found) > 5 else "")
+    raise UsageError(f"{len(found)} runs begin with {named!r}: {some}")

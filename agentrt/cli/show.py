@@ -1,0 +1,243 @@
+"""`agentrt show`: the steps of a run as a tree."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from rich.text import Text
+
+from agentrt.cli import options
+from agentrt.cli.console import (
+    clean,
+    console,
+    dollars,
+    moment,
+    on_terminal,
+    one_line,
+    plural,
+    print_json,
+    seconds,
+)
+from agentrt.cli.exits import told
+from agentrt.cli.runs import duration, find_run, summary_document
+from agentrt.cli.steptree import Step, StepTree, said, walk
+from agentrt.events import Event, RunFailed
+from agentrt.journal import RunSummary
+from agentrt.stores import open_store
+from agentrt.usage import PICO
+
+_SIBLINGS: Final = 12
+_TROUBLED: Final = 5
+_NOTES: Final = 5
+_LONGEST: Final = 70
+_STYLES: Final = {"done": "", "failed": "red", "cancelled": "yellow", "denied": "yellow", "running": "cyan"}
+
+
+def show(
+    run: options.RunId = "last",
+    json: options.Json = False,
+    depth: options.Depth = None,
+    full: options.Full = False,
+    store: options.Store = None,
+    debug: options.Debug = False,
+) -> None:
+    """Show a run's steps: time, tokens, cost, what went in and what came out.
+
+    Time, tokens and cost of a step include the steps below it. Of a large fork the first branches and those in
+    trouble are shown, unless --full.
+
+    \b
+    Examples:
+      agentrt show
+      agentrt show 20260412-1 --depth 2
+      agentrt show last --json
+    """
+    with told(debug=debug):
+        with console(sys.stderr).status("reading the run") if on_terminal(sys.stderr) else nullcontext():
+            summary, events = anyio.run(_read, store, run)
+            tree = StepTree(events)
+        if json:
+            print_json(_document(summary, tree))
+        else:
+            _print(summary, tree, View(depth=depth, full=full))
+
+
+async def _read(store: str | None, run: str) -> tuple[RunSummary, list[Event]]:
+    journal = await anyio.to_thread.run_sync(open_store, store)
+    try:
+        summary = await find_run(journal, run, store)
+        return summary, await journal.events(summary.run_id)
+    finally:
+        await journal.aclose()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Say how much of a tree is shown: `depth` levels, and every sibling if `full`."""
+
+    depth: int | None = None
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Hold one line of the tree: a step, a note below one, or steps left out."""
+
+    time: str
+    tokens: str
+    cost: str
+    branch: str
+    text: Text
+
+
+def lines(tree: StepTree, view: View) -> Iterator[Line]:
+    """Yield the lines of the tree, top down."""
+    waiting: list[tuple[Step | Sequence[Step], str, str, int]] = []  # what, its branch, the branch below, level
+
+    def push(steps: Sequence[Step], indent: str, level: int) -> None:
+        kept, left_out = (steps, ()) if view.full else _selected(steps)
+        entries: list[Step | Sequence[Step]] = [*kept, *([left_out] if left_out else [])]
+        for i, entry in reversed(list(enumerate(entries))):
+            last = i == len(entries) - 1
+            corner, rail = ("└─ ", "   ") if last else ("├─ ", "│  ")
+            top = level == 1 and len(entries) == 1
+            waiting.append((entry, "" if top else indent + corner, "" if top else indent + rail, level))
+
+    push(tree.roots, "", 1)
+    while waiting:
+        entry, branch, below, level = waiting.pop()
+        if not isinstance(entry, Step):
+            yield _left_out(entry, branch)
+            continue
+        deeper = view.depth is None or level < view.depth
+        yield _step_line(entry, branch, hidden=0 if deeper else entry.below)
+        yield from _notes(entry, below + ("│  " if entry.children and deeper else "   "), view)
+        if deeper:
+            push(entry.children, below, level + 1)
+
+
+def _selected(steps: Sequence[Step]) -> tuple[Sequence[Step], Sequence[Step]]:
+    """Tell the siblings to show from those to leave out: the first ones stay, and a few that did not end well."""
+    if len(steps) <= _SIBLINGS + 1:
+        return steps, ()
+    troubled = [s for s in steps[_SIBLINGS:] if s.outcome != "done"][:_TROUBLED]
+    chosen = {id(s) for s in troubled}
+    return [*steps[:_SIBLINGS], *troubled], [s for s in steps[_SIBLINGS:] if id(s) not in chosen]
+
+
+def _left_out(steps: Sequence[Step], branch: str) -> Line:
+    outcomes = Counter(s.outcome for s in steps)
+    told = ", ".join(f"{n:,} {outcome}" for outcome, n in outcomes.most_common())
+    below = sum(s.below for s in steps)
+    inside = f", {plural(below, 'step')} below" if below else ""
+    text = Text(f"… {len(steps):,} more ({told}{inside}): --full shows them", style="dim")
+    tokens, cost = sum(s.tokens for s in steps), sum(s.cost for s in steps)
+    return Line("", f"{tokens:,}" if tokens else "", dollars(cost) if cost else "", branch, text)
+
+
+def _step_line(step: Step, branch: str, hidden: int) -> Line:
+    text = Text(clean(step.label), style=f"bold {_STYLES[step.outcome]}")
+    what = step.attributes.get("model") if step.kind == "chat" else step.kind
+    if what and what != "node":
+        text.append(f" {clean(str(what))}", "not bold dim")
+    if step.outcome != "done":
+        text.append(f" {step.outcome}", "not bold")
+    if step.join:
+        text.append(f" (join {step.join[0]:,} of {step.join[1]:,})", "not bold dim")
+    if hidden:
+        text.append(f" (+{plural(hidden, 'step')})", "not bold dim")
+    given, answered = (one_line(v, _LONGEST) if v is not None else "" for v in said(step))
+    if given or answered:
+        text.append("  " + given, "not bold dim")
+        text.append(" → " + answered if answered else "", "not bold")
+    took = "" if step.seconds is None else seconds(step.seconds)
+    return Line(took, f"{step.tokens:,}" if step.tokens else "", dollars(step.cost) if step.cost else "", branch, text)
+
+
+def _notes(step: Step, indent: str, view: View) -> Iterator[Line]:
+    notes = [(n, "dim") for n in step.notes]
+    if step.error is not None and not any(c.error == step.error for c in step.children):
+        notes.append((f"{step.error.type}: {step.error.message}", "red"))
+    shown = notes if view.full or len(notes) <= _NOTES + 1 else notes[:_NOTES]
+    for note, style in shown:
+        text = note if view.full else one_line(note, 2 * _LONGEST)
+        yield Line("", "", "", indent, Text("· " + clean(text), style=style))
+    if len(shown) < len(notes):
+        yield Line("", "", "", indent, Text(f"· {len(notes) - len(shown)} more: --full shows them", style="dim"))
+
+
+def _print(summary: RunSummary, tree: StepTree, view: View) -> None:
+    out = console()
+    out.print(_headline(summary, tree), soft_wrap=True)
+    priced = summary.cost > 0 or any(s.cost for s in tree.roots)
+    header = Line("TIME", "TOKENS", "COST", "", Text("STEP"))
+    for line in chain([header], lines(tree, view)):
+        columns = f"{line.time:>11}  {line.tokens:>9}  " + (f"{line.cost:>9}  " if priced else "")
+        text = Text.assemble((columns, "dim"), (line.branch, "dim"), line.text)
+        if out.is_terminal:
+            out.print(text, no_wrap=True, overflow="ellipsis", crop=True)
+        else:  # a hundred thousand lines take rich two minutes
+            out.file.write(text.plain.rstrip() + "\n")
+    if isinstance(tree.closing, RunFailed):
+        error = tree.closing.error
+        out.print(Text(f"{tree.closing.path}: {error.type}: {clean(error.message)}", style="red"), soft_wrap=True)
+
+
+def _headline(summary: RunSummary, tree: StepTree) -> Text:
+    status = summary.status.replace("_", " ")
+    if summary.status == "running":
+        status += " (or killed)"
+    limits = tree.opening.limits if tree.opening else {}
+    facts = [
+        summary.name,
+        moment(summary.started),
+        seconds(duration(summary)) if summary.ended is not None else "not ended",
+        plural(len(tree.steps), "step"),
+        plural(summary.tokens, "token"),
+        dollars(summary.cost),
+        *(["budget " + ", ".join(f"{k}={v:g}" for k, v in limits.items())] if limits else []),
+    ]
+    style = {"done": "green", "running": "cyan"}.get(summary.status, "yellow")
+    return Text.assemble((summary.run_id, "bold"), "  ", (status, style), "  ", clean(" · ".join(facts)))
+
+
+def _document(summary: RunSummary, tree: StepTree) -> dict[str, object]:
+    closing = tree.closing
+    return {
+        **summary_document(summary),
+        "input": tree.opening.input if tree.opening else None,
+        "limits": tree.opening.limits if tree.opening else {},
+        "output": getattr(closing, "output", None),
+        "error": {"path": closing.path, "type": closing.error.type, "message": closing.error.message}
+        if isinstance(closing, RunFailed)
+        else None,
+        "steps": [_step_document(s) for s in walk(tree.roots)],
+    }
+
+
+def _step_document(step: Step) -> dict[str, object]:
+    return {
+        "path": step.path,
+        "name": step.name,
+        "kind": step.kind,
+        "outcome": step.outcome,
+        "started": step.started,
+        "seconds": step.seconds,
+        "waited": step.waited,
+        "tokens": step.tokens,
+        "usd": step.cost / PICO,
+        "after": step.after,
+        "join": None if step.join is None else {"arrived": step.join[0], "expected": step.join[1]},
+        "input": step.input,
+        "output": step.output,
+        "error": None if step.error is None else {"type": step.error.type, "message": step.error.message},
+        "notes": step.notes,
+    }

@@ -1,0 +1,181 @@
+"""The source of a run: a Python file, and the node in it that is meant."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, Final
+
+from agentrt.agent import Agent
+from agentrt.cli.exits import UsageError, shown_path
+from agentrt.edge import Marker
+from agentrt.errors import AgentrtError
+from agentrt.graph import Graph
+from agentrt.node import Node, as_node
+
+_USUAL_NAMES: Final = ("main", "graph", "agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Hold what `FILE[:NAME]` led to: the node, and every node its file defines, by name."""
+
+    label: str
+    node: Node[Any, Any]
+    defined: Mapping[str, Node[Any, Any]]
+
+
+def load(target: str) -> Source:
+    """Import the file of `FILE[:NAME]` and pick its node; raises `UsageError` saying what to do."""
+    path, name = _split(target)
+    module = _import(path)
+    defined = _defined(module, path)
+    node = _named(module, name, path, defined) if name else _chosen(path, defined, module)
+    return Source(target, node, defined)
+
+
+def _split(target: str) -> tuple[Path, str]:
+    file, colon, name = target.rpartition(":")
+    if not colon or Path(target).exists():
+        file, name = target, ""
+    path = Path(file).expanduser()
+    if path.is_dir():
+        files = sorted(p.name for p in path.glob("*.py"))
+        raise UsageError(f"{file} is a folder: name a file in it" + (f", like {path / files[0]}" if files else ""))
+    if not path.exists():
+        near = path.with_name(path.name + ".py")
+        raise UsageError(f"no file {file!r}" + (f": did you mean {near}?" if near.exists() else ": check the path"))
+    return path.resolve(), name
+
+
+def _import(path: Path) -> ModuleType:
+    """Run the file as a module, with its folder on the path, as `python FILE` has it."""
+    name = path.stem if path.stem.isidentifier() and path.stem not in sys.modules else f"agentrt_script_{id(path)}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{shown_path(str(path))} is not a Python file: give the .py file that defines the graph")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UsageError(_import_failure(path, error)) from error
+    return module
+
+
+def _import_failure(path: Path, error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{shown_path(error.filename)} line {error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    place = f"{shown_path(str(path))} line {frames[-1].lineno}" if frames else shown_path(str(path))
+    code = f"  [{frames[-1].line}]" if frames and frames[-1].line else ""
+    if isinstance(error, SystemExit):
+        return f"{place}: it ends the program while it is imported; put that under `if __name__ == '__main__':`{code}"
+    label = "" if isinstance(error, AgentrtError) else f"{type(error).__name__}: "
+    return f"{place}: {label}{error}{code}"
+
+
+def _defined(module: ModuleType, path: Path) -> dict[str, Node[Any, Any]]:
+    """Return the nodes a file makes itself, each under its first name; what it imports does not count."""
+    imported = _imported_names(path)
+    nodes: dict[str, Node[Any, Any]] = {}
+    for name, value in vars(module).items():
+        if (
+            isinstance(value, Node)
+            and not isinstance(value, Marker)
+            and name not in imported
+            and value not in nodes.values()
+        ):
+            nodes[name] = value
+    return nodes
+
+
+def _imported_names(path: Path) -> set[str]:
+    tree = ast.parse(path.read_bytes())
+    froms = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    names = {alias.asname or alias.name for n in froms for alias in n.names}
+    starred = (sys.modules.get(n.module or "") for n in froms if any(a.name == "*" for a in n.names))
+    return names.union(*(vars(module) for module in starred if module is not None))
+
+
+def _named(module: ModuleType, name: str, path: Path, defined: Mapping[str, Node[Any, Any]]) -> Node[Any, Any]:
+    value = getattr(module, name, None)
+    if isinstance(value, Node):
+        return value
+    if isinstance(value, FunctionType):
+        return as_node(value)
+    what = f"{name!r} in {path.name} is a {type(value).__name__}, not a node" if hasattr(module, name) else (
+        f"no {name!r} in {path.name}"
+    )  # fmt: skip
+    raise UsageError(f"{what}{_choices(path, defined, module)}")
+
+
+def _chosen(path: Path, defined: Mapping[str, Node[Any, Any]], module: ModuleType) -> Node[Any, Any]:
+    """Pick the node a file is about, or raise `UsageError` listing what there is."""
+    for name in _USUAL_NAMES:
+        if name in defined:
+            return defined[name]
+    for fits in (_outermost_graphs, _agents, _all):
+        found = list(fits(defined))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(f"{path.name} defines several{_choices(path, dict(_shown(defined, found)), module)}")
+    raise UsageError(f"no graph in {path.name}{_choices(path, defined, module)}")
+
+
+def _outermost_graphs(defined: Mapping[str, Node[Any, Any]]) -> Iterator[Node[Any, Any]]:
+    graphs = [n for n in defined.values() if isinstance(n, Graph)]
+    inner = {n for g in graphs for n in g.nodes}
+    return (g for g in graphs if g not in inner)
+
+
+def _agents(defined: Mapping[str, Node[Any, Any]]) -> Iterator[Node[Any, Any]]:
+    return (n for n in defined.values() if isinstance(n, Agent))
+
+
+def _all(defined: Mapping[str, Node[Any, Any]]) -> Iterator[Node[Any, Any]]:
+    return iter(defined.values())
+
+
+def _shown(defined: Mapping[str, Node[Any, Any]], found: list[Node[Any, Any]]) -> Iterator[tuple[str, Node[Any, Any]]]:
+    return ((name, node) for name, node in defined.items() if node in found)
+
+
+def _choices(path: Path, defined: Mapping[str, Node[Any, Any]], module: ModuleType) -> str:
+    names = list(defined) or [n for n, v in vars(module).items() if _is_own_function(v, module)]
+    if not names:
+        return ": define one with Graph(…) or Agent(…) at the top level of the file"
+    return f": pick one, like {path.name}:{names[0]} (there are {', '.join(names)})"
+
+
+def _is_own_function(value: object, module: ModuleType) -> bool:
+    return (
+        isinstance(value, FunctionType) and value.__module__ == module.__name__ and not value.__name__.startswith("_")
+    )
+
+
+def nodes_below(nodes: Iterator[Node[Any, Any]]) -> set[Node[Any, Any]]:
+    """Return the nodes and all that they are made of: graphs' nodes and agents' tools."""
+    seen: set[Node[Any, Any]] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            parts: Callable[[Any], tuple[Node[Any, Any], ...]] | None = _PARTS.get(type(node))
+            waiting += parts(node) if parts else ()
+    return seen
+
+
+_PARTS: Final[Mapping[type, Callable[[Any], tuple[Node[Any, Any], ...]]]] = {
+    Graph: lambda graph: graph.nodes,
+    Agent: lambda agent: agent.tools,
+}

@@ -1,0 +1,176 @@
+"""The tree of a run's steps, built from its events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agentrt.events import (
+    BranchDied,
+    BudgetClamped,
+    BudgetDenied,
+    BudgetOverrun,
+    BudgetWaited,
+    Emitted,
+    ErrorInfo,
+    Event,
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    StepCancelled,
+    StepFailed,
+    StepFinished,
+    StepStarted,
+    UsageRecorded,
+)
+
+
+@dataclass(slots=True)
+class Step:
+    """Hold one step; `tokens` and `cost` (pico-dollars) include the steps below."""
+
+    path: str
+    label: str
+    name: str = ""
+    kind: str = ""
+    outcome: str = "running"
+    started: float | None = None
+    ended: float | None = None
+    waited: float = 0.0
+    join: tuple[int, int] | None = None
+    after: tuple[str, ...] = ()
+    attributes: Mapping[str, object] = field(default_factory=dict)
+    input: object = None
+    output: object = None
+    error: ErrorInfo | None = None
+    tokens: int = 0
+    cost: int = 0
+    below: int = 0
+    notes: list[str] = field(default_factory=list)
+    children: list[Step] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float | None:
+        if self.started is None or self.ended is None:
+            return None
+        return self.ended - self.started
+
+
+class StepTree:
+    """Fold a run's events into its steps: `roots` are the steps without one above, `steps` all by path."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.roots: list[Step] = []
+        self.steps: dict[str, Step] = {}
+        self.opening: RunStarted | None = None
+        self.closing: RunFinished | RunFailed | RunCancelled | None = None
+        for event in events:
+            self._take(event)
+        self._sum_up()
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self.opening = event
+        elif isinstance(event, RunFinished | RunFailed | RunCancelled):
+            self.closing = event
+        elif isinstance(event, StepStarted):
+            self._start(event)
+        elif isinstance(event, StepFinished | StepFailed | StepCancelled):
+            self._end(event)
+        elif isinstance(event, UsageRecorded):
+            step = self._at(event.path)
+            step.tokens += event.usage.tokens
+            step.cost += event.usage.cost
+        elif (write := _NOTES.get(type(event))) is not None:
+            step = self._at(event.path)
+            step.notes.append(write(event))
+            if isinstance(event, BudgetDenied) and step.started is None:
+                step.outcome = "denied"
+
+    def _start(self, event: StepStarted) -> None:
+        step = self._at(event.path)
+        step.name, step.kind, step.started, step.outcome = event.name, event.kind, event.at, "running"
+        step.input, step.after, step.join, step.waited = event.input, event.after, event.join, event.waited
+        step.attributes = event.attributes or {}
+
+    def _end(self, event: StepFinished | StepFailed | StepCancelled) -> None:
+        step = self._at(event.path)
+        step.ended = event.at
+        if isinstance(event, StepFinished):
+            step.outcome, step.output = "done", event.output
+        elif isinstance(event, StepFailed):
+            step.outcome, step.error = "failed", event.error
+        else:
+            step.outcome = "cancelled"
+
+    def _at(self, path: str) -> Step:
+        """Return the step of a path; a step that a budget denied its start is known by that alone."""
+        if (step := self.steps.get(path)) is None:
+            above, label = split(path)
+            step = self.steps[path] = Step(path, label)
+            (self._at(above).children if above else self.roots).append(step)
+        return step
+
+    def _sum_up(self) -> None:
+        for step in reversed(self.steps.values()):  # a step comes after the one it is below
+            for child in step.children:
+                step.tokens += child.tokens
+                step.cost += child.cost
+                step.below += 1 + child.below
+
+
+def split(path: str) -> tuple[str, str]:
+    """Return the path of the step above and the last part; a branch's key may hold a slash, a name may not."""
+    end = path.rfind("/")
+    while end >= 0 and path.count("[", 0, end) != path.count("]", 0, end):
+        end = path.rfind("/", 0, end)
+    return path[: max(end, 0)], path[end + 1 :]
+
+
+def _died(event: BranchDied) -> str:
+    return "the branch ended here: no edge held" if event.error is None else "the branch was dropped for its error"
+
+
+def _emitted(event: Emitted) -> str:
+    return event.value if isinstance(event.value, str) else f"emitted {event.value!r}"
+
+
+_NOTES: Final[Mapping[type, Callable[[Any], str]]] = {
+    BudgetClamped: lambda e: f"budget: clamped to {e.granted:,} of {e.wanted:,} output tokens",
+    BudgetWaited: lambda e: f"budget: waited {e.seconds:.2f} s for others to settle",
+    BudgetDenied: lambda e: f"budget: denied, {e.dimension} of {e.scope} are exhausted",
+    BudgetOverrun: lambda e: f"budget: billed {e.billed:,} tokens, {e.reserved:,} were reserved",
+    BranchDied: _died,
+    Emitted: _emitted,
+}
+
+
+def said(step: Step) -> tuple[object, object]:
+    """Return what a step was given and what it answered; of a model call the last message and the reply."""
+    if step.kind != "chat":
+        return step.input, step.output
+    return _last_text(step.input), _reply(step.output)
+
+
+def _last_text(request: object) -> object:
+    messages = request.get("messages") if isinstance(request, dict) else None
+    return messages[-1].get("text", "") if messages else request
+
+
+def _reply(response: object) -> object:
+    message = response.get("message") if isinstance(response, dict) else None
+    if not isinstance(message, dict):
+        return response
+    calls = [f"{c['name']}({c['arguments']})" for c in message.get("tool_calls", ())]
+    return " ".join([*filter(None, [message.get("text")]), *calls])
+
+
+def walk(roots: Iterable[Step]) -> Iterator[Step]:
+    """Yield every step, those below right after the one above."""
+    waiting = list(reversed(list(roots)))
+    while waiting:
+        step = waiting.pop()
+        yield step
+        waiting += reversed(step.children)

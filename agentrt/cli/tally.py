@@ -1,0 +1,99 @@
+"""What a run is doing now, counted from its events."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from agentrt.events import (
+    Event,
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    StepCancelled,
+    StepFailed,
+    StepFinished,
+    StepStarted,
+    UsageRecorded,
+)
+from agentrt.usage import Usage
+
+
+class Tally:
+    """Observe a run: which nodes run, how many steps are done, what is spent of each limit.
+
+    `limits` are the run's caps by dimension; times are seconds since the epoch.
+    """
+
+    def __init__(self, limits: Mapping[str, float]) -> None:
+        self.limits = dict(limits)
+        self.run_id: str | None = None
+        self.name = ""
+        self.started: float | None = None
+        self.done = 0
+        self.failed = 0
+        self.usage = Usage()
+        self.closing: RunFinished | RunFailed | RunCancelled | None = None
+        self.finished: Counter[str] = Counter()
+        self._open: dict[str, StepStarted] = {}
+        self._running: Counter[str] = Counter()
+        self._calls: Counter[str] = Counter()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepStarted):
+            self._start(event)
+        elif isinstance(event, StepFinished | StepFailed | StepCancelled):
+            self._end(event)
+        elif isinstance(event, UsageRecorded):
+            self.usage += event.usage
+        elif isinstance(event, RunStarted):
+            self.run_id, self.name, self.started = event.run_id, event.name, event.at
+        elif isinstance(event, RunFinished | RunFailed | RunCancelled):
+            self.closing, self.usage = event, event.usage
+
+    def _start(self, event: StepStarted) -> None:
+        self._open[event.path] = event
+        self._running[event.name] += 1
+        if event.kind == "chat":
+            self._calls["model_calls"] += 1
+        elif event.kind == "tool" or self._kind(event.path.rpartition("/")[0]) == "agent":
+            self._calls["tool_calls"] += 1
+
+    def _end(self, event: StepFinished | StepFailed | StepCancelled) -> None:
+        if (begun := self._open.pop(event.path, None)) is None:
+            return
+        self._running[begun.name] -= 1
+        self.finished[begun.name] += 1
+        self.done += 1
+        self.failed += isinstance(event, StepFailed)
+
+    def _kind(self, path: str) -> str:
+        step = self._open.get(path)
+        return step.kind if step else ""
+
+    def running(self) -> dict[str, int]:
+        """Return how many steps of each node run now, without the run's own node, model calls last."""
+        counts = {name: n for name, n in self._running.items() if n > 0 and name not in (self.name, "chat")}
+        if self._running["chat"] > 0:
+            counts["chat"] = self._running["chat"]
+        return counts
+
+    def spent(self, now: float) -> dict[str, float]:
+        """Return what is spent of each capped dimension, in its unit."""
+        known: dict[str, float] = {
+            "usd": self.usage.usd,
+            "tokens": self.usage.tokens,
+            "input_tokens": self.usage.input_tokens,
+            "output_tokens": self.usage.output_tokens,
+            "steps": self.done + len(self._open),
+            "seconds": self.elapsed(now),
+            "model_calls": self._calls["model_calls"],
+            "tool_calls": self._calls["tool_calls"],
+        }
+        return {name: known[name] for name in self.limits if name in known}
+
+    def elapsed(self, now: float) -> float:
+        """Return how long the run has been going, or went."""
+        end = self.closing.at if self.closing else now
+        return end - self.started if self.started is not None else 0.0

@@ -1,0 +1,1 @@
+"""Adapters: models that run elsewhere (`litellm`) and in this process (`local`)."""

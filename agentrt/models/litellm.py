@@ -1,0 +1,508 @@
+"""Every provider litellm knows, by its name `provider/model`.
+
+litellm takes five to ten seconds to import, so it is loaded by the first call, in a thread. Prices are read from the
+table it ships, without loading it and without touching the network.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final, TypeAlias
+
+import anyio
+import anyio.to_thread
+
+from agentrt.errors import (
+    AuthenticationFailed,
+    ContextOverflow,
+    ModelError,
+    ModelUnavailable,
+    RateLimited,
+    RequestRefused,
+    UnknownModel,
+)
+from agentrt.messages import AssistantMessage, Message, ToolCall, ToolMessage
+from agentrt.model import ModelRequest, ModelResponse
+from agentrt.models.coalesce import Coalescer, Draw
+from agentrt.usage import FREE, PICO, Price, Usage
+
+MOST_DRAWS: Final = 8
+"""Draws asked for in one request; Gemini takes no more."""
+
+_OWN_MACHINE: Final = frozenset(
+    {"docker_model_runner", "hosted_vllm", "llamafile", "lm_studio", "ollama", "ollama_chat", "oobabooga", "vllm"}
+)
+_OPENAI_TOKENS: Final = frozenset({"openai", "azure", "text-completion-openai"})
+_LONG_TEXT: Final = 100_000
+"""Characters from which counting tokens takes long enough, 20 ms, to be done in a thread."""
+_TOOL_PREAMBLE: Final = 600
+"""Tokens of instructions that Anthropic and others put before tools, at most."""
+
+
+class LitellmModel:
+    """Ask a model of any provider litellm knows: `openai/gpt-5-mini`, `anthropic/…`, `ollama/llama3.2`.
+
+    Keys come from the provider's environment variables, or `api_key`; `api_base` leads to a server of one's own.
+    `price` overrides litellm's table. Concurrent draws of one prompt are one request where the provider can do that:
+    it bills the prompt once, and gives the draws seeds of its own choosing. A `LitellmModel` belongs to one event loop.
+    """
+
+    def __init__(
+        self, name: str, *, api_base: str | None = None, api_key: str | None = None, price: Price | None = None
+    ) -> None:
+        self._name = name
+        self._provider = name.partition("/")[0]
+        self._api_base, self._api_key = api_base, api_key
+        self._own_price = price
+        self._draws = Coalescer(self._send, most=MOST_DRAWS)
+        self._supported: frozenset[str] | None = None
+        self._loading = anyio.Lock()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def price(self) -> Price | None:
+        if self._own_price is not None:
+            return self._own_price
+        if self._provider in _OWN_MACHINE:
+            return FREE
+        return _price(_entry(self._name))
+
+    def __repr__(self) -> str:
+        return f"<LitellmModel {self._name!r}>"
+
+    async def count_tokens(self, request: ModelRequest) -> int:
+        """Return an upper estimate of the input tokens: only OpenAI's tokens are counted as they are.
+
+        Raises `UnknownModel`.
+        """
+        await self._load()
+        text = _all_text(request)
+        if len(text) > _LONG_TEXT:
+            counted = await anyio.to_thread.run_sync(self._count, text)
+        else:
+            counted = self._count(text)
+        return _with_margin(counted, request, self._provider)
+
+    def max_output(self, request: ModelRequest, input_tokens: int) -> int:
+        """Return what litellm's table says, else what is asked for: an unknown model refuses too much by itself."""
+        entry = _entry(self._name)
+        window = entry.get("max_input_tokens") or entry.get("max_tokens")
+        most = entry.get("max_output_tokens") or entry.get("max_tokens") or request.settings.max_tokens
+        return int(most) if window is None else min(int(most), int(window) - input_tokens)
+
+    async def generate(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelResponse:
+        """Answer; several draws at once come whole, a single one streams. Raises `ModelError`s."""
+        await self._load()
+        if "n" in self._params:
+            return await self._draws.generate(request, on_text)
+        return await Coalescer(self._send, most=1).generate(request, on_text)
+
+    async def aclose(self) -> None:
+        """Close litellm's connections and stop its logging, which all its models in this process share."""
+        if self._supported is not None:
+            self._supported = None
+            await _close()
+
+    @property
+    def _params(self) -> frozenset[str]:
+        return self._supported or frozenset()
+
+    async def _load(self) -> None:
+        if self._supported is None:
+            async with self._loading:
+                if self._supported is None:
+                    self._supported = await anyio.to_thread.run_sync(self._supported_params)
+
+    def _supported_params(self) -> frozenset[str]:
+        litellm = _litellm()
+        try:
+            params = litellm.get_supported_openai_params(self._name)
+        except Exception as error:
+            raise _translated(error, self._name, has_key=self._api_key is not None) from error
+        if params is None:
+            raise _unknown_provider(self._name)
+        return frozenset(params)
+
+    def _count(self, text: str) -> int:
+        return int(_litellm().token_counter(model=self._name, text=text))
+
+    async def _send(self, request: ModelRequest, draws: Sequence[Draw]) -> None:
+        try:
+            if len(draws) == 1:
+                await self._stream(request, draws[0])
+            else:
+                await self._ask_together(request, draws)
+        except ModelError:
+            raise
+        except Exception as error:
+            raise _translated(error, self._name, has_key=self._api_key is not None) from error
+
+    async def _stream(self, request: ModelRequest, draw: Draw) -> None:
+        answer, asked = _Answer(), perf_counter()
+        stream = await _litellm().acompletion(**self._asking(request), stream=True, stream_options=_WITH_USAGE)
+        try:
+            async for chunk in stream:
+                if piece := answer.add(chunk):
+                    answer.first_chunk = answer.first_chunk or perf_counter() - asked
+                    draw.text(piece)
+        finally:
+            with anyio.CancelScope(shield=True):  # the provider stops generating once the connection is closed
+                await stream.aclose()
+        usage = _usage(answer.usage) if answer.usage is not None else self._guessed_usage(request, answer.text)
+        draw.finish(answer.response(self._name, usage))
+
+    async def _ask_together(self, request: ModelRequest, draws: Sequence[Draw]) -> None:
+        """Ask for several draws, not streaming: litellm's stream ends when the first of them does."""
+        reply = await _litellm().acompletion(**self._asking(request), n=len(draws))
+        bill, messages = _usage(reply.usage), [choice.message for choice in reply.choices]
+        shares = _shares(bill, [self._count(_said(m)) for m in messages], request.settings.max_tokens)
+        for draw, choice, usage in zip(draws, reply.choices, shares, strict=False):
+            answer = _Answer(
+                text=choice.message.content or "",
+                calls=[_Call(c.id, c.function.name, c.function.arguments) for c in choice.message.tool_calls or ()],
+                reason=choice.finish_reason or "stop",
+                id=reply.id or "",
+            )
+            draw.text(answer.text)
+            draw.finish(answer.response(self._name, usage))
+
+    def _asking(self, request: ModelRequest) -> dict[str, Any]:
+        settings, can = request.settings, self._params
+        asked = {
+            "model": self._name,
+            "messages": _messages(request, schema_in_prompt="response_format" not in can),
+            "max_tokens": settings.max_tokens,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "seed": settings.seed if "seed" in can else None,  # a seed is a wish; elsewhere nobody takes it
+            "stop": list(settings.stop) or None,
+            "tools": [_function(tool.name, tool.description, tool.parameters) for tool in request.tools] or None,
+            "response_format": _response_format(request) if "response_format" in can else None,
+            "api_base": self._api_base,
+            "api_key": self._api_key,
+        }
+        # The engine retries, since it knows what a retry may cost.
+        return {k: v for k, v in asked.items() if v is not None} | {"num_retries": 0, "max_retries": 0}
+
+    def _guessed_usage(self, request: ModelRequest, text: str) -> Usage:
+        tokens = _with_margin(self._count(_all_text(request)), request, self._provider)
+        output = min(self._count(text), request.settings.max_tokens)
+        return Usage(input_tokens=tokens, output_tokens=output, uncertain=tokens + output)
+
+
+_WITH_USAGE: Final = {"include_usage": True}
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class _Answer:
+    """Gather an answer from its chunks."""
+
+    text: str = ""
+    calls: list[_Call] = field(default_factory=list)
+    reason: str = "stop"
+    id: str = ""
+    usage: Any = None
+    first_chunk: float | None = None
+
+    def add(self, chunk: Any) -> str:
+        """Take a chunk and return its piece of text."""
+        self.id = self.id or chunk.id or ""
+        self.usage = getattr(chunk, "usage", None) or self.usage
+        if not chunk.choices:
+            return ""
+        choice = chunk.choices[0]
+        self.reason = choice.finish_reason or self.reason
+        for delta in choice.delta.tool_calls or ():
+            self._add_call(delta)
+        piece: str = choice.delta.content or ""
+        self.text += piece
+        return piece
+
+    def _add_call(self, delta: Any) -> None:
+        while len(self.calls) <= (delta.index or 0):
+            self.calls.append(_Call())
+        call = self.calls[delta.index or 0]
+        call.id = call.id or delta.id or ""
+        call.name += delta.function.name or ""
+        call.arguments += delta.function.arguments or ""
+
+    def response(self, model: str, usage: Usage) -> ModelResponse:
+        calls = tuple(ToolCall(c.id or f"{self.id}-{i}", c.name, c.arguments) for i, c in enumerate(self.calls))
+        return ModelResponse(
+            message=AssistantMessage(self.text, calls),
+            usage=usage,
+            finish_reason=self.reason,
+            model=model,
+            id=self.id,
+            first_chunk=self.first_chunk,
+        )
+
+
+def _messages(request: ModelRequest, *, schema_in_prompt: bool) -> list[dict[str, Any]]:
+    rendered = [_rendered(message) for message in request.messages]
+    if not rendered and request.prompt is not None:
+        rendered = [{"role": "user", "content": request.prompt}]
+    if schema_in_prompt and request.output_schema is not None:
+        wish = f"Reply with nothing but a JSON object that fits this schema: {json.dumps(request.output_schema)}"
+        rendered.insert(0, {"role": "system", "content": wish})
+    return rendered
+
+
+def _rendered(message: Message) -> dict[str, Any]:
+    if isinstance(message, ToolMessage):
+        text = f"Error: {message.text}" if message.failed else message.text
+        return {"role": "tool", "tool_call_id": message.call_id, "name": message.name, "content": text}
+    if isinstance(message, AssistantMessage) and message.tool_calls:
+        calls = [
+            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+            for c in message.tool_calls
+        ]
+        return {"role": "assistant", "content": message.text or None, "tool_calls": calls}
+    return {"role": message.role, "content": message.text}
+
+
+def _function(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+def _response_format(request: ModelRequest) -> dict[str, Any] | None:
+    if request.output_schema is None:
+        return None
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": request.output_schema}}
+
+
+def _all_text(request: ModelRequest) -> str:
+    tools = [[tool.name, tool.description, tool.parameters] for tool in request.tools]
+    said = [_rendered(message) for message in request.messages] or request.prompt
+    return json.dumps([said, tools, request.output_schema], ensure_ascii=False)
+
+
+def _said(message: Any) -> str:
+    calls = (f"{c.function.name}{c.function.arguments}" for c in message.tool_calls or ())
+    return "".join([message.content or "", *calls]) or "."
+
+
+def _with_margin(counted: int, request: ModelRequest, provider: str) -> int:
+    """Return an upper estimate: other vocabularies than OpenAI's give up to two fifths more tokens for a text."""
+    if provider in _OPENAI_TOKENS:
+        return counted + counted // 20 + 16
+    return counted + counted * 2 // 5 + 32 + (_TOOL_PREAMBLE if request.tools else 0)
+
+
+def _usage(bill: Any) -> Usage:
+    prompt, output = bill.prompt_tokens or 0, bill.completion_tokens or 0
+    details, thought = bill.prompt_tokens_details, bill.completion_tokens_details
+    output = max(output, (bill.total_tokens or 0) - prompt)  # some leave the reasoning out of the completion
+    return Usage(
+        input_tokens=prompt,
+        cached_tokens=min(getattr(details, "cached_tokens", 0) or 0, prompt),
+        output_tokens=output,
+        reasoning_tokens=min(getattr(thought, "reasoning_tokens", 0) or 0, output),
+    )
+
+
+def _shares(bill: Usage, weights: Sequence[int], most: int) -> Iterator[Usage]:
+    """Split a bill for several draws: the prompt to the first, the output by length, at most `most` to each.
+
+    The whole is charged, whatever the rounding.
+    """
+    total = sum(weights) or 1
+    parts = [min(most, bill.output_tokens * w // total) for w in weights]
+    rest = bill.output_tokens - sum(parts)
+    for i, part in enumerate(parts):
+        more = min(rest, most - part)
+        parts[i], rest = part + more, rest - more
+    parts[0] += rest
+    thought = [bill.reasoning_tokens * part // (bill.output_tokens or 1) for part in parts]
+    for i, (part, reasoning) in enumerate(zip(parts, thought, strict=True)):
+        prompt, cached = (bill.input_tokens, bill.cached_tokens) if i == 0 else (0, 0)
+        yield Usage(input_tokens=prompt, cached_tokens=cached, output_tokens=part, reasoning_tokens=reasoning)
+
+
+@cache
+def _prices() -> dict[str, dict[str, Any]]:
+    spec = importlib.util.find_spec("litellm")  # finds it without running it
+    if spec is None or spec.origin is None:
+        return {}
+    table = Path(spec.origin).with_name("model_prices_and_context_window_backup.json")
+    loaded: dict[str, dict[str, Any]] = json.loads(table.read_text(encoding="utf-8")) if table.exists() else {}
+    return loaded
+
+
+def _entry(name: str) -> dict[str, Any]:
+    """Return what litellm's table says of a model: under its whole name, or the bare one if the provider fits."""
+    if entry := _prices().get(name):
+        return entry
+    provider, _, bare = name.partition("/")
+    entry = _prices().get(bare, {})
+    return entry if entry.get("litellm_provider") == provider else {}
+
+
+def _price(entry: dict[str, Any]) -> Price | None:
+    rates = [entry.get(f"{kind}_cost_per_token") for kind in ("input", "output")]
+    if rates[0] is None or rates[1] is None:
+        return None
+    cached = entry.get("cache_read_input_token_cost")
+    return Price(round(rates[0] * PICO), round(rates[1] * PICO), None if cached is None else round(cached * PICO))
+
+
+@cache
+def _litellm() -> Any:
+    """Load litellm, quiet and offline."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    litellm: Any = importlib.import_module("litellm")
+    litellm.suppress_debug_info = True
+    litellm.disable_hf_tokenizer_download = True
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return litellm
+
+
+async def _close() -> None:
+    worker = importlib.import_module("litellm.litellm_core_utils.logging_worker").GLOBAL_LOGGING_WORKER
+    await worker.flush()
+    await worker.stop()
+    litellm = _litellm()
+    await litellm.close_litellm_async_clients()
+    litellm.in_memory_llm_clients_cache.flush_cache()  # or a later call would be handed a closed client
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    for _ in range(12):
+        if seen is None:
+            return
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+_NOT_CONNECTED: Final = frozenset(
+    {"ConnectionRefusedError", "gaierror", "ConnectError", "ConnectTimeout", "ClientConnectorError"}
+)
+_KEY_IS_MISSING: Final = ("missing credentials", "api key", "api_key")
+_TOO_LONG: Final = ("context length", "context window", "maximum context", "prompt is too long", "too many tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Hold what can be told from one of litellm's errors; their classes alone are not to be trusted."""
+
+    error: Exception
+    model: str
+    text: str
+    kinds: frozenset[str]
+    status: int | None
+    has_key: bool
+
+    def says(self, words: Iterable[str]) -> bool:
+        text = self.text.lower()
+        return any(word in text for word in words)
+
+    @property
+    def is_disconnected(self) -> bool:
+        return any(type(e).__name__ in _NOT_CONNECTED for e in _chain(self.error))
+
+    @property
+    def is_about_keys(self) -> bool:
+        named = self.status in (401, 403) or bool(self.kinds & {"AuthenticationError", "PermissionDeniedError"})
+        return named or (self.status in (400, 500) and self.says(_KEY_IS_MISSING))
+
+    @property
+    def is_overflow(self) -> bool:
+        return "ContextWindowExceededError" in self.kinds or (self.status == 400 and self.says(_TOO_LONG))
+
+
+_Rule: TypeAlias = tuple[Callable[[_Failure], bool], Callable[[_Failure], ModelError]]
+_RULES: Final[tuple[_Rule, ...]] = (
+    (
+        lambda f: f.is_disconnected,
+        lambda f: ModelUnavailable(f"cannot be reached: {_cause_line(f.error)}", model=f.model, billed=False),
+    ),
+    (lambda f: f.says(["llm provider not provided"]), lambda f: _unknown_provider(f.model)),
+    (lambda f: f.is_about_keys, lambda f: AuthenticationFailed(_key_advice(f), model=f.model)),
+    (
+        lambda f: f.status == 429,
+        lambda f: RateLimited(f.text, model=f.model, retry_after=_retry_after(f.error)),
+    ),
+    (lambda f: f.status == 404, lambda f: UnknownModel(f"no such model at the provider: {f.text}", model=f.model)),
+    (lambda f: f.is_overflow, lambda f: ContextOverflow(f"{f.text}; shorten the prompt", model=f.model)),
+    (
+        lambda f: "APITimeoutError" in f.kinds or f.status == 408,
+        lambda f: ModelUnavailable(f"timed out: {f.text}", model=f.model),
+    ),
+    (lambda f: f.status == 503, lambda f: ModelUnavailable(f.text, model=f.model, billed=False)),
+    (lambda f: (f.status or 0) >= 500, lambda f: ModelUnavailable(f.text, model=f.model)),
+    (
+        lambda f: "BadRequestError" in f.kinds or f.status in (400, 413, 422),
+        lambda f: RequestRefused(f.text, model=f.model),
+    ),
+    (lambda _: True, lambda f: ModelUnavailable(f.text, model=f.model)),
+)
+"""The first rule that holds tells this package's error for one of litellm's."""
+
+
+def _translated(error: Exception, model: str, *, has_key: bool) -> ModelError:
+    kinds = frozenset(kind.__name__ for kind in type(error).__mro__)
+    # The class litellm chose may say less than the status the provider sent, which lies deepest.
+    status = [s for e in _chain(error) if isinstance(s := getattr(e, "status_code", None), int)]
+    failure = _Failure(error, model, _first_line(error), kinds, status[-1] if status else None, has_key)
+    return next(build(failure) for holds, build in _RULES if holds(failure))
+
+
+def _key_advice(failure: _Failure) -> str:
+    missing = [] if failure.has_key else _litellm().validate_environment(failure.model).get("missing_keys") or []
+    if keys := [key for key in missing if not key.endswith(("_BASE", "_VERSION"))]:
+        return f"no key: set the environment variable {' or '.join(keys)}"
+    return f"the key is refused: {failure.text}"
+
+
+def _unknown_provider(model: str) -> UnknownModel:
+    return UnknownModel(
+        f"unknown provider {model.partition('/')[0]!r}: write provider/model, like openai/gpt-5-mini or "
+        "ollama/llama3.2 (all of them: https://docs.litellm.ai/docs/providers)",
+        model=model,
+    )
+
+
+def _retry_after(error: BaseException) -> float | None:
+    for link in _chain(error):
+        headers = getattr(getattr(link, "response", None), "headers", None) or getattr(link, "headers", None) or {}
+        try:
+            return float(headers["retry-after"])
+        except (KeyError, ValueError, TypeError):  # absent, or a date
+            continue
+    return None
+
+
+_CLASS_NAMES: Final = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Exception)(?:: | - ))+")
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    line = _CLASS_NAMES.sub("", text.splitlines()[0])
+    return line if len(line) <= 300 else line[:299] + "…"
+
+
+def _cause_line(error: BaseException) -> str:
+    *_, last = _chain(error)
+    return _first_line(last)

@@ -1,0 +1,25 @@
+"""Traces: OpenTelemetry spans of runs, by the GenAI semantic conventions.
+
+A run is traced when the process has a tracer provider: your own, or the one that `configure` sets up. The spans are
+made with the OpenTelemetry API alone; only `configure` imports its SDK.
+
+    invoke_workflow {run}             the run: its totals, its budget, how it ended
+    └─ node {node}                    one activation of a graph's node, linked to those it follows
+       └─ invoke_agent {agent}        what it did: or chat, execute_tool, retrieval, invoke_workflow for a sub-graph
+          ├─ chat {model}
+          └─ execute_tool {tool}
+
+- The root is the run and carries its totals. A graph that is run is that same span; any other node that is run gets
+  its own span beneath: `invoke_workflow a` over `invoke_agent a`.
+- Activations of a graph get a `node` span and beneath it the span of what they do; steps that code or an agent calls
+  get the latter alone. A function does nothing that the conventions name, so it has a `node` span only.
+- A `node` span begins when the step could have run, the span of what it does when it did: a wait in the queue is told
+  in `agentrt.queue.wait_ms`, and drawn as a span of its own when it was long.
+- While a step runs its span is the current one, so spans of instrumented libraries, and runs inside runs, are drawn
+  beneath it.
+"""
+
+from agentrt.tracing.setup import Tracing, configure, requested
+from agentrt.tracing.spans import run_observer
+
+__all__ = ["Tracing", "configure", "requested", "run_observer"]

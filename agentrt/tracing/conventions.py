@@ -1,0 +1,93 @@
+"""Names of span attributes, events and operations.
+
+The `gen_ai.*` and `error.type` names follow the OpenTelemetry GenAI semantic conventions 1.42.0-dev (status:
+Development). They are kept here because the constants package marks its own as deprecated: they moved to
+open-telemetry/semantic-conventions-genai. No convention covers budgets, queues, joins and cost: those are `agentrt.*`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCHEMA_VERSION: Final = "1.42.0-dev"
+
+ERROR_TYPE: Final = "error.type"
+
+OPERATION_NAME: Final = "gen_ai.operation.name"
+PROVIDER_NAME: Final = "gen_ai.provider.name"
+CONVERSATION_ID: Final = "gen_ai.conversation.id"
+WORKFLOW_NAME: Final = "gen_ai.workflow.name"
+AGENT_NAME: Final = "gen_ai.agent.name"
+AGENT_DESCRIPTION: Final = "gen_ai.agent.description"
+OUTPUT_TYPE: Final = "gen_ai.output.type"
+REQUEST_MODEL: Final = "gen_ai.request.model"
+REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
+REQUEST_TEMPERATURE: Final = "gen_ai.request.temperature"
+REQUEST_TOP_P: Final = "gen_ai.request.top_p"
+REQUEST_SEED: Final = "gen_ai.request.seed"
+REQUEST_STOP: Final = "gen_ai.request.stop_sequences"
+REQUEST_STREAM: Final = "gen_ai.request.stream"
+RESPONSE_ID: Final = "gen_ai.response.id"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+CACHE_READ_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
+TOOL_NAME: Final = "gen_ai.tool.name"
+TOOL_TYPE: Final = "gen_ai.tool.type"
+TOOL_DESCRIPTION: Final = "gen_ai.tool.description"
+TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
+DATA_SOURCE: Final = "gen_ai.data_source.id"
+TOP_K: Final = "gen_ai.retrieval.top_k"
+
+INPUT_MESSAGES: Final = "gen_ai.input.messages"
+OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+TOOL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
+TOOL_RESULT: Final = "gen_ai.tool.call.result"
+QUERY_TEXT: Final = "gen_ai.retrieval.query.text"
+DOCUMENTS: Final = "gen_ai.retrieval.documents"
+
+RUN_ID: Final = "agentrt.run.id"
+RUN_STATUS: Final = "agentrt.run.status"
+RUN_SEGMENT: Final = "agentrt.run.segment"
+SPANS_DROPPED: Final = "agentrt.spans.dropped"
+NODE_NAME: Final = "agentrt.node.name"
+NODE_PATH: Final = "agentrt.node.path"
+NODE_OUTCOME: Final = "agentrt.node.outcome"
+STEP_PATH: Final = "agentrt.step.path"
+STEP_OUTCOME: Final = "agentrt.step.outcome"
+ERROR_PATH: Final = "agentrt.error.path"
+QUEUE_WAIT: Final = "agentrt.queue.wait_ms"
+EDGE_SOURCES: Final = "agentrt.edge.sources"
+JOIN_SOURCES: Final = "agentrt.join.sources"
+JOIN_EXPECTED: Final = "agentrt.join.expected"
+JOIN_ARRIVED: Final = "agentrt.join.arrived"
+BRANCHES_DIED: Final = "agentrt.branches.died"
+LINK_TYPE: Final = "agentrt.link.type"
+COST: Final = "agentrt.cost.usd"
+USAGE: Final = "agentrt.usage."
+BUDGET: Final = "agentrt.budget."
+TRUNCATED: Final = "agentrt.truncated"
+
+BRANCH_DIED: Final = "agentrt.branch.died"
+FIRST_CHUNK: Final = "agentrt.stream.first_chunk"
+BUDGET_CLAMPED: Final = "agentrt.budget.clamped"
+BUDGET_WAITED: Final = "agentrt.budget.waited"
+BUDGET_DENIED: Final = "agentrt.budget.denied"
+BUDGET_OVERRUN: Final = "agentrt.budget.overrun"
+
+BUDGET_EXCEEDED: Final = "budget_exceeded"
+
+PROVIDERS: Final = {
+    "azure": "azure.ai.openai",
+    "azure_ai": "azure.ai.inference",
+    "bedrock": "aws.bedrock",
+    "gemini": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "vertex_ai": "gcp.vertex_ai",
+    "watsonx": "ibm.watsonx.ai",
+    "xai": "x_ai",
+}
+"""The conventions' name of a provider where it is not the one in litellm's model names."""

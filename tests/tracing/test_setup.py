@@ -1,0 +1,279 @@
+"""Spans over the wire, what is lost on the way, and a collector that is not there."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from agentrt import END, START, AgentrtError, Graph, collect, run
+from agentrt.tracing import Tracing, configure, requested, setup
+from agentrt.tracing.export import CountingExporter, CountingProcessor, CountingProvider
+from tests.tracing.receivers import GrpcReceiver, HttpReceiver, Receiver, spans_of, text_attributes
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_provider")]
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+async def count_up(n: int) -> list[int]:
+    return list(range(n))
+
+
+async def double(value: int) -> int:
+    return value * 2
+
+
+async def total(values: list[int]) -> int:
+    return sum(values)
+
+
+def fan() -> Graph[int, int]:
+    graph = Graph("fan", input=int, output=int)
+    graph.edge(START, count_up)
+    graph.edge(count_up, double, each=True)
+    graph.edge(double, total, join=collect)
+    graph.edge(total, END)
+    return graph
+
+
+@pytest.fixture(params=[("grpc", GrpcReceiver), ("http/protobuf", HttpReceiver)], ids=["grpc", "http"])
+def collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """Let the standard environment name a collector on the loopback."""
+    protocol, kind = request.param
+    with kind() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+        yield receiver
+
+
+async def test_a_run_arrives_whole_with_its_links(collector: Receiver) -> None:
+    """Over gRPC and HTTP the collector gets every span, and the join's links lead to the branches."""
+    async with configure():
+        await run(fan(), 5)
+    spans = {s.name: s for s in spans_of(collector)}
+    assert len(spans_of(collector)) == 8
+    branches = {s.span_id for s in spans_of(collector) if s.name == "node double"}
+    links = spans["node total"].links
+    assert {link.span_id for link in links} == branches
+    assert [text_attributes(link.attributes) for link in links] == [{"agentrt.link.type": "join"}] * 5
+    assert {s.trace_id for s in spans.values()} == {spans["invoke_workflow fan"].trace_id}
+    assert spans["node total"].parent_span_id == spans["invoke_workflow fan"].span_id
+
+
+async def test_flush_sends_what_has_ended(collector: Receiver) -> None:
+    """Flushing does not end tracing: what comes later is sent too."""
+    async with configure() as tracing:
+        await run(fan(), 1)
+        assert await tracing.flush()
+        assert len(spans_of(collector)) == 4
+        await run(fan(), 1)
+        assert tracing.flush_sync()
+        assert len(spans_of(collector)) == 8
+
+
+async def test_the_service_is_named(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service is `agentrt` unless the environment says otherwise."""
+    with configure():
+        await run(fan(), 1)
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
+    names = [text_attributes(r.resource.attributes)["service.name"] for r in collector.requests[0].resource_spans]
+    assert names == ["agentrt"]
+    assert CountingProvider(None).resource.attributes["service.name"] == "mine"
+    assert CountingProvider("given").resource.attributes["service.name"] == "given"
+
+
+async def test_configure_again_after_shutdown(collector: Receiver) -> None:
+    """A process can be traced, then not, then again."""
+    for expected in (4, 8):
+        with configure():
+            await run(fan(), 1)
+        assert len(spans_of(collector)) == expected
+        await run(fan(), 1)
+    assert len(spans_of(collector)) == 8
+
+
+def test_http_endpoints_get_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint passed by hand is completed as one from the environment is."""
+    with HttpReceiver() as receiver, configure(endpoint=receiver.endpoint, protocol="http/protobuf"):
+        trace.get_tracer("t").start_span("s").end()
+        assert trace.get_tracer_provider().force_flush()  # type: ignore[attr-defined]
+    assert receiver.paths == {"/v1/traces"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "kind"),
+    [
+        ({}, GrpcExporter),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://jaeger:4317"}, GrpcExporter),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "jaeger:4317"}, GrpcExporter),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://jaeger:4318"}, HttpExporter),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://cloud/otlp/v1/traces"}, HttpExporter),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, HttpExporter),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4318", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, GrpcExporter),
+    ],
+)
+def test_the_environment_chooses_the_protocol(
+    environment: dict[str, str], kind: type[SpanExporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is named wins; else port 4318 and the path of traces mean HTTP, and everything else gRPC."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    target = setup._named_endpoint()
+    exporter = setup._exporter(setup._protocol(target, None), None)
+    exporter.shutdown()
+    assert type(exporter) is kind
+    assert requested() is any("ENDPOINT" in name for name in environment)
+
+
+def test_an_unknown_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names what there is, and no provider is left behind."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+    with pytest.raises(AgentrtError, match=r"http/json.*grpc or http/protobuf"):
+        configure()
+    assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+async def test_a_provider_of_the_users_own_stays(caplog: pytest.LogCaptureFixture) -> None:
+    """`configure` leaves it alone, says so, and hands back something that does nothing."""
+    own = TracerProvider()
+    trace.set_tracer_provider(own)
+    async with configure() as tracing:
+        assert trace.get_tracer_provider() is own
+        assert await tracing.flush()
+    assert "configure() leaves it" in caplog.text
+    own.shutdown()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_no_collector_is_one_line_and_no_hang(protocol: setup.Protocol, caplog: pytest.LogCaptureFixture) -> None:
+    """Where nobody listens the run is not hurt, the wait is bounded, and one line tells."""
+    began = time.monotonic()
+    async with configure(endpoint=NOWHERE, protocol=protocol, timeout=0.1) as tracing:
+        assert (await run(fan(), 3)).output == 6
+        assert not await tracing.flush()
+    assert time.monotonic() - began < 5
+    assert tracing.dropped == 6
+    (line,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert line.getMessage().startswith(f"spans do not reach {NOWHERE}")
+
+
+def test_the_exporters_may_log_again_afterwards() -> None:
+    """Shutting down takes the filter off the exporters' loggers."""
+    log = logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter")
+    before = list(log.filters)
+    with configure(endpoint=NOWHERE, timeout=0.1):
+        assert log.filters != before
+    assert log.filters == before
+
+
+class Stuck(SpanExporter):
+    """Take nothing until released."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.release = threading.Event()
+        self.names: list[str] = []
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.entered.set()
+        self.release.wait()
+        self.names += [s.name for s in spans]
+        return SpanExportResult.SUCCESS
+
+
+def counted(inner: SpanExporter, most_queued: int) -> CountingProvider:
+    """Install a provider with a small queue before an exporter."""
+    provider = CountingProvider(None)
+    provider.export_to(CountingExporter(inner, "nowhere"), most_queued=most_queued, most_in_batch=2)
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+async def test_evicted_spans_are_counted_and_told_on_the_root() -> None:
+    """What a full queue evicts is counted exactly, and the root says how many it were."""
+    stuck = Stuck()
+    provider = counted(stuck, most_queued=4)
+    tracer = provider.get_tracer("t")
+    for _ in range(2):
+        tracer.start_span("first").end()
+    assert stuck.entered.wait(5)
+    await run(fan(), 5)
+    assert provider.dropped == 4
+    stuck.release.set()
+    provider.shutdown()
+    assert stuck.names == ["first", "first", "node double", "node double", "node total", "invoke_workflow fan"]
+
+
+async def test_the_root_tells_the_spans_dropped_during_its_run() -> None:
+    """A run without losses says zero, and earlier losses are not its own."""
+    ended: list[ReadableSpan] = []
+
+    class Keep(SpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            ended.extend(spans)
+            return SpanExportResult.FAILURE if len(ended) == 1 else SpanExportResult.SUCCESS
+
+    provider = counted(Keep(), most_queued=100)
+    provider.get_tracer("t").start_span("lost").end()
+    provider.force_flush()
+    await run(fan(), 1)
+    provider.shutdown()
+    assert provider.dropped == 1
+    assert ended[-1].attributes["agentrt.spans.dropped"] == 0
+
+
+def test_unsampled_spans_are_no_losses() -> None:
+    """What the sampler leaves out is neither sent nor counted."""
+    stuck = Stuck()
+    processor = CountingProcessor(CountingExporter(stuck, "nowhere"), most_queued=2, most_in_batch=1)
+    unsampled = ReadableSpan("x", trace.SpanContext(1, 1, is_remote=False))
+    for _ in range(5):
+        processor.on_end(unsampled)
+    processor.shutdown()
+    assert (processor.dropped, stuck.names) == (0, [])
+
+
+def test_what_is_left_is_sent_at_exit() -> None:
+    """A script that forgets to shut down still sends its spans."""
+    script = (
+        "from agentrt import run_sync, tracing\n"
+        "def double(i: int) -> int: return 2 * i\n"
+        "tracing.configure(endpoint='{}', protocol='http/protobuf')\n"
+        "run_sync(double, 4)\n"
+    )
+    with HttpReceiver() as receiver:
+        code = script.format(receiver.endpoint)
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert {s.name for s in spans_of(receiver)} == {"invoke_workflow double", "node double"}
+
+
+def test_without_a_provider_the_sdk_is_not_imported() -> None:
+    """A run that nobody traces makes no spans and loads no SDK."""
+    script = (
+        "import sys\n"
+        "from agentrt import run_sync\n"
+        "def double(i: int) -> int: return 2 * i\n"
+        "assert run_sync(double, 4).output == 8\n"
+        "from agentrt.tracing import run_observer\n"
+        "assert run_observer('x') is None\n"
+        "assert not [m for m in sys.modules if m.startswith(('opentelemetry.sdk', 'opentelemetry.exporter', 'grpc'))]\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+def test_an_inert_tracing_shuts_down() -> None:
+    """What holds nothing has lost nothing."""
+    with Tracing(None, None, 1) as tracing:
+        assert tracing.flush_sync()
+    assert tracing.dropped == 0
