@@ -199,7 +199,7 @@ class Scheduler:
         """
         if not self._queue or self._starting:
             return
-        self._burst = self._burst * 2 if self._ended == self._ended_before else 1
+        self._burst = min(self._burst * 2, self._limit) if self._ended == self._ended_before else 1
         self._ended_before = self._ended
         self._starting = max(0, min(self._burst, len(self._queue), self._limit - self._active))
         for _ in range(self._starting):

@@ -177,7 +177,8 @@ def _closers_of(fork: Edge, outgoing: dict[AnyNode, list[Edge]]) -> Iterator[Clo
                 continue
             deeper = level + (1 if edge.forks else -1 if edge.join is not None else 0)
             for state in ((t, deeper) for t in edge.targets):
-                if state not in seen:
+                # No node is deeper than there are sources, except in unreachable cycles, whose depth V2 does not check.
+                if state not in seen and deeper <= len(outgoing):
                     seen.add(state)
                     queue.append(state)
 
@@ -230,8 +231,8 @@ def _misfits(edges: Sequence[Edge]) -> Iterator[str]:
 def _fits(given: Any, taken: Any) -> bool:
     if not (inspect.isclass(given) and inspect.isclass(taken)) or object in (given, taken):
         return True  # unions, generics and untyped nodes are for the type checker
-    if getattr(taken, "_is_protocol", False) or is_typeddict(taken) or inspect.isabstract(taken) or hasattr(taken, "__origin__"):
-        return True
+    if getattr(taken, "_is_protocol", False) or is_typeddict(taken) or inspect.isabstract(taken):
+        return True  # told by structure or registration, not by inheritance
     return issubclass(given, taken) or (given is int and taken is float)
 
 

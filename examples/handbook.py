@@ -150,8 +150,9 @@ def reading(question: str, passage: str) -> str:
 
 def view(passage: Passage, question: str = "", sentences: int | None = None) -> str:
     """Return the passage under its title, or only the sentences that share most words with the question."""
+    title = f"{passage.title}. " if passage.title else ""
     if sentences is None:
-        return f"{passage.title}. {passage.text}"
+        return title + passage.text
     parts = re.split(r"(?<=[.;?!])\s+", passage.text)
     wanted = stems(question) - stems(passage.title)
     numeric = asks_for_number(question) or "year" in question
@@ -160,7 +161,7 @@ def view(passage: Passage, question: str = "", sentences: int | None = None) -> 
         return len(wanted & stems(part)) + (1.5 if numeric and re.search(r"\d", part) else 0)
 
     best = sorted(range(len(parts)), key=lambda i: -score(parts[i]))[:sentences]
-    return f"{passage.title}. {' '.join(parts[i] for i in sorted(best))}"
+    return title + " ".join(parts[i] for i in sorted(best))
 
 
 def found(messages: Sequence[Message]) -> Passage | None:
@@ -202,9 +203,9 @@ def grounded(finding: Finding) -> bool:
     return used <= asked | read and bool(used & read) and asked <= used and value > 0 and value.denominator == 1
 
 
-WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-COMMON = set(
-    ["the", "a", "an", "of", "in", "at", "on", "to", "for", "and", "is", "are", "was", "were", "do", "does", "did", "what", "which", "who", "how", "much", "many", "it", "its", "by"]
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+COMMON = frozenset(
+    "the a an of in at on to for and is are was were do does did what which who how much many it its by".split()
 )
 
 
@@ -308,8 +309,11 @@ async def answer(task: Task, ctx: Context) -> dict[str, object]:
     """Answer one question with the swarm, and say where the answer stands."""
     swarm = ways(FullTextIndex.load(task.documents))[-1]
     (result,) = await ctx.run(swarm, [task.question])
+    if not result.answer:
+        return {"answer": "none that the documents support"}
     work = {"work": result.line} if result.line != result.answer else {}
-    return {"answer": result.answer or "no grounded answer", **work, "source": f"{result.source}: {result.title}"}
+    place = ": ".join(filter(None, (result.source, result.title)))
+    return {"answer": result.answer, **work, "source": place, "passage": result.passage}
 
 
 def read_rows(name: str) -> list[dict[str, str]]:

@@ -47,10 +47,10 @@ def one_line(value: object, most: int) -> str:
 
 
 def as_json(value: object, *, indent: int | None = None) -> str:
-    """Return a value as JSON; what is not JSON becomes its `repr`."""
+    """Return a value as JSON; what is not JSON becomes its `repr`, and what is no number null."""
     from pydantic_core import to_json
 
-    return to_json(value, indent=indent, fallback=repr, inf_nan_mode="constants", serialize_unknown=True).decode()
+    return to_json(value, indent=indent, fallback=repr, inf_nan_mode="null", serialize_unknown=True).decode()
 
 
 def print_json(value: object) -> None:

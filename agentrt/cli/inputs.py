@@ -6,10 +6,10 @@ import dataclasses
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, get_type_hints, is_typeddict
+from typing import Any, Final, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.errors import PydanticUserError
 from pydantic_core import from_json
 
 from agentrt.cli.exits import UsageError
@@ -68,8 +68,8 @@ def fields(node: Node[Any, Any]) -> list[Field]:
     if dataclasses.is_dataclass(declared):
         hints = get_type_hints(declared, include_extras=True)
         return [Field(f.name, hints[f.name], _dataclass_default(f)) for f in dataclasses.fields(declared) if f.init]
-    if is_typeddict(declared):
-        required: frozenset[str] = declared.__required_keys__
+    required: frozenset[str] | None = getattr(declared, "__required_keys__", None)
+    if required is not None:  # a TypedDict, of `typing` or of `typing_extensions`
         hints = get_type_hints(declared)
         return [Field(name, hint, None if name in required else "none") for name, hint in hints.items()]
     return []
@@ -211,10 +211,9 @@ def _fits(adapter: TypeAdapter[Any], value: object) -> bool:
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(annotation)
-    except PydanticSchemaGenerationError as error:
+    except PydanticUserError as error:
         raise UsageError(
-            f"an input of type {type_name(annotation)} cannot be typed on a command line: use a pydantic model, "
-            "a dataclass or a plain type"
+            f"an input of type {type_name(annotation)} cannot be read from a command line: {error.message.splitlines()[0]}"
         ) from error
 
 

@@ -103,8 +103,7 @@ def lines(tree: StepTree, view: View) -> Iterator[Line]:
     waiting: list[tuple[Step | Sequence[Step], str, str, int]] = []  # what, its branch, the branch below, level
 
     def push(steps: Sequence[Step], indent: str, level: int) -> None:
-        kept, left_out = (steps, ()) if view.full else _selected(steps)
-        entries: list[Step | Sequence[Step]] = [*kept, *([left_out] if left_out else [])]
+        entries = list(steps) if view.full else _selected(steps)
         for i, entry in reversed(list(enumerate(entries))):
             last = i == len(entries) - 1
             corner, rail = ("└─ ", "   ") if last else ("├─ ", "│  ")
@@ -124,13 +123,26 @@ def lines(tree: StepTree, view: View) -> Iterator[Line]:
             push(entry.children, below, level + 1)
 
 
-def _selected(steps: Sequence[Step]) -> tuple[Sequence[Step], Sequence[Step]]:
-    """Tell the siblings to show from those to leave out: the first ones stay, and a few that did not end well."""
-    if len(steps) <= _SIBLINGS + 1:
-        return steps, ()
-    troubled = [s for s in steps[_SIBLINGS:] if s.outcome != "done"][:_TROUBLED]
-    chosen = {id(s) for s in troubled}
-    return [*steps[:_SIBLINGS], *troubled], [s for s in steps[_SIBLINGS:] if id(s) not in chosen]
+def _selected(steps: Sequence[Step]) -> list[Step | list[Step]]:
+    """Leave out siblings of large forks: of each node the first ones stay, and a few that did not end well."""
+    total = Counter(s.node for s in steps)
+    seen: Counter[str] = Counter()
+    troubled: Counter[str] = Counter()
+    left_out: dict[str, list[Step]] = {}
+    entries: list[Step | list[Step]] = []
+    for step in steps:
+        node = step.node
+        seen[node] += 1
+        late = seen[node] > _SIBLINGS
+        troubled[node] += late and step.outcome != "done"
+        if not late or total[node] == _SIBLINGS + 1 or (step.outcome != "done" and troubled[node] <= _TROUBLED):
+            entries.append(step)
+        elif node in left_out:
+            left_out[node].append(step)
+        else:
+            left_out[node] = [step]
+            entries.append(left_out[node])
+    return entries
 
 
 def _left_out(steps: Sequence[Step], branch: str) -> Line:
@@ -138,7 +150,7 @@ def _left_out(steps: Sequence[Step], branch: str) -> Line:
     told = ", ".join(f"{n:,} {outcome}" for outcome, n in outcomes.most_common())
     below = sum(s.below for s in steps)
     inside = f", {plural(below, 'step')} below" if below else ""
-    text = Text(f"… {len(steps):,} more ({told}{inside}): --full shows them", style="dim")
+    text = Text(f"… {len(steps):,} more of {clean(steps[0].node)} ({told}{inside}): --full shows them", style="dim")
     tokens, cost = sum(s.tokens for s in steps), sum(s.cost for s in steps)
     return Line("", f"{tokens:,}" if tokens else "", dollars(cost) if cost else "", branch, text)
 
@@ -187,8 +199,12 @@ def _print(summary: RunSummary, tree: StepTree, view: View) -> None:
         else:  # a hundred thousand lines take rich two minutes
             out.file.write(text.plain.rstrip() + "\n")
     if isinstance(tree.closing, RunFailed):
-        error = tree.closing.error
-        out.print(Text(f"{tree.closing.path}: {error.type}: {clean(error.message)}", style="red"), soft_wrap=True)
+        out.print(Text(clean(_ending(tree.closing)), style="red"), soft_wrap=True)
+
+
+def _ending(closing: RunFailed) -> str:
+    error = closing.error
+    return error.message if error.message.startswith(closing.path) else f"{closing.path}: {error.type}: {error.message}"
 
 
 def _headline(summary: RunSummary, tree: StepTree) -> Text:

@@ -56,7 +56,9 @@ def _split(target: str) -> tuple[Path, str]:
 
 def _import(path: Path) -> ModuleType:
     """Run the file as a module, with its folder on the path, as `python FILE` has it."""
-    name = path.stem if path.stem.isidentifier() and path.stem not in sys.modules else f"agentrt_script_{id(path)}"
+    name = (
+        path.stem if path.stem.isidentifier() and path.stem not in sys.modules else f"agentrt_script_{abs(hash(path))}"
+    )
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{shown_path(str(path))} is not a Python file: give the .py file that defines the graph")
@@ -66,6 +68,7 @@ def _import(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
+        del sys.modules[name]
         raise UsageError(_import_failure(path, error)) from error
     return module
 
@@ -107,7 +110,7 @@ def _imported_names(path: Path) -> set[str]:
 
 def _named(module: ModuleType, name: str, path: Path, defined: Mapping[str, Node[Any, Any]]) -> Node[Any, Any]:
     value = getattr(module, name, None)
-    if isinstance(value, Node):
+    if isinstance(value, Node) and not isinstance(value, Marker):
         return value
     if isinstance(value, FunctionType):
         return as_node(value)

@@ -52,6 +52,11 @@ class Step:
     children: list[Step] = field(default_factory=list)
 
     @property
+    def node(self) -> str:
+        """Return the node's name, from the path where the step never started."""
+        return self.name or self.label.partition("[")[0].partition("#")[0]
+
+    @property
     def seconds(self) -> float | None:
         if self.started is None or self.ended is None:
             return None

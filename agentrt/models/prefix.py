@@ -32,6 +32,7 @@ class SlotTable:
     def __init__(self, slots: int) -> None:
         self.slots = [Slot(i) for i in range(slots)]
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
+        self._asked: deque[str] = deque(maxlen=_REMEMBERED)
         self._saved: OrderedDict[str, str] = OrderedDict()
         self._files = 0
 
@@ -42,6 +43,7 @@ class SlotTable:
 
     def take(self, prompt: str) -> Slot | None:
         """Return the free slot that knows most of the prompt, or None if all are taken; end with `give_back`."""
+        self._asked.append(prompt)
         free = [slot for slot in self.slots if not slot.is_taken]
         if not free:
             return None
@@ -72,6 +74,8 @@ class SlotTable:
         known = self.saved(prompt)
         least = WORTH + (len(known[0]) if known else 0)
         shared = [_common(other, prompt) for other in self._recent if other != prompt]
+        if self._asked.count(prompt) > 1:  # draws of one prompt that could not be one request
+            shared.append(len(prompt))
         length = min((n for n in shared if n >= least), default=0)  # the least is what the largest family shares
         end = prompt.rfind("\n", 0, length) + 1  # a token may reach over the end of what is shared, but not over a line
         return prompt[:end] if end >= least else None

@@ -70,7 +70,7 @@ class FullTextIndex:
 
 def _expression(query: str) -> str:
     """Write the FTS5 query: every word quoted, so that nothing a user or a model writes is syntax."""
-    words = dict.fromkeys(w.casefold() for w in _WORD.findall(query))
+    words = dict.fromkeys(w.lower() for w in _WORD.findall(query))
     return " OR ".join(f'"{w}"' for w in list(words)[:_MOST_WORDS])
 
 

@@ -19,8 +19,13 @@ Operation: TypeAlias = tuple[str, SpanKind, Attributes]
 
 
 def operation(event: StepStarted) -> Operation | None:
-    """Return the span of what a step does; None for a function, whose work no convention names."""
+    """Return the span of what a step does; None for a function, whose work no convention names.
+
+    Any node that a model called, of a kind of its own, is a tool.
+    """
     describe = _OPERATIONS.get(event.kind)
+    if describe is None and _known(event, "call_id") is not None:
+        describe = _tool
     return None if describe is None else describe(event)
 
 

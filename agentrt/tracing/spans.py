@@ -169,13 +169,8 @@ class RunSpans:
         self._spans = 0
 
     def _end_run(self, event: RunFinished | RunFailed | RunCancelled) -> None:
-        span, usage = self._root.span, event.usage
-        attributes: Attributes = {c.RUN_STATUS: "cancelled", **totals(usage)}
-        for name in ("model_calls", "tool_calls", "steps"):
-            attributes[c.USAGE + name] = getattr(usage, name)
-        for dimension in self._run.limits:
-            used = event.at - self._run.at if dimension == "seconds" else getattr(usage, dimension)
-            attributes[f"{c.BUDGET}{dimension}.used"] = used
+        span = self._root.span
+        attributes: Attributes = {c.RUN_STATUS: "cancelled", **totals(event.usage), **self._spent(event)}
         if self._dropped is not None:
             attributes[c.SPANS_DROPPED] = (_dropped(self._provider) or 0) - self._dropped
         if self._root.dead:
@@ -184,9 +179,19 @@ class RunSpans:
             attributes[c.RUN_STATUS] = str(event.stop_reason)
         if isinstance(event, RunFailed):
             attributes |= {c.ERROR_TYPE: _error_type(event.error), c.ERROR_PATH: event.path}
-            span.set_status(Status(StatusCode.ERROR, f"{event.path}: {event.error.message}"))
+            span.set_status(_error_status(event.error))
         span.set_attributes(attributes)
         span.end(_nanoseconds(event.at))
+
+    def _spent(self, event: RunFinished | RunFailed | RunCancelled) -> Attributes:
+        """Return what the run counted, and what it used of every limit it had."""
+        counts = ("model_calls", "tool_calls", "steps")
+        attributes: Attributes = {c.USAGE + name: getattr(event.usage, name) for name in counts}
+        for dimension in self._run.limits:
+            used = event.at - self._run.at if dimension == "seconds" else getattr(event.usage, dimension, None)
+            if used is not None:
+                attributes[f"{c.BUDGET}{dimension}.used"] = used
+        return attributes
 
     def _start(self, event: StepStarted) -> None:
         if event.path == self._run.name and event.kind == "graph":
@@ -261,12 +266,10 @@ class RunSpans:
             return
         outcome, attributes = self._outcome(step, event)
         if step.span is not step.node:
-            step.span.set_attributes({c.STEP_OUTCOME: outcome, **attributes})
-            _close(step.span, event)
-            attributes = {name: value for name, value in attributes.items() if name == c.ERROR_TYPE}
+            _close(step.span, event, {c.STEP_OUTCOME: outcome, **attributes})
+            attributes = {}
         if step.node is not None:
-            step.node.set_attributes({c.NODE_OUTCOME: outcome, **attributes})
-            _close(step.node, event)
+            _close(step.node, event, {c.NODE_OUTCOME: outcome, **attributes})
         if step.parent.kind == "graph":
             step.parent.remember(event.path, step)
 
@@ -278,10 +281,10 @@ class RunSpans:
             attributes |= billed(step.usage) if step.kind in {"agent", "chat"} else totals(step.usage)
         match event:
             case StepFailed():
-                return "failed", attributes | {c.ERROR_TYPE: _error_type(event.error)}
+                return "failed", attributes
             case StepCancelled():
                 return "cancelled", attributes
-        if isinstance(event.output, ModelResponse):
+        if step.kind == "chat" and isinstance(event.output, ModelResponse):
             attributes |= answered(event.output)
         if self._capture:
             attributes |= content.of_output(step.kind, event.output)
@@ -325,11 +328,12 @@ class RunSpans:
 
 def _sources(event: StepStarted) -> Attributes:
     """Name the predecessors: links alone are not enough, since Jaeger does not show their attributes."""
-    sources = tuple(path for path in event.after if not event.path.startswith(path + "/"))
     if event.join is not None:
         arrived, expected = event.join
-        return {c.JOIN_SOURCES: sources, c.JOIN_EXPECTED: expected, c.JOIN_ARRIVED: arrived}
-    return {c.EDGE_SOURCES: sources} if sources else {}
+        return {c.JOIN_SOURCES: event.after, c.JOIN_EXPECTED: expected, c.JOIN_ARRIVED: arrived}
+    if event.after and not event.path.startswith(event.after[0] + "/"):  # what follows START follows its graph
+        return {c.EDGE_SOURCE: event.after[0]}
+    return {}
 
 
 def _links(event: StepStarted, graph: Step) -> list[Link]:
@@ -349,11 +353,17 @@ def _budget_event(event: BudgetClamped | BudgetWaited | BudgetDenied | BudgetOve
             return c.BUDGET_OVERRUN, {c.BUDGET + "reserved": event.reserved, c.BUDGET + "billed": event.billed}
 
 
-def _close(span: Span, event: StepFinished | StepFailed | StepCancelled) -> None:
+def _close(span: Span, event: StepFinished | StepFailed | StepCancelled, attributes: Attributes) -> None:
     """End a span; cancelled is no error."""
     if isinstance(event, StepFailed):
-        span.set_status(Status(StatusCode.ERROR, event.error.message))
+        attributes[c.ERROR_TYPE] = _error_type(event.error)
+        span.set_status(_error_status(event.error))
+    span.set_attributes(attributes)
     span.end(_nanoseconds(event.at))
+
+
+def _error_status(error: ErrorInfo) -> Status:
+    return Status(StatusCode.ERROR, error.message[: content.MOST_BYTES])
 
 
 def _error_type(error: ErrorInfo) -> str:

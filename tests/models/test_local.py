@@ -102,6 +102,15 @@ async def test_each_draw_is_charged_its_own_output(model: LocalModel) -> None:
         assert 0 < response.usage.output_tokens <= 8
 
 
+async def test_what_prompts_begin_with_is_read_once(model: LocalModel) -> None:
+    """Every prompt finds the shared beginning in its slot."""
+    examples = "".join(f"Question: what is {i} and {i}?\nAnswer: {2 * i}\n" for i in range(30))
+    asked = [prompt(f"{examples}Question: what is {i} and 7?\nAnswer:", temperature=0, stop=("\n",)) for i in range(3)]
+    responses = await together(3, lambda i: model.generate(asked[i], ignore))
+    for response in responses:
+        assert response.usage.cached_tokens > response.usage.input_tokens * 0.9
+
+
 async def test_tools_are_called_in_a_form_that_can_be_read(model: LocalModel) -> None:
     said = (
         SystemMessage("Use the calculator."),

@@ -27,6 +27,14 @@ def test_a_prompt_alone_or_a_short_beginning_is_not() -> None:
     assert table("one two", "one three").worth_saving("one two") is None
 
 
+def test_a_prompt_asked_again_elsewhere_is_worth_saving() -> None:
+    slots = table(PROMPTS[0])
+    slots.take(PROMPTS[0])
+    assert slots.worth_saving(PROMPTS[0]) is None
+    slots.take(PROMPTS[0])
+    assert slots.worth_saving(PROMPTS[0]) == PROMPTS[0].removesuffix("Answer:")
+
+
 def test_what_is_saved_is_not_saved_again() -> None:
     slots = table(*PROMPTS)
     file = slots.save(EXAMPLES)
@@ -76,4 +84,4 @@ def test_files_are_used_again() -> None:
 
 @given(text("ab"), text("ab"), text("ab"))
 def test_how_far_texts_are_alike(start: str, one: str, other: str) -> None:
-    assert _common(start + one, start + other) == len(commonprefix((start + one, start + other)))
+    assert _common(start + one, start + other) == len(commonprefix((start + one, start + other)))  # noqa: RUF071

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 from agentrt import (
@@ -19,16 +21,28 @@ from agentrt import (
     Context,
     Graph,
     ModelSettings,
+    Node,
     Passage,
     Retriever,
     StepFailed,
+    Usage,
     collect,
     run,
     tool,
 )
+from agentrt.events import (
+    BudgetOverrun,
+    BudgetWaited,
+    Event,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StepStarted,
+    UsageRecorded,
+)
 from agentrt.join import Join
 from agentrt.messages import AssistantMessage, ToolCall
-from agentrt.testing import FunctionModel, ScriptedModel
+from agentrt.testing import FunctionModel, ScriptedModel, call
 from agentrt.tracing import spans as spans_module
 
 if TYPE_CHECKING:
@@ -90,7 +104,7 @@ async def test_a_chain_is_a_root_with_linked_nodes(spans: Spans) -> None:
     result = await run(chain(increment, double), 1)
     assert spans.tree() == ["invoke_workflow chain", "  node double", "  node increment"]
     assert spans.links(spans.one("node double")) == [("chain/increment", "edge")]
-    assert spans.one("node double").attributes["agentrt.edge.sources"] == ("chain/increment",)
+    assert spans.one("node double").attributes["agentrt.edge.source"] == "chain/increment"
     assert spans.one("node increment").links == ()
     assert {s.attributes["agentrt.run.id"] for s in spans.all} == {result.run_id}
 
@@ -128,7 +142,7 @@ async def test_branches_from_start_are_not_linked_to_their_parent(spans: Spans) 
     graph.edge([increment, double], END, join=collect)
     await run(graph, 1)
     assert [len(s.links) for s in spans.all] == [0, 0, 0]
-    assert "agentrt.edge.sources" not in spans.one("node double").attributes
+    assert "agentrt.edge.source" not in spans.one("node double").attributes
 
 
 async def test_an_agent_holds_its_chats_and_tools(spans: Spans) -> None:
@@ -195,6 +209,33 @@ async def test_a_tool_tells_its_call(spans: Spans) -> None:
         "gen_ai.agent.name": "adder",
     }
     assert expected.items() <= dict(spans.one("execute_tool add").attributes).items()
+
+
+async def test_any_node_a_model_calls_is_a_tool(spans: Spans) -> None:
+    """A node of the user's own class, used as a tool, has the span of one."""
+
+    class Oracle(Node[str, str]):
+        async def invoke(self, ctx: Context, value: str, /) -> str:
+            return "yes"
+
+    model = ScriptedModel([call("oracle", input="?"), "yes"])
+    await run(Agent("a", model=model, tools=[Oracle("oracle", input=str, description="Knows.")]), "?")
+    assert "gen_ai.tool.call.id" in spans.one("execute_tool oracle").attributes
+
+
+async def test_a_run_that_is_not_sampled_leaves_no_spans(no_provider: None) -> None:
+    """The sampler decides at the root; what user code starts inside follows it."""
+    seen: list[trace.SpanContext] = []
+
+    async def look(i: int) -> int:
+        seen.append(trace.get_current_span().get_span_context())
+        return i
+
+    provider = TracerProvider(sampler=ALWAYS_OFF)
+    trace.set_tracer_provider(provider)
+    assert (await run(chain(look), 1)).output == 1
+    assert [(context.is_valid, context.trace_flags.sampled) for context in seen] == [(True, False)]
+    provider.shutdown()
 
 
 async def test_usage_adds_up_on_agents_and_the_root(spans: Spans) -> None:
@@ -420,4 +461,52 @@ async def test_nothing_is_kept_of_steps_that_ended(spans: Spans) -> None:
         return observer
 
     await run(chain(adder()), "hi", observers=[observe("twice")])
+    assert len(spans.named("chat adder")) == 4
     assert observers[0]._open == {}
+
+
+def replay(spans: Spans, *events: Event) -> None:
+    """Trace a run of one chat in which these events happen."""
+    observer = spans_module.run_observer("r")
+    assert observer is not None
+    observer(RunStarted(run_id="r", at=1.0, name="g", input="", limits={}))
+    observer(StepStarted(path="g", at=1.0, name="g", kind="graph", input=""))
+    observer(StepStarted(path="g/m", at=1.0, name="m", kind="chat", input="", attributes={"model": "test/m"}))
+    for event in events:
+        observer(event)
+    observer(StepFinished(path="g/m", at=2.0, output=""))
+    observer(StepFinished(path="g", at=2.0, output=""))
+    observer(RunFinished(run_id="r", at=2.0, output="", usage=Usage(), stop_reason="done"))
+
+
+def test_a_bill_tells_subsets_and_cost(spans: Spans) -> None:
+    """Cached and reasoning tokens are parts of the sums; what is uncertain says so."""
+    usage = Usage(input_tokens=9, cached_tokens=4, output_tokens=5, reasoning_tokens=2, cost=10**9, uncertain=14)
+    replay(spans, UsageRecorded(path="g/m", at=1.5, usage=usage))
+    expected = {
+        "gen_ai.usage.input_tokens": 9,
+        "gen_ai.usage.cache_read.input_tokens": 4,
+        "gen_ai.usage.output_tokens": 5,
+        "gen_ai.usage.reasoning.output_tokens": 2,
+        "agentrt.cost.usd": 0.001,
+        "agentrt.usage.uncertain_tokens": 14,
+    }
+    assert expected.items() <= dict(spans.one("chat m").attributes).items()
+
+
+def test_waits_and_overruns_are_events_of_the_chat(spans: Spans) -> None:
+    """What the budget did carries its own time and numbers."""
+    wait = BudgetWaited(path="g/m", at=1.25, seconds=0.2)
+    replay(spans, wait, BudgetOverrun(path="g/m", at=1.5, reserved=10, billed=12))
+    waited, overrun = spans.one("chat m").events
+    assert (waited.name, waited.timestamp) == ("agentrt.budget.waited", 1_250_000_000)
+    assert waited.attributes["agentrt.budget.seconds"] == 0.2
+    assert (overrun.name, overrun.attributes["agentrt.budget.billed"]) == ("agentrt.budget.overrun", 12)
+
+
+async def test_links_are_bounded_by_what_a_graph_remembers(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest predecessors are forgotten first; the join's attributes name them still."""
+    monkeypatch.setattr(spans_module, "MOST_PREDECESSORS", 3)
+    await run(fan(double), 6)
+    join = spans.one("node total")
+    assert (len(join.links), len(join.attributes["agentrt.join.sources"])) == (3, 6)

@@ -1,0 +1,64 @@
+"""A shell to type commands in: a folder of its own, a store of its own, nothing left behind."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from agentrt.cli import app
+
+Shell: TypeAlias = Callable[..., Result]
+Write: TypeAlias = Callable[..., str]
+
+GRAPH = """
+from agentrt import START, END, Agent, Context, Graph, Price, first, collect, tool
+from agentrt.testing import FunctionModel
+
+model = FunctionModel(lambda request: "so it is", price=Price.per_million(input=1, output=2))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Give each test its folder and store, and forget the modules it imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGENTRT_STORE", f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.setenv("COLUMNS", "120")
+    for name in ("AGENTRT_MODEL", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def shell() -> Shell:
+    """Type a command: `shell("run", "file.py", …)` returns what it printed and its exit status."""
+
+    def type_(*words: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(app, list(words), input=stdin)
+
+    return type_
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a file that defines a graph, after the usual imports and a fake model; returns its name."""
+
+    def write(body: str, name: str = "flow.py") -> str:
+        (tmp_path / name).write_text(GRAPH + body)
+        return name
+
+    return write
+
+
+def document(result: Result) -> Any:
+    """Return the one JSON document on stdout."""
+    return json.loads(result.stdout)

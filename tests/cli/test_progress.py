@@ -1,0 +1,64 @@
+"""What progress looks like."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from agentrt.cli.progress import Lines, LiveDisplay, Silence, shown
+from agentrt.cli.tally import Tally
+from agentrt.events import Emitted, RunStarted, StepStarted
+
+
+def tally(**limits: float) -> Tally:
+    counted = Tally(limits)
+    counted(RunStarted(run_id="r", at=1.0, name="g", input=None, limits={}))
+    for i in range(7):
+        counted(StepStarted(path=f"g/researcher[{i}]", at=1.0, name="researcher", kind="agent", input=None))
+    return counted
+
+
+def drawn(display: LiveDisplay, out: io.StringIO) -> str:
+    Console(file=out, width=80).print(display.picture())
+    return out.getvalue()
+
+
+def test_picture_names_what_runs_and_each_limit() -> None:
+    """The live display groups the nodes that run and has a bar for each limit."""
+    out = io.StringIO()
+    display = LiveDisplay(tally(tokens=20_000, usd=0.5), Console(file=io.StringIO()))
+    text = drawn(display, out)
+    assert "researcher ×7" in text
+    assert "tokens" in text
+    assert "0 of 20,000" in text
+    assert "$0 of $0.5" in text
+
+
+def test_many_nodes_are_cut() -> None:
+    """More nodes than fit a line are counted."""
+    counted = tally()
+    for i in range(20):
+        counted(StepStarted(path=f"g/n{i}", at=1.0, name=f"n{i}", kind="node", input=None))
+    assert "14 more" in drawn(LiveDisplay(counted, Console(file=io.StringIO())), io.StringIO())
+
+
+def test_emitted_text_is_a_line_and_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+    """Text that code publishes is shown without control characters; other values are not shown."""
+    lines = Lines(tally())
+    lines(Emitted(path="g", at=1.0, value="red \x1b[31malert\x07"))
+    lines(Emitted(path="g", at=1.0, value={"not": "text"}))
+    assert capsys.readouterr().err == "red [31malert\n"
+
+
+def test_plain_line_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a pipe a tick is one line."""
+    Lines(tally()).tick()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("0 steps · ")
+    assert line.endswith("running: researcher ×7")
+
+
+def test_quiet_is_silent() -> None:
+    """--quiet shows nothing at all."""
+    with shown(tally(), quiet=True) as progress:
+        assert isinstance(progress, Silence)

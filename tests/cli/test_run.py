@@ -1,0 +1,161 @@
+"""`agentrt run`: output, JSON, budgets, records."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Shell, Write, document
+
+ECHO = """
+def shout(text: str) -> str:
+    print("noise")
+    return text.upper()
+g = Graph("loud", input=str, output=str)
+g.chain(START, shout, END)
+"""
+ASK = """
+g = Graph("asked", input=str, output=str)
+g.chain(START, Agent("helper", model=model), END)
+"""
+SWARM = """
+from pydantic import BaseModel
+class Ask(BaseModel):
+    n: int = 2
+async def plan(ask: Ask, ctx: Context) -> list[int]:
+    ctx.emit("planning")
+    return list(range(ask.n))
+def tell(answers: list[str]) -> list[dict]:
+    return [{"way": a, "solved": i, "rate": i / 3} for i, a in enumerate(answers)]
+g = Graph("swarm", input=Ask, output=list)
+g.chain(START, plan)
+g.edge(plan, Agent("solver", model=model), each=True)
+g.edge(g.nodes[-1], tell, join=collect)
+g.edge(tell, END)
+"""
+
+
+def test_text_is_printed_as_it_is(shell: Shell, write: Write) -> None:
+    """Stdout holds the output alone; what users' code prints goes to stderr, with the run's summary."""
+    result = shell("run", write(ECHO), "hello")
+    assert (result.exit_code, result.stdout) == (0, "HELLO\n")
+    assert "noise" in result.stderr
+    assert "done · 2 steps · 0 tokens" in result.stderr
+    assert "agentrt show 2" in result.stderr
+
+
+def test_flat_rows_are_a_table(shell: Shell, write: Write) -> None:
+    """A list of flat mappings is printed as an aligned table, numbers to the right."""
+    result = shell("run", write(SWARM), "--n", "2", "--quiet")
+    assert result.stdout.splitlines() == [
+        "way       solved    rate",
+        "so it is       0       0",
+        "so it is       1  0.3333",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        ("None", ""),
+        ("{'a': [1, None]}", '{\n  "a": [\n    1,\n    null\n  ]\n}\n'),
+        ("[]", "[]\n"),
+        ("[{'a': {}}]", '[\n  {\n    "a": {}\n  }\n]\n'),
+        ("float('nan')", "null\n"),
+    ],
+)
+def test_other_values_are_json(shell: Shell, write: Write, value: str, printed: str) -> None:
+    """What is neither text nor a table is pretty JSON; nothing is nothing."""
+    file = write(f"def give() -> object:\n    return {value}\n")
+    assert shell("run", f"{file}:give").stdout == printed
+
+
+def test_json_is_one_object(shell: Shell, write: Write) -> None:
+    """--json prints the run's id, stop reason, output and usage, and nothing else."""
+    found = document(shell("run", write(SWARM), "--json"))
+    assert set(found) == {"run_id", "stop_reason", "output", "usage"}
+    assert (found["stop_reason"], len(found["output"])) == ("done", 2)
+    assert found["usage"]["tokens"] > 0
+    assert found["usage"]["model_calls"] == 2
+
+
+def test_json_of_a_failure_is_one_object(shell: Shell, write: Write) -> None:
+    """A run that fails prints its error with type, message and path, and no output."""
+    file = write(
+        'async def boom(x: str) -> str:\n    raise ValueError("no")\ng = Graph("g")\ng.chain(START, boom, END)'
+    )
+    result = shell("run", file, "x", "--json")
+    found = document(result)
+    assert (result.exit_code, found["stop_reason"], found["output"]) == (1, "failed", None)
+    assert found["error"] == {"type": "ValueError", "message": "no", "path": "g/boom"}
+
+
+def test_exceeded_budget_has_its_own_status(shell: Shell, write: Write) -> None:
+    """A budget smaller than one prompt and the floor ends the run with status 3, in one line."""
+    result = shell("run", write(ASK), "hi", "--budget", "tokens=3")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert result.exit_code == 3
+    assert len(errors) == 1
+    assert "asked/helper/chat: the budget of 'asked' is exhausted" in errors[0]
+
+
+def test_json_of_an_exceeded_budget(shell: Shell, write: Write) -> None:
+    """The stop reason tells a budget from a failure."""
+    found = document(shell("run", write(ASK), "hi", "--budget", "tokens=3", "--json"))
+    assert (found["stop_reason"], found["error"]["type"]) == ("budget_exceeded", "BudgetExceeded")
+    assert found["error"]["path"] == "asked/helper/chat"
+
+
+def test_run_is_recorded(shell: Shell, write: Write) -> None:
+    """A run is found in the store afterwards, under the id that was printed."""
+    run_id = document(shell("run", write(ECHO), "hi", "--json"))["run_id"]
+    assert [r["run_id"] for r in document(shell("runs", "--json"))] == [run_id]
+
+
+def test_no_store_records_nothing(shell: Shell, write: Write, tmp_path: Path) -> None:
+    """--no-store makes no file and says so."""
+    result = shell("run", write(ECHO), "hi", "--no-store")
+    assert "not recorded" in result.stderr
+    assert "agentrt show" not in result.stderr
+    assert not (tmp_path / "runs.db").exists()
+
+
+def test_store_of_the_command_line(shell: Shell, write: Write, tmp_path: Path) -> None:
+    """--store takes the place of AGENTRT_STORE, and the hint names it."""
+    result = shell("run", write(ECHO), "hi", "--store", f"sqlite:///{tmp_path}/mine.db")
+    assert f"--store sqlite:///{tmp_path}/mine.db" in result.stderr
+    assert (tmp_path / "mine.db").exists()
+
+
+def test_quiet_shows_the_output_alone(shell: Shell, write: Write) -> None:
+    """--quiet leaves stderr to users' code."""
+    assert shell("run", write(ECHO), "hi", "--quiet").stderr == "noise\n"
+
+
+def test_stdin_is_an_input(shell: Shell, write: Write) -> None:
+    """INPUT - reads stdin."""
+    assert shell("run", write(ECHO), "-", stdin="from a pipe\n").stdout == "FROM A PIPE\n"
+
+
+def test_emitted_text_is_shown(shell: Shell, write: Write) -> None:
+    """What users' code publishes as text is a line on stderr."""
+    assert "planning\n" in shell("run", write(SWARM)).stderr
+
+
+def test_help_of_a_file_lists_its_fields(shell: Shell, write: Write) -> None:
+    """`run FILE --help` says what the file's graph takes."""
+    result = shell("run", write(SWARM), "--help")
+    assert (result.exit_code, "--n int  (default: 2)" in result.stdout) == (0, True)
+
+
+def test_model_of_the_command_line(shell: Shell, write: Write) -> None:
+    """--model takes the place of the graph's models."""
+    result = shell("run", write(ASK), "hi", "--model", "local/no-such.gguf", "--json")
+    assert result.exit_code == 2
+    assert "no-such.gguf" in document(result)["error"]["message"]
+
+
+def test_debug_adds_the_traceback(shell: Shell, write: Write) -> None:
+    """A traceback is shown with --debug, and never without."""
+    file = write('def boom() -> str:\n    raise ValueError("no")\n')
+    assert "Traceback" not in shell("run", f"{file}:boom").stderr
+    assert "Traceback" in shell("run", f"{file}:boom", "--debug").stderr

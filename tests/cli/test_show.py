@@ -1,0 +1,159 @@
+"""`agentrt show` and `agentrt runs`: what is recorded, read again."""
+
+import pytest
+
+from agentrt.cli.show import View, lines
+from agentrt.cli.steptree import StepTree, split
+from agentrt.events import (
+    BranchDied,
+    BudgetClamped,
+    BudgetDenied,
+    ErrorInfo,
+    Event,
+    StepFailed,
+    StepFinished,
+    StepStarted,
+    UsageRecorded,
+)
+from agentrt.usage import Usage
+from tests.cli.conftest import Shell, Write, document
+
+FLOW = """
+async def items(n: int) -> list[int]:
+    return list(range(n))
+def odd(i: int) -> int:
+    if i == 30:
+        raise ValueError("thirty")
+    return i
+def total(xs: list[int]) -> int:
+    return sum(xs)
+g = Graph("sums", input=int, output=int)
+g.chain(START, items)
+g.edge(items, odd, each=True)
+g.edge(odd, total, join=first(1000))
+g.edge(total, END)
+"""
+
+
+def step(path: str, kind: str = "node", at: float = 1.0, join: tuple[int, int] | None = None) -> StepStarted:
+    return StepStarted(path=path, at=at, name=split(path)[1], kind=kind, input="in", join=join)
+
+
+def text(events: list[Event], view: View | None = None) -> list[str]:
+    return [line.branch + line.text.plain for line in lines(StepTree(events), view or View())]
+
+
+def test_tree_of_a_run(shell: Shell, write: Write) -> None:
+    """The tree shows what went in and out, how many arrived at a join, and the branches in trouble."""
+    shell("run", write(FLOW), "40", "--quiet")
+    shown = shell("show").stdout
+    assert "sums graph  40 → 750" in shown
+    assert "└─ total (join 39 of 40)" in shown
+    assert "· ValueError: thirty" in shown
+    assert "… 27 more of odd (27 done): --full shows them" in shown
+    assert len(shell("show", "--full").stdout.splitlines()) > 42
+
+
+def test_depth_cuts_the_tree(shell: Shell, write: Write) -> None:
+    """--depth shows so many levels and counts the rest."""
+    shell("run", write(FLOW), "3", "--quiet")
+    shown = shell("show", "last", "--depth", "1").stdout
+    assert "sums graph (+5 steps)" in shown
+    assert "items" not in shown
+
+
+def test_json_is_one_object(shell: Shell, write: Write) -> None:
+    """--json prints the run and its steps, each after the one above it."""
+    shell("run", write(FLOW), "2", "--quiet")
+    found = document(shell("show", "--json"))
+    assert (found["name"], found["status"], found["output"]) == ("sums", "done", 1)
+    assert [s["path"] for s in found["steps"]] == ["sums", "sums/items", "sums/odd[0]", "sums/odd[1]", "sums/total"]
+    assert found["steps"][-1]["join"] == {"arrived": 2, "expected": 2}
+
+
+def test_run_is_found_by_the_beginning_of_its_id(shell: Shell, write: Write) -> None:
+    """A unique beginning of an id names a run; one that fits several, or none, is an error."""
+    ids = [document(shell("run", write(FLOW), "2", "--json"))["run_id"] for _ in range(2)]
+    assert ids[0] in shell("show", ids[0][:-1] if ids[0][:-1] != ids[1][:-1] else ids[0]).stdout
+    assert "2 runs begin with '2'" in shell("show", "2").stderr
+    missing = shell("show", "nothing")
+    assert (missing.exit_code, "no run 'nothing'" in missing.stderr) == (2, True)
+
+
+def test_nothing_recorded_yet(shell: Shell) -> None:
+    """An empty store says how to begin."""
+    assert "agentrt run FILE starts one" in shell("runs").stderr
+    assert document(shell("runs", "--json")) == []
+    assert shell("show").exit_code == 2
+
+
+def test_runs_are_a_table(shell: Shell, write: Write) -> None:
+    """Runs are listed newest first, as many as asked for."""
+    file = write(FLOW)
+    for n in ("1", "31", "2"):
+        shell("run", file, n, "--quiet")
+    table = shell("runs", "--limit", "2").stdout.splitlines()
+    assert table[0].split() == ["RUN", "NAME", "STATUS", "STARTED", "TIME", "TOKENS", "COST"]
+    assert len(table) == 3
+
+
+def test_usage_sums_up() -> None:
+    """A step's tokens include those below it."""
+    used = UsageRecorded(path="g/a/chat", at=2.0, usage=Usage(input_tokens=5, output_tokens=2, cost=3))
+    tree = StepTree([step("g"), step("g/a"), step("g/a/chat", "chat"), used])
+    assert [(s.tokens, s.cost, s.below) for s in tree.steps.values()] == [(7, 3, 2), (7, 3, 1), (7, 3, 0)]
+
+
+def test_budget_events_are_notes() -> None:
+    """What the budget did to a step stands below it; a step denied its start is shown."""
+    shown = text([
+        step("g"),
+        BudgetClamped(path="g", at=1.0, wanted=4096, granted=512),
+        BudgetDenied(path="g/b", at=1.0, scope="g", dimension="steps"),
+    ])  # fmt: skip
+    assert "   · budget: clamped to 512 of 4,096 output tokens" in [s.replace("│", " ") for s in shown]
+    assert "└─ b denied" in shown
+    assert "      · budget: denied, steps of g are exhausted" in shown
+
+
+def test_error_is_told_once() -> None:
+    """An error that travelled up is told at the step that raised it."""
+    error = ErrorInfo("ValueError", "no\nway")
+    shown = text([
+        step("g"), step("g/a[1]"), StepFailed(path="g/a[1]", at=2.0, error=error),
+        StepFailed(path="g", at=2.0, error=error), BranchDied(path="g/a[1]", at=2.0, error=error),
+    ])  # fmt: skip
+    assert sum("ValueError: no way" in s for s in shown) == 1
+    assert any("the branch was dropped" in s for s in shown)
+
+
+def test_model_call_shows_the_last_message_and_the_reply() -> None:
+    """Of a model call the new question and the answer are shown, calls of tools too."""
+    asked = StepStarted(
+        path="chat", at=1.0, name="chat", kind="chat", attributes={"model": "some/model"},
+        input={"messages": [{"text": "be kind", "role": "system"}, {"text": "why?", "role": "user"}]},
+    )  # fmt: skip
+    call = {"id": "1", "name": "add", "arguments": '{"a":1}'}
+    answered = StepFinished(path="chat", at=2.0, output={"message": {"text": "", "tool_calls": [call]}})
+    assert text([asked, answered]) == ['chat some/model  why? → add({"a":1})']
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    """What a tool answered cannot drive the terminal."""
+    (shown,) = text([step("g"), StepFinished(path="g", at=2.0, output="\x1b]0;owned\x07\nnext")])
+    assert shown == "g  in → ]0;owned next"
+
+
+def test_deep_tree() -> None:
+    """A recursion of thousands of calls is shown without one of ours."""
+    paths = ["g" + "/g" * i for i in range(3000)]
+    assert len(text([step(p) for p in paths])) == 3000
+
+
+@pytest.mark.parametrize(
+    ("path", "above", "last"),
+    [("g", "", "g"), ("g/a[1]#2", "g", "a[1]#2"), ("g/a[x/y]", "g", "a[x/y]"), ("g/a[x/y]/b", "g/a[x/y]", "b")],
+)
+def test_split(path: str, above: str, last: str) -> None:
+    """A key may hold a slash."""
+    assert split(path) == (above, last)
