@@ -257,7 +257,7 @@ class _Run:
             clock=time.time,
             concurrency=self.concurrency,
         )
-        limits = budget.limits() if budget else {}
+        limits = _tightest(budget, self.node.budget)
         run_id, name = self.run_id, self.node.name
         record(RunStarted(run_id=run_id, at=time.time(), name=name, input=self.input, limits=limits))
         root = Activation(self.node, self.input, name)
@@ -298,6 +298,15 @@ class _Run:
             run_id=self.run_id,
             dropped=tuple(dropped),
         )
+
+
+def _tightest(*budgets: Budget | None) -> dict[str, float]:
+    """Return the least limit of each dimension that any of the budgets caps."""
+    limits: dict[str, float] = {}
+    for budget in filter(None, budgets):
+        for name, limit in budget.limits().items():
+            limits[name] = min(limit, limits.get(name, limit))
+    return limits
 
 
 def new_run_id() -> str:

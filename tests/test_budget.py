@@ -241,9 +241,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.book = Ledger("root", None)
-        self.accounts = [self.book.root]
+        run = self.book.open(self.book.root, Budget(tokens=100), "run")
+        agent = self.book.open(run, Budget(tokens=80), "run/agent")
+        self.accounts = [self.book.root, run, agent]
         self.tickets: list[Ticket] = []  # in order of arrival
-        self.bills: dict[Account, list[int]] = {self.book.root: [0] * 7}
+        self.bills: dict[Account, list[int]] = {a: [0] * 7 for a in self.accounts}
         self.overrun: set[Account] = set()
         self.closed: set[Account] = set()
         self.order: list[Ticket] = []
@@ -276,6 +278,7 @@ class LedgerMachine(RuleBasedStateMachine):
         ticket = self.book.request(account, request, "p")
         if ticket.granted is not None:
             assert not ahead & set(account.chain), "overtook somebody (5)"
+            assert floor <= ticket.granted <= floor + more
         self._check_denial(ticket)
         self.tickets.append(ticket)
 

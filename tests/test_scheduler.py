@@ -85,7 +85,7 @@ class Gauge:
     async def work(self, x: int) -> int:
         self.now += 1
         self.most = max(self.most, self.now)
-        for _ in range(3):
+        for _ in range(20):
             await anyio.sleep(0)
         self.now -= 1
         return x

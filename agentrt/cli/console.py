@@ -90,8 +90,10 @@ def cell(value: Any) -> str:
 
 def seconds(value: float) -> str:
     """Return a span of time: `0.4 ms`, `12.3 s`, `2 min 05 s`."""
+    if value < 0.0001:
+        return "<0.1 ms"
     if value < 0.1:
-        return f"{max(value, 0) * 1000:.{0 if value >= 0.01 else 1}f} ms"
+        return f"{value * 1000:.{int(value < 0.01)}f} ms"
     if value < 99.95:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)

@@ -212,8 +212,9 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(annotation)
     except PydanticUserError as error:
+        reason = error.message.splitlines()[0]
         raise UsageError(
-            f"an input of type {type_name(annotation)} cannot be read from a command line: {error.message.splitlines()[0]}"
+            f"input of type {type_name(annotation)} cannot be read from a command line: {reason}"
         ) from error
 
 

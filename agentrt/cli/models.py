@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Annotated, Final
 
 import typer
@@ -79,23 +80,24 @@ def pull(
 def fetch_missing(source: Source, model: str | None) -> None:
     """Fetch the weights a run is going to need before it starts, so that its clock and its display do not wait.
 
-    Raises `UnknownModel` for a name that leads nowhere, and what `weights.pull` raises.
+    Raises `UnknownModel` for a `model` that leads nowhere, and what `weights.pull` raises.
     """
-    for name in sorted(_names(source, model)):
-        provider, _, rest = name.partition("/")
-        if provider != "local" and rest:
-            continue
-        resolve_model(name)
-        if provider == "local" and not rest.endswith(".gguf"):
-            from agentrt.models import weights
+    from agentrt.models import weights
 
-            weights.pull(rest)
+    if model is not None and (model.startswith("local/") or "/" not in model):
+        resolve_model(model)
+    if importlib.util.find_spec("xllamacpp") is None:  # whoever needs it is told so by the model
+        return
+    wanted = {model} if model is not None else _models_of(source)
+    for known in weights.known():
+        if f"local/{known.name}" in wanted:
+            weights.pull(known.name)
 
 
-def _names(source: Source, model: str | None) -> set[str]:
-    """Return the models that the agents of a file will ask for."""
-    if model is not None:
-        return {model}
-    nodes = nodes_below(iter((source.node, *source.defined.values())))
+def _models_of(source: Source) -> set[str]:
+    """Return the models that a file will ask for; what it makes while it runs is taken to ask for the default."""
+    nodes = nodes_below([source.node, *source.defined.values()])
     named = [n.model for n in nodes if isinstance(n, Agent)]
+    if not named and source.uses_agents:
+        named = [None]
     return {default_model() if m is None else m for m in named if m is None or isinstance(m, str)}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import Final, Protocol
 
 import anyio
 from rich.console import Console, Group
+from rich.file_proxy import FileProxy
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -83,6 +84,13 @@ class Lines:
         sys.stderr.flush()
 
 
+class Above(FileProxy):
+    """Write lines above the live display. It is no terminal: a progress bar of somebody else's would spoil the picture."""
+
+    def isatty(self) -> bool:
+        return False
+
+
 class LiveDisplay:
     """Draw the nodes that run, what they have done and spent, and a bar for each limit."""
 
@@ -92,14 +100,19 @@ class LiveDisplay:
         self._tally = tally
         self._spinner = Spinner("dots")
         # Drawn by `tick` in the event loop: a thread of rich's own would read the tally while it changes.
-        self._live = Live(console=out, auto_refresh=False, transient=True)
+        self._live = Live(console=out, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
+        self._redirected = ExitStack()
 
     def __enter__(self) -> LiveDisplay:
-        self._live.__enter__()
+        above = Above(self._live.console, sys.stderr)
+        self._redirected.enter_context(redirect_stdout(above))
+        self._redirected.enter_context(redirect_stderr(above))
+        self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
+        self._redirected.close()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Emitted) and isinstance(event.value, str):

@@ -6,7 +6,7 @@ import ast
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -24,11 +24,12 @@ _USUAL_NAMES: Final = ("main", "graph", "agent")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Hold what `FILE[:NAME]` led to: the node, and every node its file defines, by name."""
+    """Hold what `FILE[:NAME]` led to: the node, every node its file defines, by name, and whether it knows `Agent`."""
 
     label: str
     node: Node[Any, Any]
     defined: Mapping[str, Node[Any, Any]]
+    uses_agents: bool
 
 
 def load(target: str) -> Source:
@@ -37,7 +38,7 @@ def load(target: str) -> Source:
     module = _import(path)
     defined = _defined(module, path)
     node = _named(module, name, path, defined) if name else _chosen(path, defined, module)
-    return Source(target, node, defined)
+    return Source(target, node, defined, uses_agents=any(value is Agent for value in vars(module).values()))
 
 
 def _split(target: str) -> tuple[Path, str]:
@@ -165,7 +166,7 @@ def _is_own_function(value: object, module: ModuleType) -> bool:
     )
 
 
-def nodes_below(nodes: Iterator[Node[Any, Any]]) -> set[Node[Any, Any]]:
+def nodes_below(nodes: Iterable[Node[Any, Any]]) -> set[Node[Any, Any]]:
     """Return the nodes and all that they are made of: graphs' nodes and agents' tools."""
     seen: set[Node[Any, Any]] = set()
     waiting = list(nodes)

@@ -15,7 +15,7 @@ from agentrt.cli.console import cell, dollars, one_line, plural, print_table, se
         (12.34, "12.3 s"),
         (125, "2 min 05 s"),
         (7260, "2 h 01 min"),
-        (-1, "0.0 ms"),
+        (0, "<0.1 ms"),
     ],
 )
 def test_seconds(value: float, text: str) -> None:

@@ -50,15 +50,18 @@ def test_pull_of_an_unknown_model(shell: Shell) -> None:
         ('Agent("a", model="openai/gpt-5")', "local/smollm2-135m", ["smollm2-135m"]),
         ('Agent("a", model=model)', None, []),
         ('Agent("a", model=model, tools=[Agent("b", description="B.")])', None, ["smollm2-135m"]),
-        ('Graph("g")', None, []),
+        ('Graph("g")\ndel Agent', None, []),
+        ('Graph("g")', None, ["smollm2-135m"]),
     ],
 )
 def test_weights_are_fetched_before_the_run(
     write: Write, monkeypatch: pytest.MonkeyPatch, body: str, model: str | None, fetched: list[str]
 ) -> None:
-    """A run that will need an embedded model gets it first, and no other run does."""
+    """A run that will need an embedded model gets it first; one that may make agents as it goes is taken to need it."""
     pulled: list[str] = []
     monkeypatch.setattr(weights, "pull", pulled.append)
     monkeypatch.setattr("agentrt.cli.models.resolve_model", lambda name: None)
-    fetch_missing(load(write(f"main = {body}")), model)
+    source = load(write(f"main = {body}"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    fetch_missing(source, model)
     assert pulled == fetched

@@ -105,7 +105,8 @@ async def test_two_journals_share_a_file(journal: SqliteJournal) -> None:
     other = SqliteJournal(journal.path)
     async with anyio.create_task_group() as tasks:
         for i in range(20):
-            tasks.start_soon((journal, other)[i % 2].append, f"r{i}", [started(f"r{i}"), finished(f"r{i}")])
+            group: list[Event] = [started(f"r{i}"), finished(f"r{i}")]
+            tasks.start_soon((journal, other)[i % 2].append, f"r{i}", group)
     assert len(await other.runs()) == 20
     await other.aclose()
 
