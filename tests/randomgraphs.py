@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from agentrt import END, START, Context, Graph, Join, Node, collect, first, vote
 
@@ -41,7 +42,7 @@ class Step(Node[Any, Any]):
 
     async def invoke(self, ctx: Context, value: Any, /) -> Any:
         for _ in range(digest(self.outcomes.seed, "yields", ctx.path) % 4):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         outcome = self.outcomes(ctx.path, value)
         if isinstance(outcome, Exception):
             raise outcome

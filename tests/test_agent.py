@@ -9,8 +9,24 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from agentrt import END, START, Agent, Budget, BudgetExceeded, DefinitionError, Graph, Index, MaxTurns, ModelRequest
-from agentrt import ModelSettings, Passage, Retriever, StepFailed, run, tool
+from agentrt import (
+    END,
+    START,
+    Agent,
+    Budget,
+    BudgetExceeded,
+    DefinitionError,
+    Graph,
+    Index,
+    MaxTurns,
+    ModelRequest,
+    ModelSettings,
+    Passage,
+    Retriever,
+    StepFailed,
+    run,
+    tool,
+)
 from agentrt import events as ev
 from agentrt.messages import AssistantMessage, SystemMessage, ToolMessage, UserMessage
 from agentrt.testing import FunctionModel, ScriptedModel, call, text
@@ -203,10 +219,9 @@ async def test_a_denial_is_never_shown_to_the_model() -> None:
     """E1: not even one that a tool's own budget raised."""
     sub = Agent("sub", model=ScriptedModel([]), description="helps", budget=Budget(tokens=1))
     model = ScriptedModel([call("sub", input="x"), "never asked for"])
-    with pytest.raises(StepFailed) as error:
+    with pytest.raises(BudgetExceeded) as error:
         await run(Agent("a", model=model, tools=[sub]), "go")
-    assert isinstance(error.value.cause, BudgetExceeded)
-    assert error.value.cause.scope == "a/sub"
+    assert (error.value.scope, error.value.path) == ("a/sub", "a/sub/chat")
 
 
 async def test_tool_calls_are_counted() -> None:
@@ -253,6 +268,9 @@ class Lines:
     def read(self, text: str, messages: Any) -> AssistantMessage:
         calls = (call("add", a=1, b=len(messages)),) if text.startswith("=") else ()
         return AssistantMessage(text, calls)
+
+    def answer(self, messages: Any) -> str:
+        return str(messages[-1].text)
 
 
 async def test_a_format_asks_for_raw_completion() -> None:

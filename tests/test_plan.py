@@ -12,8 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrt import END, START, AgentrtError, BudgetExceeded, DeadEnd, Graph, Join, Node, NothingArrived
-from agentrt import best, collect, first, vote
+from agentrt import (
+    END,
+    START,
+    AgentrtError,
+    BudgetExceeded,
+    DeadEnd,
+    Graph,
+    Join,
+    Node,
+    NothingArrived,
+    best,
+    collect,
+    first,
+    vote,
+)
 from agentrt.edge import Edge
 from agentrt.plan import MOST_LINKS, Activation, BatchPlan, Failure, GraphPlan, Plan
 from tests.randomgraphs import Builder, Outcomes
@@ -260,7 +273,7 @@ def test_outside_every_fork_no_edge_is_a_dead_end() -> None:
     assert (failure.path, failure.input, type(failure.error)) == ("g/a", 1, DeadEnd)
 
 
-@pytest.mark.parametrize("reducer", [vote, best(lambda v: v), first()])
+@pytest.mark.parametrize("reducer", [vote, best(int), first()])
 def test_vote_best_and_first_need_an_arrival(reducer: Any) -> None:
     """G7, G8: on none they raise NothingArrived, in the name of the step that could not start."""
     driver = Driver(fan(reducer), 0)

@@ -6,14 +6,38 @@ import itertools
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from agentrt import END, START, Agent, Budget, BudgetExceeded, Context, DefinitionError, Graph, GraphError, Join
-from agentrt import JournalError, ModelRequest, ModelSettings, ModelUnavailable, Price, StepFailed, StopReason
-from agentrt import UnknownPrice, collect, first, run, run_sync, stream
+from agentrt import (
+    END,
+    START,
+    Agent,
+    Budget,
+    BudgetExceeded,
+    Context,
+    DefinitionError,
+    Graph,
+    GraphError,
+    Join,
+    JournalError,
+    ModelRequest,
+    ModelSettings,
+    ModelUnavailable,
+    Price,
+    StepFailed,
+    StopReason,
+    UnknownPrice,
+    collect,
+    first,
+    run,
+    run_sync,
+    stream,
+)
 from agentrt import events as ev
 from agentrt.runtime import _Run, new_run_id
 from agentrt.testing import FunctionModel, ScriptedModel, text
@@ -50,7 +74,7 @@ def test_run_sync_blocks() -> None:
 
 async def test_run_sync_inside_a_loop_says_so() -> None:
     """It cannot block a running loop."""
-    with pytest.raises(RuntimeError, match="[Aa]lready running"):
+    with pytest.raises(RuntimeError, match=r"[Aa]lready running"):
         run_sync(double, 4)
 
 
@@ -175,7 +199,7 @@ class ListJournal:
 
     async def append(self, run_id: str, events: Sequence[Any]) -> None:
         self.appends += 1
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         if self.appends == self.fails_at:
             raise self.error
         self.kept += events
@@ -327,12 +351,12 @@ def swarm(model: FunctionModel, n: int = 32, join: Any = collect, **options: Any
 
 
 async def answer_slowly(request: ModelRequest) -> str:
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     return LONG
 
 
 async def answer_shortly(request: ModelRequest) -> str:
-    await anyio.sleep(0)
+    await anyio.wait_all_tasks_blocked()
     return "short answer"
 
 
@@ -340,7 +364,7 @@ _turns = itertools.count()
 
 
 async def fail_often(request: ModelRequest) -> Any:
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     turn = next(_turns)
     if turn % 3 == 1:
         return ModelUnavailable("lost", billed=None)
@@ -352,7 +376,9 @@ async def hang(request: ModelRequest) -> str:
     return LONG
 
 
-@pytest.mark.parametrize("settings", [ModelSettings(), ModelSettings(max_tokens=100), ModelSettings(max_tokens=90, min_tokens=90)])
+@pytest.mark.parametrize(
+    "settings", [ModelSettings(), ModelSettings(max_tokens=100), ModelSettings(max_tokens=90, min_tokens=90)]
+)
 @pytest.mark.parametrize("join", [collect, first(), first(5), Join(collect, errors="drop")])
 @pytest.mark.parametrize("function", [answer_slowly, fail_often])
 @pytest.mark.parametrize("concurrency", [2, 1000])
@@ -394,10 +420,8 @@ async def test_sub_agents_as_tools_share_the_budget() -> None:
     lead_model = ScriptedModel([[call(f"sub{i}", input="go") for i in range(32)], text("done")])
     lead = Agent("lead", model=lead_model, tools=subs, settings=ModelSettings(max_tokens=200))
     result = _Run(lead, "go", {"budget": Budget(tokens=4000)})
-    try:
+    with suppress(BudgetExceeded):
         await result.execute()
-    except BudgetExceeded:
-        pass
     assert 0 < sub_model.bill.tokens + lead_model.bill.tokens <= 4000
     assert result.ledger.usage().tokens <= 4000
 

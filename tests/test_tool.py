@@ -68,7 +68,7 @@ def test_descriptions_come_from_the_docstring() -> None:
 )
 async def test_arguments_are_read_from_json(arguments: Any, expected: list[str]) -> None:
     """With defaults, and models built."""
-    assert (await run(ToolUse(search), arguments)).output == expected
+    assert (await run(ToolUse(search, "call-1"), arguments)).output == expected
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_mistakes_are_told_one_line_each(arguments: str, mistake: str) -> None:
 def test_a_parameter_without_a_type_is_told_where_the_tool_is_defined() -> None:
     """Since the model is told the types."""
 
-    def untyped(x) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def untyped(x) -> str:  # type: ignore[no-untyped-def]
         """Do."""
         return str(x)
 
@@ -135,7 +135,7 @@ async def test_the_context_is_no_parameter_of_the_model() -> None:
         return f"{ctx.path} {x}"
 
     assert set(tool_spec(where).parameters["properties"]) == {"x"}
-    assert (await run(ToolUse(where), '{"x": 1}')).output == "where 1"
+    assert (await run(ToolUse(where, "call-1"), '{"x": 1}')).output == "where 1"
 
 
 async def test_a_sync_tool_runs_in_a_thread() -> None:
@@ -146,7 +146,7 @@ async def test_a_sync_tool_runs_in_a_thread() -> None:
         """Tell."""
         return threading.get_ident()
 
-    assert (await run(ToolUse(thread), "")).output != threading.get_ident()
+    assert (await run(ToolUse(thread, "call-1"), "")).output != threading.get_ident()
 
 
 async def test_a_tool_has_a_time_out() -> None:
@@ -158,7 +158,7 @@ async def test_a_tool_has_a_time_out() -> None:
         await anyio.sleep_forever()
 
     with pytest.raises(StepFailed) as error:
-        await run(ToolUse(slow), "{}")
+        await run(ToolUse(slow, "call-1"), "{}")
     assert isinstance(error.value.cause, ToolTimeout)
     assert "slow took longer than its time-out of 0.01 s" in str(error.value)
 
@@ -173,7 +173,7 @@ async def test_a_sync_tool_that_times_out_is_abandoned() -> None:
         release.wait(20)
 
     with anyio.fail_after(10), pytest.raises(StepFailed, match="time-out"):
-        await run(ToolUse(slow), "{}")
+        await run(ToolUse(slow, "call-1"), "{}")
     release.set()
 
 

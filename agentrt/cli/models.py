@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Annotated, Final
+from typing import Final
 
 import typer
 
@@ -25,7 +25,7 @@ app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
-def models(context: typer.Context) -> None:
+def models(context: typer.Context, json: options.Json = False) -> None:
     """List the embedded models, or fetch one.
 
     \b
@@ -34,7 +34,7 @@ def models(context: typer.Context) -> None:
       agentrt models pull smollm2-135m
     """
     if context.invoked_subcommand is None:
-        list_models()
+        list_models(json)
 
 
 @app.command("list")
@@ -63,7 +63,7 @@ def _installed(name: str, there: bool) -> str:
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="An embedded model, like smollm2-135m.")],
+    name: options.Embedded,
     debug: options.Debug = False,
 ) -> None:
     """Fetch the weights of an embedded model into the cache."""

@@ -6,6 +6,28 @@ from typing import Annotated
 
 import typer
 
+
+def recent_runs(incomplete: str) -> list[str]:
+    """Return the ids that the shell offers for RUN: those of the newest runs in the default store."""
+    import anyio
+
+    from agentrt.cli.runs import newest_runs
+    from agentrt.errors import JournalError
+
+    try:
+        found = anyio.run(newest_runs, None, 50)
+    except JournalError:  # a shell that completes a word has nowhere to say so; the command will
+        return []
+    return [r.run_id for r in found if r.run_id.startswith(incomplete)]
+
+
+def embedded_models(incomplete: str) -> list[str]:
+    """Return the names that the shell offers for an embedded model."""
+    from agentrt.models import weights
+
+    return [w.name for w in weights.known() if w.name.startswith(incomplete)]
+
+
 Target = Annotated[
     str | None,
     typer.Argument(
@@ -52,7 +74,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, on
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Concurrency = Annotated[int, typer.Option(metavar="N", min=1, help="How many steps may work at once.")]
 RunHelp = Annotated[bool, typer.Option("--help", help="Show this message; after a FILE, its input's fields too.")]
-RunId = Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of one, or last.")]
+RunId = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or last.", autocompletion=recent_runs),
+]
+Embedded = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="An embedded model, like smollm2-135m.", autocompletion=embedded_models),
+]
 Depth = Annotated[int | None, typer.Option(metavar="N", min=1, help="Show only so many levels.")]
 Full = Annotated[bool, typer.Option("--full", help="Show every step, and texts at their length.")]
 Most = Annotated[int, typer.Option(metavar="N", min=1, help="How many, the newest first.")]

@@ -85,7 +85,7 @@ class Lines:
 
 
 class Above(FileProxy):
-    """Write lines above the live display. It is no terminal: a progress bar of somebody else's would spoil the picture."""
+    """Write lines above the live display. It is no terminal, so that nobody draws a progress bar into the picture."""
 
     def isatty(self) -> bool:
         return False

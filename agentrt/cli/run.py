@@ -153,7 +153,7 @@ def execute(order: Order) -> ExitStatus:
     if failure is not None and not (summarised and isinstance(failure, KeyboardInterrupt)):
         tell(failure, debug=order.debug)
     if summarised:
-        _print_summary(order, tally)
+        _print_summary(order, tally, failure)
     return ExitStatus.DONE if failure is None else status_of(failure)
 
 
@@ -241,10 +241,10 @@ def _opening(order: Order, name: str, how: Options) -> str:
     return clean(f"run {how.get('run_id')} · {name}{model}{budget}{record}")
 
 
-def _print_summary(order: Order, tally: Tally) -> None:
+def _print_summary(order: Order, tally: Tally, failure: BaseException | None) -> None:
     """Say on stderr how the run ended, what it took and how to look at it."""
     usage = tally.usage
-    stopped = _stop_reason(tally)
+    stopped = _stop_reason(tally, failure)
     facts = [
         f"run {tally.run_id}",
         stopped.replace("_", " "),
@@ -259,23 +259,24 @@ def _print_summary(order: Order, tally: Tally) -> None:
         note(f"its steps: agentrt show {tally.run_id}{store}")
 
 
-def _stop_reason(tally: Tally) -> str:
-    closing = tally.closing
-    if closing is None:
+def _stop_reason(tally: Tally, failure: BaseException | None) -> str:
+    if isinstance(failure, KeyboardInterrupt):
+        return StopReason.CANCELLED
+    if isinstance(failure, BudgetExceeded):
+        return StopReason.BUDGET_EXCEEDED
+    if failure is not None:  # a broken journal cancels the run, but nobody asked for that
         return StopReason.FAILED
-    return getattr(closing, "stop_reason", StopReason.CANCELLED)
+    return getattr(tally.closing, "stop_reason", StopReason.DONE)
 
 
 def _document(tally: Tally, result: Result[Any] | None, failure: BaseException | None) -> dict[str, object]:
     """Return what --json prints."""
     document: dict[str, object] = {
         "run_id": tally.run_id,
-        "stop_reason": _stop_reason(tally),
+        "stop_reason": _stop_reason(tally, failure),
         "output": None if result is None else result.output,
         "usage": usage_document(tally.usage),
     }
-    if isinstance(failure, KeyboardInterrupt):
-        document["stop_reason"] = StopReason.CANCELLED
     if failure is not None:
         document["error"] = _error_document(tally, failure)
     return document

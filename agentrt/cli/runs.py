@@ -34,7 +34,7 @@ def runs(
       agentrt runs --limit 100 --json
     """
     with told(debug=debug):
-        found = anyio.run(_newest, store, limit)
+        found = anyio.run(newest_runs, store, limit)
         if json:
             print_json([summary_document(r) for r in found])
         elif found:
@@ -44,7 +44,8 @@ def runs(
             note(_no_runs(store))
 
 
-async def _newest(store: str | None, limit: int) -> list[RunSummary]:
+async def newest_runs(store: str | None, limit: int) -> list[RunSummary]:
+    """Return the newest runs of a store, newest first; raises `JournalError`."""
     journal = await anyio.to_thread.run_sync(open_store, store)
     try:
         return await journal.runs(limit)

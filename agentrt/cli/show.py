@@ -38,6 +38,7 @@ _SIBLINGS: Final = 12
 _TROUBLED: Final = 5
 _NOTES: Final = 5
 _LONGEST: Final = 70
+_WHOLE: Final = 100_000
 _STYLES: Final = {"done": "", "failed": "red", "cancelled": "yellow", "denied": "yellow", "running": "cyan"}
 
 
@@ -51,8 +52,9 @@ def show(
 ) -> None:
     """Show a run's steps: time, tokens, cost, what went in and what came out.
 
-    Time, tokens and cost of a step include the steps below it. Of a large fork the first branches and those in
-    trouble are shown, unless --full.
+    Time, tokens and cost of a step include the steps below it.
+
+    Of a large fork only the first branches are shown, and some that did not end well; --full shows all.
 
     \b
     Examples:
@@ -117,7 +119,7 @@ def lines(tree: StepTree, view: View) -> Iterator[Line]:
             yield _left_out(entry, branch)
             continue
         deeper = view.depth is None or level < view.depth
-        yield _step_line(entry, branch, hidden=0 if deeper else entry.below)
+        yield _step_line(entry, branch, 0 if deeper else entry.below, _WHOLE if view.full else _LONGEST)
         yield from _notes(entry, below + ("│  " if entry.children and deeper else "   "), view)
         if deeper:
             push(entry.children, below, level + 1)
@@ -155,7 +157,7 @@ def _left_out(steps: Sequence[Step], branch: str) -> Line:
     return Line("", f"{tokens:,}" if tokens else "", dollars(cost) if cost else "", branch, text)
 
 
-def _step_line(step: Step, branch: str, hidden: int) -> Line:
+def _step_line(step: Step, branch: str, hidden: int, longest: int) -> Line:
     text = Text(clean(step.label), style=f"bold {_STYLES[step.outcome]}")
     what = step.attributes.get("model") if step.kind == "chat" else step.kind
     if what and what != "node":
@@ -166,7 +168,7 @@ def _step_line(step: Step, branch: str, hidden: int) -> Line:
         text.append(f" (join {step.join[0]:,} of {step.join[1]:,})", "not bold dim")
     if hidden:
         text.append(f" (+{plural(hidden, 'step')})", "not bold dim")
-    given, answered = (one_line(v, _LONGEST) if v is not None else "" for v in said(step))
+    given, answered = (one_line(v, longest) if v is not None else "" for v in said(step))
     if given or answered:
         text.append("  " + given, "not bold dim")
         text.append(" → " + answered if answered else "", "not bold")
@@ -194,7 +196,9 @@ def _print(summary: RunSummary, tree: StepTree, view: View) -> None:
     for line in chain([header], lines(tree, view)):
         columns = f"{line.time:>11}  {line.tokens:>9}  " + (f"{line.cost:>9}  " if priced else "")
         text = Text.assemble((columns, "dim"), (line.branch, "dim"), line.text)
-        if out.is_terminal:
+        if out.is_terminal and view.full:
+            out.print(text, soft_wrap=True)
+        elif out.is_terminal:
             out.print(text, no_wrap=True, overflow="ellipsis", crop=True)
         else:  # a hundred thousand lines take rich two minutes
             out.file.write(text.plain.rstrip() + "\n")

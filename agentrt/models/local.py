@@ -18,7 +18,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -151,7 +151,7 @@ class LocalModel:
             await self._ask(client, request, draws, slot)
         finally:
             table.give_back(slot, prompt)
-            if len(draws) > 1:  # the other draws were given slots by the server
+            if len(_shares(request, draws)) > 1:  # the other draws were given slots by the server
                 table.forget()
 
     async def _prepare(self, client: httpx.AsyncClient, prompt: str, slot: Slot) -> None:
@@ -185,8 +185,9 @@ class LocalModel:
     async def _ask(
         self, client: httpx.AsyncClient, request: ModelRequest, draws: Sequence[Draw], slot: Slot | None
     ) -> None:
-        answers = [_Answer(draw, request, self._name, first=i == 0) for i, draw in enumerate(draws)]
-        path, body = _asking(request, len(draws))
+        shares = _shares(request, draws)
+        answers = [_Answer(share, request, self._name, first=i == 0) for i, share in enumerate(shares)]
+        path, body = _asking(request, len(shares))
         if slot is not None:
             body["id_slot"] = slot.id
         async with self._streamed(client, path, body) as chunks:
@@ -255,10 +256,10 @@ class LocalModel:
 
 
 class _Answer:
-    """Gather one draw's answer from the stream."""
+    """Gather from the stream the answer of one draw, or of several that are sure to be the same."""
 
-    def __init__(self, draw: Draw, request: ModelRequest, model: str, *, first: bool) -> None:
-        self._draw, self._request, self._model, self._first = draw, request, model, first
+    def __init__(self, draws: Sequence[Draw], request: ModelRequest, model: str, *, first: bool) -> None:
+        self._draws, self._request, self._model, self._first = draws, request, model, first
         self._pieces: list[str] = []
         self._reason = "stop"
         self._asked = perf_counter()
@@ -272,30 +273,41 @@ class _Answer:
                 self._first_chunk = perf_counter() - self._asked
             self._pieces.append(piece)
             if not self._request.tools:  # with tools it is JSON of our own making: told once it is read
-                self._draw.text(piece)
+                self._tell(piece)
         if (reason := choice["finish_reason"]) is not None:
             self._reason = reason
         return reason is not None
 
     def finish(self, id: str, usage: dict[str, Any]) -> None:
-        message = read_answer("".join(self._pieces), self._request, f"{id}-{self._draw.seed or 0}")
+        seed = self._draws[0].seed or 0
+        message = read_answer("".join(self._pieces), self._request, f"{id}-{seed}")
         if self._request.tools and message.text:
-            self._draw.text(message.text)
+            self._tell(message.text)
         cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
-        self._draw.finish(
-            ModelResponse(
-                message=message,
-                usage=Usage(
-                    input_tokens=usage["prompt_tokens"] if self._first else 0,
-                    cached_tokens=cached if self._first else 0,
-                    output_tokens=usage["completion_tokens"],
-                ),
-                finish_reason="tool_calls" if message.tool_calls else self._reason,
-                model=self._model,
-                id=id,
-                first_chunk=self._first_chunk,
-            )
+        response = ModelResponse(
+            message=message,
+            usage=Usage(
+                input_tokens=usage["prompt_tokens"] if self._first else 0,
+                cached_tokens=cached if self._first else 0,
+                output_tokens=usage["completion_tokens"],
+            ),
+            finish_reason="tool_calls" if message.tool_calls else self._reason,
+            model=self._model,
+            id=id,
+            first_chunk=self._first_chunk,
         )
+        waiting = [draw for draw in self._draws if not draw.over]
+        for i, draw in enumerate(waiting):
+            draw.finish(response if i == 0 else replace(response, usage=Usage()))
+
+    def _tell(self, piece: str) -> None:
+        for draw in self._draws:
+            draw.text(piece)
+
+
+def _shares(request: ModelRequest, draws: Sequence[Draw]) -> list[Sequence[Draw]]:
+    """Return which draws share an answer: at temperature 0 all of them, since they cannot differ."""
+    return [draws] if request.settings.temperature == 0 else [[draw] for draw in draws]
 
 
 def _asking(request: ModelRequest, n: int) -> tuple[str, dict[str, Any]]:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from agentrt.errors import JournalError
+from agentrt.stores import SqliteJournal
 from tests.cli.conftest import Shell, Write, document
 
 ECHO = """
@@ -159,3 +161,15 @@ def test_debug_adds_the_traceback(shell: Shell, write: Write) -> None:
     file = write('def boom() -> str:\n    raise ValueError("no")\n')
     assert "Traceback" not in shell("run", f"{file}:boom").stderr
     assert "Traceback" in shell("run", f"{file}:boom", "--debug").stderr
+
+
+def test_run_that_cannot_be_recorded_fails(shell: Shell, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal that breaks ends the run: failed, with the journal's error, whatever the steps did."""
+
+    async def full(self: SqliteJournal, run_id: str, events: object) -> None:
+        raise JournalError("runs.db: the disk is full")
+
+    monkeypatch.setattr(SqliteJournal, "append", full)
+    result = shell("run", write(ECHO), "hi", "--json")
+    found = document(result)
+    assert (result.exit_code, found["stop_reason"], found["error"]["type"]) == (1, "failed", "JournalError")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from agentrt.cli.options import recent_runs
 from agentrt.cli.show import View, lines
 from agentrt.cli.steptree import StepTree, split
 from agentrt.events import (
@@ -95,6 +96,22 @@ def test_runs_are_a_table(shell: Shell, write: Write) -> None:
     table = shell("runs", "--limit", "2").stdout.splitlines()
     assert table[0].split() == ["RUN", "NAME", "STATUS", "STARTED", "TIME", "TOKENS", "COST"]
     assert len(table) == 3
+
+
+def test_shell_completes_ids(shell: Shell, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell offers the ids of recorded runs, and none where the store cannot be read."""
+    run_id = document(shell("run", write(FLOW), "2", "--json"))["run_id"]
+    assert recent_runs(run_id[:3]) == [run_id]
+    assert recent_runs("x") == []
+    monkeypatch.setenv("AGENTRT_STORE", "nonsense")
+    assert recent_runs("") == []
+
+
+def test_full_shows_whole_texts() -> None:
+    """--full cuts nothing."""
+    events: list[Event] = [step("g"), StepFinished(path="g", at=2.0, output="word " * 100 + "end")]
+    assert text(events)[0].endswith("…")
+    assert text(events, View(full=True))[0].endswith("word end")
 
 
 def test_usage_sums_up() -> None:

@@ -1,0 +1,59 @@
+"""What users import, and what importing it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import agentrt
+import agentrt.testing
+
+NAMES = """
+    END FREE START Agent AgentrtError AuthenticationFailed Budget BudgetExceeded Context ContextOverflow DeadEnd
+    DefinitionError Format FunctionNode Graph GraphError Index InvalidArguments Join JournalError MaxTurns Model
+    ModelError ModelRequest ModelResponse ModelSettings ModelUnavailable Node NothingArrived Observer Passage
+    Price RateLimited RequestRefused Result Retriever StepFailed StopReason Stream Tool ToolTimeout UnknownModel
+    UnknownPrice Usage best collect first run run_sync stream tool vote
+"""
+
+HEAVY = "litellm openai networkx opentelemetry.sdk rich typer httpx sqlite3 xllamacpp pytest hypothesis"
+
+
+def loaded(statement: str) -> set[str]:
+    """Run a statement in a new interpreter; return the heavy modules it loaded, and whatever it printed."""
+    code = f"{statement}; import sys; print(*(m for m in {HEAVY.split()!r} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return set(done.stdout.split())
+
+
+def test_the_public_names_are_these() -> None:
+    """Adding or losing one is a decision."""
+    assert sorted(agentrt.__all__) == sorted(NAMES.split())
+    assert all(hasattr(agentrt, name) for name in NAMES.split())
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    """And prints nothing."""
+    assert loaded("import agentrt") == set()
+
+
+def test_the_fakes_need_no_test_framework() -> None:
+    """They are of use in a notebook, too."""
+    assert loaded("import agentrt.testing") == set()
+
+
+def test_a_run_without_models_loads_nothing_heavy_but_networkx() -> None:
+    """Graphs are validated on networkx; a node alone needs not even that."""
+    assert loaded("import agentrt\ndef f(x: int) -> int: return x\nagentrt.run_sync(f, 1)") == set()
+
+
+def test_no_name_of_the_package_shadows_a_module() -> None:
+    """`agentrt.run` stays the function, whatever is imported."""
+    import importlib
+    import pkgutil
+
+    modules = {m.name for m in pkgutil.iter_modules(agentrt.__path__)}
+    for name in modules & set(NAMES.split()):
+        importlib.import_module(f"agentrt.{name}")
+        assert getattr(agentrt, name).__class__.__name__ != "module", name
