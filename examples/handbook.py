@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from agentrt import (
     END,
@@ -205,7 +205,7 @@ def grounded(finding: Finding) -> bool:
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 COMMON = frozenset(
-    "the a an of in at on to for and is are was were do does did what which who how much many it its by".split()
+    "the a an of in at on to for and is are was were do does did what which who how much many it its by".split()  # noqa: SIM905
 )
 
 
@@ -283,25 +283,43 @@ async def elected(consensus: Consensus[Finding], ctx: Context) -> Finding:
 # --- the whole: one question, or all of them in every way
 
 
-async def compare(task: Task, ctx: Context) -> list[dict[str, object]]:
+class Row(BaseModel):
+    """What one way solved and used; the properties are for people, beside the figures."""
+
+    way: str
+    solved: int
+    asked: int
+    tokens: int
+    seconds: float
+    best_before: int = Field(default=0, exclude=True)
+
+    @property
+    def tokens_per_solved(self) -> int | None:
+        return self.tokens // self.solved if self.solved else None
+
+    @property
+    def pays(self) -> str:
+        gain = self.solved - self.best_before
+        return f"yes, {gain} more" if gain > 0 else "no, not one more"
+
+
+async def compare(task: Task, ctx: Context) -> list[Row]:
     """Ask every question in every way, and count what was solved and what it took."""
     asked = read_rows("questions.jsonl")
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for way in ways(FullTextIndex.load(task.documents)):
         before, began = ctx.budget.spent["tokens"], time.perf_counter()
         findings = await ctx.run(way, [row["question"] for row in asked])
-        solved = sum(plain(f.answer) == plain(row["answer"]) for f, row in zip(findings, asked, strict=True))
-        tokens, seconds = ctx.budget.spent["tokens"] - before, time.perf_counter() - began
-        rows.append(
-            {
-                "way": way.name,
-                "solved": solved,
-                "asked": len(asked),
-                "tokens": int(tokens),
-                "seconds": round(seconds, 1),
-            }
+        row = Row(
+            way=way.name,
+            solved=sum(plain(f.answer) == plain(row["answer"]) for f, row in zip(findings, asked, strict=True)),
+            asked=len(asked),
+            tokens=int(ctx.budget.spent["tokens"] - before),
+            seconds=round(time.perf_counter() - began, 1),
+            best_before=max((r.solved for r in rows), default=0),
         )
-        ctx.emit(f"{way.name}: {solved} of {len(asked)} solved with {tokens:,.0f} tokens in {seconds:.0f} s")
+        rows.append(row)
+        ctx.emit(f"{row.way}: {row.solved} of {row.asked} solved with {row.tokens:,} tokens in {row.seconds:.0f} s")
     return rows
 
 

@@ -60,13 +60,21 @@ def print_output(value: Any) -> None:
 
 
 def _rows(value: object) -> Sequence[dict[str, Any]]:
-    """Return the rows of a value that is a table, else none."""
+    """Return the rows of a value that is a table, else none; what their class derives as properties is shown too."""
     from pydantic_core import to_jsonable_python
 
     if not isinstance(value, Sequence) or isinstance(value, bytes):
         return ()
     plain = to_jsonable_python(value, fallback=repr, serialize_unknown=True)
-    return plain if plain and all(isinstance(row, dict) and row and _is_flat(row) for row in plain) else ()
+    if not plain or not all(isinstance(row, dict) and row for row in plain):
+        return ()
+    rows = [{**row, **_derived(item)} for row, item in zip(plain, value, strict=True)]
+    return rows if all(map(_is_flat, rows)) else ()
+
+
+def _derived(item: object) -> dict[str, Any]:
+    names = [name for name, attribute in vars(type(item)).items() if isinstance(attribute, property)]
+    return {name.replace("_", " "): getattr(item, name) for name in names if not name.startswith("_")}
 
 
 def _is_flat(row: dict[str, object]) -> bool:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -47,11 +46,13 @@ def model() -> FunctionModel:
 async def test_the_ways_are_compared(example: ModuleType, model: FunctionModel) -> None:
     """Each way answers the same 32 questions, and a row tells what it solved and used."""
     result = await run(example.handbook, example.Task(), model=model)
-    rows: list[dict[str, Any]] = result.output
-    assert [row["way"] for row in rows] == ["directly", "retrieval", "agent", "swarm"]
-    assert {row["asked"] for row in rows} == {32}
-    assert rows[0]["solved"] == 0 < rows[1]["solved"] <= rows[2]["solved"]
-    assert sum(row["tokens"] for row in rows) == result.usage.tokens
+    rows = result.output
+    assert [row.way for row in rows] == ["directly", "retrieval", "agent", "swarm"]
+    assert {row.asked for row in rows} == {32}
+    assert rows[0].solved == 0 < rows[1].solved <= rows[2].solved
+    assert sum(row.tokens for row in rows) == result.usage.tokens
+    assert [*rows[1].model_dump()] == ["way", "solved", "asked", "tokens", "seconds"]
+    assert (rows[0].tokens_per_solved, rows[0].pays[:2], rows[1].pays[:3]) == (None, "no", "yes")
 
 
 async def test_one_question_is_answered_with_its_source(example: ModuleType, model: FunctionModel) -> None:
