@@ -79,9 +79,16 @@ class StepFailed(AgentrtError):
         self.path = path
         self.input = input
         self.cause = cause
-        reason = str(cause) or type(cause).__name__
+        reason = _said(cause) or type(cause).__name__
         label = "" if isinstance(cause, AgentrtError) else f"{type(cause).__name__}: "
         super().__init__(f"{path}: {label}{reason}")
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the `__str__` of somebody's error; its class must do
+        return ""
 
 
 class DeadEnd(AgentrtError):

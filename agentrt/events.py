@@ -8,7 +8,7 @@ channel: the journal does not keep it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -188,7 +188,7 @@ def encode(event: Event) -> bytes:
     Values that are not JSON become their `repr`; a model request keeps only its new messages.
     """
     row: dict[str, object] = {"event": type(event).__name__}
-    row.update((f.name, getattr(event, f.name)) for f in fields(event))
+    row.update((f.name, _untouched(getattr(event, f.name))) for f in fields(event))
     if isinstance(event, StepStarted):
         row["input"] = _new_content(event.input)
     try:
@@ -199,6 +199,11 @@ def encode(event: Event) -> bytes:
 
 def _dump(value: object) -> bytes:
     return to_json(value, fallback=repr, inf_nan_mode="constants", serialize_unknown=True)
+
+
+def _untouched(value: object) -> object:
+    """Return an iterator's `repr`, since writing it would use it up under the next step's hands."""
+    return repr(value) if isinstance(value, Iterator) else value
 
 
 def _certain(value: object) -> object:

@@ -241,6 +241,7 @@ class Drive:
         "_cancelled",
         "_closed",
         "_done",
+        "_lost",
         "account",
         "budget",
         "context",
@@ -260,6 +261,7 @@ class Drive:
         self.running: dict[Activation, anyio.CancelScope] = {}
         self._cancelled: set[Activation] = set()
         self._closed = False
+        self._lost: Activation | None = None
         self._done: anyio.Event | None = None
 
     async def run(self) -> Any:
@@ -278,6 +280,9 @@ class Drive:
             self._closed = True
             if self.running:
                 await self._cancel_running()
+        if self._lost is not None and not plan.finished:
+            # Only a driver that is shielded gets here: its own task would have been cancelled as well.
+            return Failure(self._lost.path, self._lost.value, AgentrtError("cancelled with the run around it"))
         if isinstance(plan, GraphPlan):
             self.scheduler.dropped += plan.dropped
         return plan.failure or (plan.output if plan.finished else plan.exhausted)
@@ -298,7 +303,9 @@ class Drive:
 
     def skips(self, activation: Activation) -> bool:
         """Say whether a queued activation is not to be started any more."""
-        return self._closed or self.plan.exhausted is not None or activation in self._cancelled
+        return (
+            self._closed or self.plan.exhausted is not None or self._lost is not None or activation in self._cancelled
+        )
 
     def ended(self, activation: Activation, outcome: Any) -> None:
         """Take the outcome of a step that a worker ran."""
@@ -311,8 +318,10 @@ class Drive:
         self._wake()
 
     def cancelled(self, activation: Activation) -> None:
-        """Note that a step in a worker was cancelled; the plan has given it up already."""
+        """Note that a step in a worker was cancelled: given up by the plan, or with the whole run around it."""
         del self.running[activation]
+        if activation not in self._cancelled:
+            self._lost = activation
         self._wake()
 
     def _feed(self, activation: Activation, outcome: Any) -> Sequence[Activation]:
@@ -330,14 +339,13 @@ class Drive:
             plan.died.clear()
         if plan.cancelling:
             for activation in plan.cancelling:
+                self._cancelled.add(activation)
                 if (scope := self.running.get(activation)) is not None:
                     scope.cancel()
-                else:
-                    self._cancelled.add(activation)
             plan.cancelling.clear()
 
     def _wake(self) -> None:
-        over = self._closed or self.plan.finished or self.plan.exhausted is not None
+        over = self._closed or self.plan.finished or self.plan.exhausted is not None or self._lost is not None
         if over and not self.running and self._done is not None:
             self._done.set()
 
@@ -346,8 +354,7 @@ class Drive:
         for scope in self.running.values():
             scope.cancel()
         self._done = anyio.Event()
-        with anyio.CancelScope(shield=True):
-            await self._done.wait()
+        await self.context.wait_to_unwind(self._done)
 
 
 class StepContext(Context):
@@ -493,6 +500,17 @@ class StepContext(Context):
             raise
         if self._stops_waiting():
             await self.scheduler.reclaim()
+
+    async def wait_to_unwind(self, event: anyio.Event) -> None:
+        """Wait, whatever happens, for steps below that are being cancelled; their cleaning up may need the slot."""
+        self._waits += 1
+        self.lend_if_waiting()
+        try:
+            with anyio.CancelScope(shield=True):
+                await event.wait()
+        finally:
+            if self._stops_waiting():
+                self.scheduler.reclaim_nowait()
 
     def _stops_waiting(self) -> bool:
         """Note that one wait is over; return whether the slot is to be taken back."""

@@ -193,6 +193,15 @@ def test_a_closed_account_refuses_everything(budget: Budget) -> None:
         book.count(run, (STEPS,), "p")
 
 
+def test_closing_refuses_whoever_waits() -> None:
+    """B7: at once, and it is told."""
+    book, run = ledger(tokens=100)
+    held, waiting = book.request(run, tokens(60), "a"), book.request(run, tokens(80), "b")
+    book.close(run)
+    assert waiting.refusal is not None
+    assert not book.settle(held, used(60))
+
+
 def test_statistics_tell_what_waits_and_is_reserved() -> None:
     """For people who wonder why nothing moves."""
     book, run = ledger(tokens=100)
@@ -402,6 +411,12 @@ class LedgerMachine(RuleBasedStateMachine):
         """B6: every waiting request claims the accounts that refuse it, and nothing else is claimed."""
         for account in self.accounts:
             assert account.claims == sum(account in t.refused_by for t in self.waiting)
+
+    @invariant()
+    def nobody_waits_at_a_closed_account(self) -> None:
+        """B7, B10: closing, by hand or by an overrun, refuses whoever waits there."""
+        assert {a for a in self.accounts if a.closed} == self._closed()
+        assert not any(self._closed() & set(t.account.chain) for t in self.waiting)
 
     def teardown(self) -> None:
         """(6): at rest nothing is reserved and nobody waits."""

@@ -51,6 +51,16 @@ def test_a_failed_step_names_its_cause() -> None:
     assert str(StepFailed("g/a", 1, AgentrtError("x"))) == "g/a: x"
 
 
+class Rude(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def test_an_error_that_cannot_speak_is_named() -> None:
+    """By its class."""
+    assert str(StepFailed("g/a", 1, Rude())) == "g/a: Rude: Rude"
+
+
 def test_a_graph_error_lists_its_problems() -> None:
     """One a line."""
     assert str(GraphError("g", ["a", "b"])) == "graph 'g' has 2 problems:\n  - a\n  - b"

@@ -111,6 +111,13 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
         assert ev.decode(ev.encode(event)) == event
 
 
+def test_recording_uses_nothing_up() -> None:
+    """An iterator that is passed on is still whole."""
+    value = iter([1, 2])
+    ev.encode(ev.StepFinished(path="p", at=1.0, output=value))
+    assert list(value) == [1, 2]
+
+
 def test_an_error_s_message_is_always_text() -> None:
     """Whatever its `__str__` does."""
 

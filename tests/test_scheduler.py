@@ -283,6 +283,33 @@ async def test_a_stray_cancellation_can_be_dropped() -> None:
     assert await Recorded(fan(work, 3, Join(collect, errors="drop"))).execute() == [0]
 
 
+async def test_cleaning_up_gets_a_slot() -> None:
+    """A cancelled step may still run steps, shielded, while the steps around it wait for its end."""
+    cleaned = []
+
+    async def tidy(x: int) -> int:
+        return x + 1
+
+    async def wait(x: int) -> int:
+        await anyio.sleep_forever()
+        return x
+
+    async def careful(x: int, ctx: Context) -> int:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                cleaned.extend(await ctx.map(tidy, [1, 2]))
+                with pytest.raises(AgentrtError, match="cancelled with the run"):
+                    await ctx.map(wait, [1, 2])  # in workers, which nobody shields
+                cleaned.append(await ctx.run(leaf, 3))
+        return x
+
+    with anyio.move_on_after(0.05):
+        await Recorded(fan(careful, 3), concurrency=1).execute()
+    assert cleaned == [2, 3, 4]
+
+
 async def test_deadlines_cancel_steps_below() -> None:
     """B12: `seconds` reaches the leaves, and is the scope's own denial."""
 
