@@ -33,7 +33,7 @@ from agentrt import (
 )
 from agentrt.messages import AssistantMessage, Message, ToolCall, ToolMessage, ToolSpec
 from agentrt.stores.fts import FullTextIndex, read_passages
-from agentrt_graphs import Consensus, self_consistency
+from agentrt_graphs import Consensus, count_votes, self_consistency
 from agentrt_tools import calculator
 from agentrt_tools.calculator import CalculationError, evaluate
 
@@ -249,16 +249,31 @@ def ways(index: Index) -> list[Graph[list[str], list[Finding]]]:
     reader = Agent("reader", output=Finding, format=Reading(eight), settings=GREEDY)
     retrieval = Graph("look_up", input=str, output=Finding)
     retrieval.chain(START, guide, with_question, reader, END)
-    panel = [worker("skimmer", early, 1), worker("scanner", late, 1), worker("careful_reader", eight)]
-    vote = self_consistency(panel, key=lambda f: plain(f.answer), keep=grounded, name="panel")
+    pair = [worker("skimmer", early, 1), worker("scanner", late, 1)]
+    panel = self_consistency(pair, key=key, keep=grounded, name="panel")
+    third = worker("careful_reader", eight)
+
+    async def recount(finding: Finding, ctx: Context) -> Consensus[Finding]:
+        """Count again, with the third reader's answer."""
+        ballots = ctx.latest(panel).ballots
+        return count_votes([*ballots, finding] if grounded(finding) else ballots, key, 3)
+
     swarm = Graph("vote", input=str, output=Finding)
-    swarm.chain(START, vote, elected, END)
+    swarm.edge(START, panel)
+    swarm.edge(panel, elected, when=lambda consensus: consensus.votes == 2)
+    swarm.edge(panel, third, send=START)
+    swarm.chain(third, recount, elected, END)
     return [
         over_questions("directly", directly),
         over_questions("retrieval", retrieval),
         over_questions("agent", worker("worker", eight)),
         over_questions("swarm", swarm),
     ]
+
+
+def key(finding: Finding) -> str:
+    """Return what makes two answers the same vote."""
+    return plain(finding.answer)
 
 
 def over_questions(name: str, answerer: Node[str, Finding]) -> Graph[list[str], list[Finding]]:

@@ -17,13 +17,13 @@ T = TypeVar("T")
 class Consensus(Generic[T]):
     """Hold the outcome of a vote.
 
-    `answer` is None where every draw was left out. `votes` are for the answer, `kept` counts the draws that voted,
-    `drawn` all of them. `entropy` is of the vote, in bits: 0 where all agree.
+    `ballots` are the answers that voted, in the order of the draws, of which there were `drawn`; `votes` of them are
+    for `answer`, which is None where every draw was left out. `entropy` is of the vote, in bits: 0 where all agree.
     """
 
     answer: T | None
     votes: int
-    kept: int
+    ballots: tuple[T, ...]
     drawn: int
     entropy: float
 
@@ -67,11 +67,11 @@ def count_votes(answers: Sequence[T], key: Callable[[T], Hashable], drawn: int) 
     for answer in answers:
         groups.setdefault(key(answer), []).append(answer)
     if not groups:
-        return Consensus(None, 0, 0, drawn, 0.0)
+        return Consensus(None, 0, (), drawn, 0.0)
     winner = max(groups.values(), key=len)
     shares = [len(group) / len(answers) for group in groups.values()]
     entropy = max(0.0, -sum(share * math.log2(share) for share in shares))
-    return Consensus(winner[0], len(winner), len(answers), drawn, entropy)
+    return Consensus(winner[0], len(winner), tuple(answers), drawn, entropy)
 
 
 def _once(value: Any) -> list[Any]:
