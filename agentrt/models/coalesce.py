@@ -97,14 +97,24 @@ class Coalescer:
     """Send concurrent requests that differ in the seed alone as one, of at most `most` draws.
 
     With `slots` at most so many draws are under way at once; requests wait in turn, and can still be joined then.
-    With `consecutive` only seeds that follow one another share a request: for a server that gives draw i the seed
+    With `share_greedy` the sender gives all draws at temperature 0 one answer, which takes one slot. With
+    `consecutive` only seeds that follow one another share a request: for a server that gives draw i the seed
     `seed + i`, an answer then does not depend on who else was asking.
     """
 
-    def __init__(self, send: Send, *, most: int, slots: int | None = None, consecutive: bool = False) -> None:
+    def __init__(
+        self,
+        send: Send,
+        *,
+        most: int,
+        slots: int | None = None,
+        consecutive: bool = False,
+        share_greedy: bool = False,
+    ) -> None:
         self._send = send
         self._most = most if slots is None else min(most, slots)
         self._consecutive = consecutive
+        self._share_greedy = share_greedy
         self._open: dict[Hashable, _Group] = {}
         self._turn = anyio.Lock()
         self._slots = None if slots is None else anyio.Semaphore(slots, fast_acquire=True)
@@ -156,7 +166,7 @@ class Coalescer:
             # for each other for ever.
             async with self._turn:
                 self._close(group)
-                while self._slots is not None and taken < len(group.draws):
+                while self._slots is not None and taken < self._needed(group):
                     await self._slots.acquire()
                     taken += 1
             yield
@@ -164,6 +174,9 @@ class Coalescer:
             for _ in range(taken):
                 assert self._slots is not None
                 self._slots.release()
+
+    def _needed(self, group: _Group) -> int:
+        return 1 if self._share_greedy and is_greedy(group.request) else len(group.draws)
 
     def _close(self, group: _Group) -> None:
         key = _key(group.request)
@@ -179,6 +192,11 @@ class Coalescer:
             others.leader.woken.set()
         else:
             group.draws[:] = mine
+
+
+def is_greedy(request: ModelRequest) -> bool:
+    """Say whether all draws of a request must be the same."""
+    return request.settings.temperature == 0
 
 
 async def _until_nobody_joins(group: _Group) -> None:

@@ -268,3 +268,27 @@ async def test_a_caller_cancelled_while_it_waits_for_slots_gives_back_what_it_to
         server.gate.set()
     await gather(coalescer, [ask(seed, text="last") for seed in range(4)])
     assert server.asked[-1] == (0, 4)
+
+
+async def test_equal_greedy_draws_take_one_slot() -> None:
+    """What must be the same answer is asked for once, so that a panel of greedy agents does not fill the slots."""
+    sent: list[int] = []
+    all_there = anyio.Event()
+
+    async def send(request: ModelRequest, draws: Sequence[Draw]) -> None:
+        sent.append(len(draws))
+        if len(sent) == 4:
+            all_there.set()
+        await all_there.wait()
+        for draw in draws:
+            draw.finish(answer("same"))
+
+    coalescer = Coalescer(send, most=4, slots=4, share_greedy=True)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            for i in range(12):
+                settings = ModelSettings(temperature=0.0)
+                tasks.start_soon(
+                    coalescer.generate, ModelRequest(messages=(), prompt=f"{i // 3}", settings=settings), ignore
+                )
+    assert sent == [3, 3, 3, 3]
