@@ -42,9 +42,7 @@ class Graph(Node[In, Out], Generic[In, Out]):
     kind = "graph"
 
     @overload
-    def __init__(
-        self: Graph[Any, Any], name: str, *, description: str = "", budget: Budget | None = None
-    ) -> None: ...
+    def __init__(self: Graph[Any, Any], name: str, *, description: str = "", budget: Budget | None = None) -> None: ...
     @overload
     def __init__(
         self: Graph[T, Any], name: str, *, input: type[T], description: str = "", budget: Budget | None = None

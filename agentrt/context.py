@@ -1,0 +1,268 @@
+"""The context of a running step: what `Context` promises, on a scheduler and its ledger."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.from_thread
+
+from agentrt.budget import Account, Budget, Request, Ticket
+from agentrt.drive import Drive
+from agentrt.errors import BudgetExceeded, DefinitionError
+from agentrt.events import (
+    BudgetClamped,
+    BudgetDenied,
+    BudgetOverrun,
+    BudgetWaited,
+    Emitted,
+    TextDelta,
+    UsageRecorded,
+)
+from agentrt.model import Model
+from agentrt.node import Context, Node, Remaining, Reservation, as_node
+from agentrt.plan import Activation, BatchPlan, Failure, Plan
+from agentrt.usage import Usage
+
+if TYPE_CHECKING:
+    from agentrt.scheduler import Scheduler
+
+_DEEPEST: Final = 16
+"""A task runs at most so many steps inside each other; deeper ones get a worker, so that no stack overflows."""
+
+
+class StepContext(Context):
+    """Be the context of one running step."""
+
+    __slots__ = (
+        "_activation", "_busy_names", "_calls", "_failure", "_lent", "_waits",
+        "account", "busy", "deadline", "depth", "path", "run_id", "scheduler",
+    )  # fmt: skip
+
+    def __init__(
+        self, scheduler: Scheduler, path: str, account: Account, deadline: float, activation: Activation, depth: int
+    ) -> None:
+        self.scheduler = scheduler
+        self.depth = depth
+        self.run_id = scheduler.run_id
+        self.path = path
+        self.account = account
+        self.deadline = deadline
+        self.busy = False
+        self._activation = activation
+        self._calls: dict[str, int] | None = None
+        self._busy_names: set[str] | None = None
+        self._failure: Failure | None = None
+        self._lent = False
+        self._waits = 0
+
+    async def run(self, node: Any, value: Any, *, key: str | int | None = None, budget: Budget | None = None) -> Any:
+        target = as_node(node)
+        label = target.name if key is None else f"{target.name}[{_checked(key)}]"
+        busy = self._busy_names = self._busy_names or set()
+        if label in busy:
+            raise DefinitionError(
+                f"{self.path} already runs {label!r}: give concurrent calls of one name different keys, "
+                "ctx.run(…, key=…), or use ctx.map, so that their paths do not depend on timing"
+            )
+        activation = Activation(target, value, self._call_path(label))
+        busy.add(label)
+        try:
+            if self.may_run_here:
+                return self._unwrap(await self._run_here(activation, budget))
+            plan = BatchPlan(self.path, [activation])
+            return self._unwrap(await Drive(self, plan, budget).run())[0]
+        finally:
+            busy.discard(label)
+
+    async def _run_here(self, activation: Activation, budget: Budget | None) -> Any:
+        self.busy = True
+        try:
+            return await self.scheduler.step(activation, self.account, self.deadline, budget, 0.0, self.depth + 1)
+        finally:
+            self.busy = False
+            self.lend_if_waiting()
+
+    async def map(
+        self, node: Any, values: Sequence[Any], *, limit: int | None = None, budget: Budget | None = None
+    ) -> list[Any]:
+        target = as_node(node)
+        if limit is not None and limit < 1:
+            raise DefinitionError(f"ctx.map(limit={limit}): run at least one at a time")
+        prefix = self._call_path(f"{target.name}[")
+        paths = (_map_path(prefix, i) for i in range(len(values)))
+        activations = [Activation(target, v, p) for v, p in zip(values, paths, strict=True)]
+        outputs: list[Any] = self._unwrap(
+            await Drive(self, BatchPlan(self.path, activations, limit=limit), budget).run()
+        )
+        return outputs
+
+    async def gather(self, calls: Sequence[tuple[Node[Any, Any], Any]]) -> list[Any]:
+        activations = [Activation(node, value, self._call_path(node.name)) for node, value in calls]
+        outcomes: list[Any] = self._unwrap(await Drive(self, BatchPlan(self.path, activations, keep_errors=True)).run())
+        return [o.error if isinstance(o, Failure) else o for o in outcomes]
+
+    async def drive(self, plan: Plan) -> Any:
+        return self._unwrap(await Drive(self, plan).run())
+
+    def latest(self, node: Any) -> Any:
+        branch = self._activation.branch
+        if branch is None:
+            raise LookupError(f"{self.path} was called by code and is on no branch; pass it what it needs")
+        return branch.lookup(as_node(node))
+
+    @property
+    def memory(self) -> dict[Node[Any, Any], Any]:
+        branch = self._activation.branch
+        return {} if branch is None else branch.memory
+
+    def emit(self, value: object) -> None:
+        event = Emitted(path=self.path, at=self.scheduler.clock(), value=value)
+        if threading.get_ident() == self.scheduler.thread:
+            self.scheduler.record(event)
+        else:  # a sync node, in a worker thread
+            anyio.from_thread.run_sync(self.scheduler.record, event)
+
+    @property
+    def budget(self) -> Remaining:
+        return Remaining(self.account, self.deadline, anyio.current_time)
+
+    def model(self, named: Model | str | None) -> Model:
+        return self.scheduler.models(named)
+
+    def text_delta(self, text: str) -> None:
+        self.scheduler.record(TextDelta(path=self.path, at=self.scheduler.clock(), text=text))
+
+    async def reserve(self, request: Request) -> Reservation:
+        ledger, clock, record = self.scheduler.ledger, self.scheduler.clock, self.scheduler.record
+        ticket = ledger.request(self.account, request, self.path)
+        if ticket.waiting:
+            began = clock()
+            decided = anyio.Event()
+            ticket.notify = decided.set
+            try:
+                await decided.wait()
+            except BaseException:
+                ledger.withdraw(ticket)
+                raise
+            record(BudgetWaited(path=self.path, at=clock(), seconds=clock() - began))
+        if ticket.refusal is not None:
+            refusal = ticket.refusal
+            record(BudgetDenied(path=self.path, at=clock(), scope=refusal.scope, dimension=refusal.dimension))
+            raise refusal
+        reservation = StepReservation(self.scheduler, ticket)
+        if reservation.granted < request.want:
+            record(BudgetClamped(path=self.path, at=clock(), wanted=request.want, granted=reservation.granted))
+        return reservation
+
+    @property
+    def may_run_here(self) -> bool:
+        """Say whether the step's own slot is free for a step below it, and its stack not too deep."""
+        return not self.busy and not self._lent and self.depth < _DEEPEST
+
+    async def wait(self, event: anyio.Event) -> None:
+        """Wait for steps below this one, lending the slot meanwhile."""
+        self._waits += 1
+        self.lend_if_waiting()
+        try:
+            await event.wait()
+        except BaseException:
+            # Cancelled: the step unwinds at once, over the limit if need be. Waiting for a slot here could wait for
+            # the very steps that are about to be cancelled.
+            if self._stops_waiting():
+                self.scheduler.reclaim_nowait()
+            raise
+        if self._stops_waiting():
+            await self.scheduler.reclaim()
+
+    async def wait_to_unwind(self, event: anyio.Event) -> None:
+        """Wait, whatever happens, for steps below that are being cancelled; their cleaning up may need the slot."""
+        self._waits += 1
+        self.lend_if_waiting()
+        try:
+            with anyio.CancelScope(shield=True):
+                await event.wait()
+        finally:
+            if self._stops_waiting():
+                self.scheduler.reclaim_nowait()
+
+    def _stops_waiting(self) -> bool:
+        """Note that one wait is over; return whether the slot is to be taken back."""
+        self._waits -= 1
+        if self._waits or not self._lent:
+            return False
+        self._lent = False
+        return True
+
+    def lend_if_waiting(self) -> None:
+        """Lend the slot if nothing uses it and something waits for it."""
+        if self._waits and not self.busy and not self._lent:
+            self._lent = True
+            self.scheduler.lend()
+
+    def failure_of(self, error: Exception, value: object) -> Failure:
+        """Return the failure of the step below if this is its error, so that the first step to fail is named."""
+        if isinstance(error, ExceptionGroup):
+            error = _one_error(error)
+        if self._failure is not None and self._failure.error is error:
+            return self._failure
+        return Failure(self.path, value, error)
+
+    def _unwrap(self, outcome: Any) -> Any:
+        if isinstance(outcome, Failure):
+            self._failure = outcome
+            raise outcome.error
+        return outcome
+
+    def _call_path(self, label: str) -> str:
+        """Number the calls of one name by this step (docs/design.md, "Paths")."""
+        calls = self._calls = self._calls or {}
+        n = calls[label] = calls.get(label, 0) + 1
+        if label.endswith("["):
+            return f"{self.path}/{label[:-1]}#{n}[" if n > 1 else f"{self.path}/{label}"
+        return f"{self.path}/{label}#{n}" if n > 1 else f"{self.path}/{label}"
+
+
+def _checked(key: str | int) -> str | int:
+    if isinstance(key, str) and (not key or set(key) & set("/#[]")):
+        raise DefinitionError(f"ctx.run(key={key!r}): a key stands in paths, so it needs some text without / # [ ]")
+    return key
+
+
+def _map_path(prefix: str, index: int) -> str:
+    return f"{prefix}{index}]"
+
+
+def _one_error(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the denial inside the group of a user's own task group, else the group (rule E7)."""
+    error: BaseException | None = group.subgroup(BudgetExceeded)
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, BudgetExceeded) else group
+
+
+class StepReservation(Reservation):
+    """Hold a granted ticket of the ledger."""
+
+    def __init__(self, scheduler: Scheduler, ticket: Ticket) -> None:
+        assert ticket.granted is not None
+        self.granted = ticket.granted
+        self._scheduler = scheduler
+        self._ticket = ticket
+
+    def settle(self, usage: Usage) -> None:
+        scheduler, ticket = self._scheduler, self._ticket
+        worst = scheduler.ledger.worst_case(ticket)
+        if scheduler.ledger.settle(ticket, usage):
+            scheduler.record(
+                BudgetOverrun(path=ticket.path, at=scheduler.clock(), reserved=worst.tokens, billed=usage.tokens)
+            )
+        scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=usage))
+
+    def release(self) -> None:
+        self._scheduler.ledger.withdraw(self._ticket)
+
+    def forfeit(self) -> None:
+        self.settle(self._scheduler.ledger.worst_case(self._ticket))
