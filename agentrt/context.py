@@ -67,6 +67,8 @@ class StepContext(Context):
                 f"{self.path} already runs {label!r}: give concurrent calls of one name different keys, "
                 "ctx.run(…, key=…), or use ctx.map, so that their paths do not depend on timing"
             )
+        if str(key).isdigit() and f"{target.name}[" in (self._calls or ()):
+            raise _mixed(self.path, target.name)
         activation = Activation(target, value, self._call_path(label))
         busy.add(label)
         try:
@@ -91,9 +93,10 @@ class StepContext(Context):
         target = as_node(node)
         if limit is not None and limit < 1:
             raise DefinitionError(f"ctx.map(limit={limit}): run at least one at a time")
+        if any(f"{target.name}[{i}]" in (self._calls or ()) for i in range(len(values))):
+            raise _mixed(self.path, target.name)
         prefix = self._call_path(f"{target.name}[")
-        paths = (_map_path(prefix, i) for i in range(len(values)))
-        activations = [Activation(target, v, p) for v, p in zip(values, paths, strict=True)]
+        activations = [Activation(target, v, f"{prefix}{i}]") for i, v in enumerate(values)]
         outputs: list[Any] = self._unwrap(
             await Drive(self, BatchPlan(self.path, activations, limit=limit), budget).run()
         )
@@ -231,8 +234,10 @@ def _checked(key: str | int) -> str | int:
     return key
 
 
-def _map_path(prefix: str, index: int) -> str:
-    return f"{prefix}{index}]"
+def _mixed(path: str, name: str) -> DefinitionError:
+    return DefinitionError(
+        f"{path} calls {name!r} in ctx.map and with a number as key=: their paths would clash; use words as keys"
+    )
 
 
 def _one_error(group: ExceptionGroup[Exception]) -> Exception:

@@ -82,9 +82,7 @@ class Drive:
         finally:
             context.busy = False
             context.lend_if_waiting()
-        ready = self._feed(activation, outcome)
-        self._note()
-        return ready
+        return self._feed(activation, outcome)
 
     def skips(self, activation: Activation) -> bool:
         """Say whether a queued activation is not to be started any more."""
@@ -97,7 +95,6 @@ class Drive:
         del self.running[activation]
         if not self._closed:
             ready = self._feed(activation, outcome)
-            self._note()
             if ready:
                 self.scheduler.push(self, ready)
         self._wake()
@@ -110,9 +107,10 @@ class Drive:
         self._wake()
 
     def _feed(self, activation: Activation, outcome: Any) -> Sequence[Activation]:
-        if isinstance(outcome, Failure):
-            return self.plan.failed(activation, outcome)
-        return self.plan.succeeded(activation, outcome)
+        failed = isinstance(outcome, Failure)
+        ready = self.plan.failed(activation, outcome) if failed else self.plan.succeeded(activation, outcome)
+        self._note()
+        return ready
 
     def _note(self) -> None:
         """Carry out what the plan decided besides what is ready: branches that died, steps to cancel."""

@@ -32,6 +32,8 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
+    """A run begins; `limits` are those of the run and of its root node, the tightest of each dimension."""
+
     run_id: str
     at: float
     name: str
@@ -41,6 +43,8 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished:
+    """A run has its output."""
+
     run_id: str
     at: float
     output: object
@@ -62,6 +66,8 @@ class RunFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCancelled:
+    """A run was cancelled from outside."""
+
     run_id: str
     at: float
     usage: Usage
@@ -85,6 +91,8 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFinished:
+    """A step has its output."""
+
     path: str
     at: float
     output: object
@@ -92,6 +100,8 @@ class StepFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFailed:
+    """A step raised an error, its own or that of a step below it."""
+
     path: str
     at: float
     error: ErrorInfo
@@ -99,6 +109,8 @@ class StepFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCancelled:
+    """A step was cancelled before it had an output."""
+
     path: str
     at: float
 
@@ -133,6 +145,8 @@ class BudgetWaited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetDenied:
+    """The budget of `scope` refused what this step asked for."""
+
     path: str
     at: float
     scope: str
@@ -141,7 +155,7 @@ class BudgetDenied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetOverrun:
-    """A bill came in above its reservation; the accounts that it pushed over their limit are closed."""
+    """A bill came in above its reservation; the accounts that cap what it overran are closed (rule B10)."""
 
     path: str
     at: float
@@ -160,6 +174,8 @@ class UsageRecorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextDelta:
+    """A model streamed a piece of text."""
+
     path: str
     at: float
     text: str

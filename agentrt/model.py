@@ -6,13 +6,13 @@ import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
-from agentrt.budget import INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, USD, Request
+from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, USD, Request
 from agentrt.errors import ContextOverflow, DefinitionError, ModelError, UnknownModel, UnknownPrice
 from agentrt.messages import AssistantMessage, Message, ToolSpec
 from agentrt.node import Context, Node
-from agentrt.usage import Price, Usage
+from agentrt.usage import FREE, Price, Usage
 
 EMBEDDED_MODEL: Final = "local/smollm2-135m"
 ENOUGH_TOKENS: Final = 512
@@ -51,7 +51,11 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelResponse:
-    """Hold one answer. `first_chunk` is the time to the first piece of it, in seconds, if it was streamed."""
+    """Hold one answer.
+
+    The runtime prices `usage`, unless the model states its `cost` itself. `first_chunk` is the time to the first
+    piece of the answer, in seconds, if it was streamed.
+    """
 
     message: AssistantMessage
     usage: Usage
@@ -123,8 +127,6 @@ class Chat(Node[ModelRequest, ModelResponse]):
     counts = (STEPS, MODEL_CALLS)
     name: str = "chat"
 
-    _fields: ClassVar[dict[str, Any]] = {}
-
     def __init__(self, model: Model) -> None:
         self.input, self.output = ModelRequest, ModelResponse
         self.description, self.budget = "", None
@@ -151,7 +153,11 @@ class Chat(Node[ModelRequest, ModelResponse]):
         except BaseException:
             reservation.forfeit()
             raise
-        reservation.settle(response.usage)
+        usage = response.usage
+        if model.price is not None and not usage.cost:
+            usage = replace(usage, cost=model.price.cost(usage))
+            response = replace(response, usage=usage)
+        reservation.settle(usage)
         return response
 
 
@@ -163,8 +169,8 @@ def _worst_case(model: Model, prompt: int, most: int, least: int, ctx: Context) 
                 "no known price, so a usd limit cannot be kept; limit tokens instead, or give the model a price",
                 model=model.name,
             )
-        price = Price(0, 0)
-    fixed, unit = [0] * 7, [0] * 7
+        price = FREE
+    fixed, unit = [0] * len(DIMENSIONS), [0] * len(DIMENSIONS)
     fixed[INPUT] = fixed[TOKENS] = prompt
     fixed[USD] = prompt * price.input
     unit[OUTPUT] = unit[TOKENS] = 1

@@ -334,11 +334,7 @@ class GraphPlan(Plan):
             message = f"each= needs a list or a tuple to fork over, not {type(items).__name__}"
             self._fail(branch, Failure(path, items, AgentrtError(message)))
             return
-        if len(route.targets) > 1:
-            self._fork(branch, route, [(target, item) for item in items for target in route.targets], path)
-        else:
-            target = route.target
-            self._fork(branch, route, [(target, item) for item in items], path)
+        self._fork(branch, route, [(target, item) for item in items for target in route.targets], path)
 
     def _fork(self, branch: Branch, route: Route, starts: list[tuple[Node[Any, Any], Any]], path: str) -> None:
         closer = route.closer

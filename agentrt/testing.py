@@ -11,6 +11,7 @@ import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -90,7 +91,7 @@ class FunctionModel:
                 raise reply
         except BaseException as error:
             if getattr(error, "billed", None) is not False:
-                self._charge(self._usage(prompt, request.settings.max_tokens))
+                self._charge(Usage(input_tokens=prompt, output_tokens=request.settings.max_tokens))
             raise
         response = reply if isinstance(reply, ModelResponse) else self._respond(request, prompt, reply)
         self._charge(response.usage)
@@ -112,7 +113,7 @@ class FunctionModel:
             message, finish_reason = _cut(message, written), "length"
         return ModelResponse(
             message=message,
-            usage=self._usage(prompt, written),
+            usage=Usage(input_tokens=prompt, output_tokens=written),
             finish_reason=finish_reason,
             model=self.name,
             id=f"response-{len(self.requests)}",
@@ -126,12 +127,9 @@ class FunctionModel:
         self._calls += 1
         return asked if asked.id else ToolCall(f"call-{self._calls}", asked.name, asked.arguments)
 
-    def _usage(self, prompt: int, written: int) -> Usage:
-        tokens = Usage(input_tokens=prompt, output_tokens=written)
-        return Usage(input_tokens=prompt, output_tokens=written, cost=(self.price or FREE).cost(tokens))
-
     def _charge(self, usage: Usage) -> None:
-        self.bill += usage
+        """Bill what was used, priced as a provider would, whatever the runtime makes of it."""
+        self.bill += usage if usage.cost else replace(usage, cost=(self.price or FREE).cost(usage))
 
 
 class ScriptedModel(FunctionModel):

@@ -8,15 +8,18 @@ import anyio
 import pytest
 
 from agentrt import (
+    Agent,
     AgentrtError,
     Budget,
     BudgetExceeded,
+    Context,
     ContextOverflow,
     DefinitionError,
     ModelRequest,
     ModelResponse,
     ModelSettings,
     ModelUnavailable,
+    Price,
     RateLimited,
     StepFailed,
     UnknownModel,
@@ -125,3 +128,19 @@ def test_settings_are_made_consistent() -> None:
     with pytest.raises(DefinitionError, match="max_tokens=0"):
         ModelSettings(max_tokens=0)
     assert issubclass(DefinitionError, AgentrtError)
+
+
+async def test_the_runtime_prices_what_a_model_reports() -> None:
+    """A model that tells tokens only is charged by its price, so that a usd limit holds over several calls."""
+    model = FunctionModel(lambda request: "word " * 10, price=Price.per_million(input=1, output=100))
+    agent = Agent("agent", model=model, settings=ModelSettings(max_tokens=10))
+
+    async def several(n: int, ctx: Context) -> None:
+        for _ in range(n):
+            await ctx.run(agent, "say ten words")
+
+    with pytest.raises(BudgetExceeded, match="usd"):
+        await run(several, 10, budget=Budget(usd=0.005))
+    assert 0 < model.bill.usd <= 0.005
+    result = await run(several, 2)
+    assert result.usage.cost == 2 * model.price.cost(Usage(input_tokens=4, output_tokens=10))  # type: ignore[union-attr]

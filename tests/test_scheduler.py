@@ -573,3 +573,22 @@ async def test_an_error_names_the_step_that_failed_first() -> None:
         await Recorded(graph, 1).execute()
     assert (error.value.path, error.value.input, error.value.cause) == ("g/caller/deep", 2, cause)
     assert error.value.__cause__ is cause
+
+
+@pytest.mark.parametrize("keyed_first", [True, False])
+async def test_keys_and_maps_of_one_name_do_not_mix(keyed_first: bool) -> None:
+    """Their paths would be the same, so the second is refused."""
+
+    async def leaf(x: int) -> int:
+        return x
+
+    async def caller(x: int, ctx: Context) -> None:
+        if keyed_first:
+            await ctx.run(leaf, x, key=0)
+            await ctx.map(leaf, [x])
+        else:
+            await ctx.map(leaf, [x])
+            await ctx.run(leaf, x, key=0)
+
+    with pytest.raises(StepFailed, match="paths would clash"):
+        await run(caller, 1)

@@ -113,7 +113,7 @@ class StepTree:
     def _at(self, path: str) -> Step:
         """Return the step of a path; a step that a budget denied its start is known by that alone."""
         if (step := self.steps.get(path)) is None:
-            above, label = split(path)
+            above, _, label = path.rpartition("/")
             step = self.steps[path] = Step(path, label)
             (self._at(above).children if above else self.roots).append(step)
         return step
@@ -124,14 +124,6 @@ class StepTree:
                 step.tokens += child.tokens
                 step.cost += child.cost
                 step.below += 1 + child.below
-
-
-def split(path: str) -> tuple[str, str]:
-    """Return the path of the step above and the last part; a branch's key may hold a slash, a name may not."""
-    end = path.rfind("/")
-    while end >= 0 and path.count("[", 0, end) != path.count("]", 0, end):
-        end = path.rfind("/", 0, end)
-    return path[: max(end, 0)], path[end + 1 :]
 
 
 def _died(event: BranchDied) -> str:

@@ -194,7 +194,7 @@ class LitellmModel:
             "api_base": self._api_base,
             "api_key": self._api_key,
         }
-        # The engine retries, since it knows what a retry may cost.
+        # No retries here: each would be a call that the budget did not reserve.
         return {k: v for k, v in asked.items() if v is not None} | {"num_retries": 0, "max_retries": 0}
 
     def _guessed_usage(self, request: ModelRequest, text: str) -> Usage:
@@ -259,13 +259,18 @@ class _Answer:
 
 
 def _messages(request: ModelRequest, *, schema_in_prompt: bool) -> list[dict[str, Any]]:
-    rendered = [_rendered(message) for message in request.messages]
-    if not rendered and request.prompt is not None:
-        rendered = [{"role": "user", "content": request.prompt}]
+    rendered = _conversation(request)
     if schema_in_prompt and request.output_schema is not None:
         wish = f"Reply with nothing but a JSON object that fits this schema: {json.dumps(request.output_schema)}"
         rendered.insert(0, {"role": "system", "content": wish})
     return rendered
+
+
+def _conversation(request: ModelRequest) -> list[dict[str, Any]]:
+    """Return the messages; chat models get a raw prompt as the one thing the user says."""
+    if request.prompt is not None:
+        return [{"role": "user", "content": request.prompt}]
+    return [_rendered(message) for message in request.messages]
 
 
 def _rendered(message: Message) -> dict[str, Any]:
@@ -293,8 +298,7 @@ def _response_format(request: ModelRequest) -> dict[str, Any] | None:
 
 def _all_text(request: ModelRequest) -> str:
     tools = [[tool.name, tool.description, tool.parameters] for tool in request.tools]
-    said = [_rendered(message) for message in request.messages] or request.prompt
-    return json.dumps([said, tools, request.output_schema], ensure_ascii=False)
+    return json.dumps([_conversation(request), tools, request.output_schema], ensure_ascii=False)
 
 
 def _said(message: Any) -> str:

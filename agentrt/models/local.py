@@ -98,11 +98,11 @@ class LocalModel:
         self._counts.move_to_end(key)
         if len(self._counts) > _COUNTS_KEPT:
             self._counts.popitem(last=False)
-        return self._counts.get(key, 0)
+        return self._counts[key]
 
     def max_output(self, request: ModelRequest, input_tokens: int) -> int:
         """Return what is left of a slot's context."""
-        return (self._context if self._server is None else self._server.context) - input_tokens
+        return self._context - input_tokens
 
     async def generate(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelResponse:
         """Answer, from one request with the concurrent draws of the same prompt.

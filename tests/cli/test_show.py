@@ -4,7 +4,7 @@ import pytest
 
 from agentrt.cli.options import recent_runs
 from agentrt.cli.show import View, lines
-from agentrt.cli.steptree import StepTree, split
+from agentrt.cli.steptree import StepTree
 from agentrt.events import (
     BranchDied,
     BudgetClamped,
@@ -37,7 +37,7 @@ g.edge(total, END)
 
 
 def step(path: str, kind: str = "node", at: float = 1.0, join: tuple[int, int] | None = None) -> StepStarted:
-    return StepStarted(path=path, at=at, name=split(path)[1], kind=kind, input="in", join=join)
+    return StepStarted(path=path, at=at, name=path.rpartition("/")[2], kind=kind, input="in", join=join)
 
 
 def text(events: list[Event], view: View | None = None) -> list[str]:
@@ -165,12 +165,3 @@ def test_deep_tree() -> None:
     """A recursion of thousands of calls is shown without one of ours."""
     paths = ["g" + "/g" * i for i in range(3000)]
     assert len(text([step(p) for p in paths])) == 3000
-
-
-@pytest.mark.parametrize(
-    ("path", "above", "last"),
-    [("g", "", "g"), ("g/a[1]#2", "g", "a[1]#2"), ("g/a[x/y]", "g", "a[x/y]"), ("g/a[x/y]/b", "g/a[x/y]", "b")],
-)
-def test_split(path: str, above: str, last: str) -> None:
-    """A key may hold a slash."""
-    assert split(path) == (above, last)
