@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import anyio.from_thread
 
 from agentrt.budget import Account, Budget, Request, Ticket
 from agentrt.drive import Drive
@@ -126,7 +125,9 @@ class StepContext(Context):
         if threading.get_ident() == self.scheduler.thread:
             self.scheduler.record(event)
         else:  # a sync node, in a worker thread
-            anyio.from_thread.run_sync(self.scheduler.record, event)
+            from anyio import from_thread
+
+            from_thread.run_sync(self.scheduler.record, event)
 
     @property
     def budget(self) -> Remaining:

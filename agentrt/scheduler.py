@@ -8,7 +8,7 @@ limit of one never deadlocks.
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -222,7 +222,8 @@ def _is_stray(error: BaseException) -> bool:
         return False
     if anyio.get_current_task().has_pending_cancellation():
         return False
-    task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
+    asyncio = sys.modules.get("asyncio")  # imported by whoever runs its event loop; importing agentrt should not
+    task = asyncio.current_task() if asyncio and isinstance(error, asyncio.CancelledError) else None
     return task is None or not task.cancelling()
 
 

@@ -21,7 +21,7 @@ from agentrt.errors import (
 )
 from agentrt.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, ToolSpec, UserMessage
 from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings
-from agentrt.models.litellm import LitellmModel
+from agentrt.models.litellm import LitellmModel, _messages
 from agentrt.usage import FREE, Price
 
 pytestmark = [
@@ -332,3 +332,9 @@ def test_the_window_and_the_longest_answer_are_the_tables() -> None:
 
 def test_it_is_a_model() -> None:
     assert isinstance(LitellmModel("openai/any"), Model)
+
+
+def test_a_raw_prompt_is_what_the_user_says() -> None:
+    """A request with a prompt sends that, and not the conversation it was written from."""
+    request = ModelRequest(messages=(UserMessage("question"),), prompt="examples\nquestion")
+    assert _messages(request, schema_in_prompt=False) == [{"role": "user", "content": "examples\nquestion"}]
