@@ -174,6 +174,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         messages = self._opening(ctx, value)
         chat = Chat(ctx.model(self.model))
+        mistake = ""
         for _ in range(self.max_turns):
             response = await ctx.run(chat, self._request(messages))
             text = await self._take_turn(ctx, response.message, messages)
@@ -182,12 +183,14 @@ class Agent(Node[In, Out], Generic[In, Out]):
             try:
                 output = self._answer.parse(text)
             except ValidationError as error:
-                messages.append(UserMessage(_correction(error, response.finish_reason)))
+                mistake = _correction(error, response.finish_reason)
+                messages.append(UserMessage(mistake))
                 continue
             if self.history == "branch":
                 ctx.memory[self] = messages
             return cast("Out", output)
-        raise MaxTurns(f"no answer after {self.max_turns} turns; raise max_turns= or simplify the task")
+        last = f"; it was told last: {mistake}" if mistake else ""
+        raise MaxTurns(f"no answer after {self.max_turns} turns; raise max_turns= or simplify the task{last}")
 
     async def _take_turn(self, ctx: Context, reply: AssistantMessage, messages: list[Message]) -> str | None:
         """Carry out what the model said; return the text of the answer if that ends the conversation."""
@@ -269,8 +272,16 @@ class _Answer:
     def parse(self, text: str) -> Any:
         if self._adapter is None:
             return text
-        answer = self._adapter.validate_json(text)
+        answer = self._adapter.validate_json(_unfenced(text))
         return answer.result if self._wrapped else answer
+
+
+def _unfenced(text: str) -> str:
+    """Return a JSON answer without the Markdown fence that chat models like to put around it."""
+    inside = text.strip()
+    if inside.startswith("```") and inside.endswith("```"):
+        return inside[3:-3].removeprefix("json")
+    return text
 
 
 def _correction(error: ValidationError, finish_reason: str) -> str:

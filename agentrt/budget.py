@@ -39,6 +39,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, limit in self.limits().items():
+            if isinstance(limit, bool) or not isinstance(limit, int | float):
+                raise DefinitionError(f"Budget({name}={limit!r}): a limit is a number")
             if not 0 <= limit < float("inf"):
                 raise DefinitionError(f"Budget({name}={limit:g}): a limit is a number from 0; leave it out for none")
 
@@ -163,7 +165,7 @@ class Ledger:
             for d in dimensions:
                 limit = scope.limits[d]
                 if scope.closed or (limit is not None and scope.spent[d] >= limit):
-                    raise _exceeded(scope, d, 1, path)
+                    raise _exceeded(scope, _overspent(scope, d), 1, path)
         for scope in account.chain:
             spent = scope.spent
             for d in dimensions:
@@ -314,6 +316,11 @@ def _refusal(ticket: Ticket) -> BudgetExceeded | None:
     return None
 
 
+def _overspent(scope: Account, d: int) -> int:
+    """Return the dimension whose overrun closed the account, else the one that was asked for."""
+    return next((over for over, limit in scope.bounded if scope.spent[over] > limit), d)
+
+
 def _exceeded(scope: Account, d: int, needed: int, path: str) -> BudgetExceeded:
     limit = scope.limits[d] or 0
     unit = PICO if d == USD else 1
@@ -328,4 +335,6 @@ def _exceeded(scope: Account, d: int, needed: int, path: str) -> BudgetExceeded:
 
 
 def _vector(usage: Usage) -> tuple[int, ...]:
-    return (usage.cost, usage.tokens, usage.input_tokens, usage.output_tokens, 0, 0, 0)
+    """Return a bill by dimension; a provider cannot give anything back."""
+    read, written = max(0, usage.input_tokens), max(0, usage.output_tokens)
+    return (max(0, usage.cost), read + written, read, written, 0, 0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 from agentrt.budget import Budget
 from agentrt.drawing import mermaid
 from agentrt.edge import END, START, Edge, Marker
-from agentrt.errors import GraphError
+from agentrt.errors import DefinitionError, GraphError
 from agentrt.join import Join
 from agentrt.node import Context, Node, as_node
 from agentrt.plan import GraphPlan, Route
@@ -151,6 +152,10 @@ class Graph(Node[In, Out], Generic[In, Out]):
         anything that is not a node, and `validate` tells the rest.
         """
         joined = None if join is None else join if isinstance(join, Join) else Join(join)
+        for name, function in (("when", when), ("each", each), ("join", joined and joined.reduce)):
+            _check_function(name, function)
+        if times is not None and not isinstance(times, int):
+            raise DefinitionError(f"edge(times={times!r}): say how often as a whole number")
         for one in _nodes(source):
             self._edges.append(
                 Edge(one, tuple(_nodes(target)), when, each, joined, times, None if send is None else as_node(send))
@@ -180,7 +185,7 @@ class Graph(Node[In, Out], Generic[In, Out]):
 
     def _problems(self, around: frozenset[Graph[Any, Any]]) -> list[str]:
         inside = around | {self}
-        found = problems(self._edges)
+        found = problems(self._edges, self.input, self.output)
         for node in self.nodes:
             if isinstance(node, Graph):
                 if node in inside:
@@ -207,6 +212,17 @@ class Graph(Node[In, Out], Generic[In, Out]):
             self.validate()
             self._routes = routes(self._edges)
         return self._routes
+
+
+def _check_function(name: str, function: Any) -> None:
+    """Raise `DefinitionError` unless a plan can call this at once: it decides, it never waits."""
+    if function is None or (name == "each" and isinstance(function, bool)):
+        return
+    if not callable(function):
+        raise DefinitionError(f"edge({name}={function!r}): pass a function")
+    if inspect.iscoroutinefunction(function):
+        label = getattr(function, "__name__", name)
+        raise DefinitionError(f"edge({name}={label}): an edge cannot await; do the work in a node and test its output")
 
 
 def _nodes(value: Any) -> list[Node[Any, Any]]:

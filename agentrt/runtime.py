@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from agentrt.budget import Budget, Ledger
-from agentrt.errors import BudgetExceeded, DefinitionError, StepFailed
+from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, StepFailed
 from agentrt.events import ErrorInfo, Event, RunCancelled, RunFailed, RunFinished, RunStarted
 from agentrt.graph import Graph
 from agentrt.journal import Journal, JournalWriter
@@ -34,6 +34,7 @@ T = TypeVar("T")
 In = TypeVar("In")
 Observer: TypeAlias = Callable[[Event], None]
 
+_UNFINISHED: Final = object()
 _TRACING: Final = "agentrt.tracing:run_observer"
 _logger = logging.getLogger("agentrt")
 
@@ -210,6 +211,9 @@ class _Run:
     """Execute one run."""
 
     def __init__(self, node: Node[Any, Any], input: Any, options: Options) -> None:
+        if unknown := options.keys() - Options.__annotations__.keys():
+            known = ", ".join(Options.__annotations__)
+            raise TypeError(f"unknown option {', '.join(sorted(unknown))}: a run takes {known}")
         if isinstance(node, Graph):
             node.compile()
         self.concurrency = options.get("concurrency", DEFAULT_CONCURRENCY)
@@ -227,7 +231,7 @@ class _Run:
     async def execute(self) -> Result[Any]:
         tracer = _load(_TRACING)(self.run_id)
         observers = [*self.observers, *([tracer] if tracer else [])]
-        outcome: Any = None
+        outcome: Any = _UNFINISHED
         dropped: Sequence[Failure] = ()
         writer: JournalWriter | None = None
         async with _one_error(), anyio.create_task_group() as tasks:
@@ -243,6 +247,8 @@ class _Run:
                         writer.close()
         if writer is not None and writer.error is not None:
             raise writer.error
+        if outcome is _UNFINISHED:
+            raise AgentrtError(f"{self.node.name}: a step cancelled its own task, and with it the run")
         return self._result(outcome, dropped)
 
     async def _steps(self, tasks: TaskGroup, record: _Recorder) -> tuple[Any, Sequence[Failure]]:

@@ -131,7 +131,8 @@ class Scheduler:
         deadline = anyio.current_time() + seconds
         context.deadline = min(context.deadline, deadline)
         with anyio.CancelScope(deadline=deadline):  # an earlier one around it cancels by itself, in its own name
-            return await node.invoke(context, value)
+            if seconds > 0:
+                return await node.invoke(context, value)
         raise BudgetExceeded(
             scope=context.path, dimension="seconds", needed=0, spent=seconds, limit=seconds, path=context.path
         )

@@ -115,4 +115,6 @@ class ToolUse(Node[str, Any]):
 
 def as_text(value: object) -> str:
     """Return a value as a model should read it: text as it is, everything else as JSON."""
-    return value if isinstance(value, str) else to_json(value, fallback=str).decode()
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()  # lone surrogates cannot be sent
+    return to_json(value, fallback=str, bytes_mode="base64", serialize_unknown=True).decode()

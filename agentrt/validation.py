@@ -34,12 +34,18 @@ def to_networkx(edges: Sequence[Edge]) -> networkx.MultiDiGraph[AnyNode]:
     return graph
 
 
-def problems(edges: Sequence[Edge]) -> list[str]:
+def problems(edges: Sequence[Edge], input: Any = object, output: Any = object) -> list[str]:
     """Return every problem of a graph's edges; none means it can be compiled to `routes`."""
     if not edges:
         return ["it has no edges; begin with edge(START, node)"]
     graph = to_networkx(edges)
-    found = [*_bad_names(graph), *_bad_edges(edges), *_never_taken(edges), *_unreachable(graph), *_misfits(edges)]
+    found = [
+        *_bad_names(graph),
+        *_bad_edges(edges),
+        *_never_taken(edges),
+        *_unreachable(graph),
+        *_misfits(edges, input, output),
+    ]
     wrong = _depth_problems(edges)
     found += wrong
     if not wrong:
@@ -214,18 +220,20 @@ def _illegal_sends(edges: Sequence[Edge], closers: dict[Edge, Closer]) -> Iterat
             )
 
 
-def _misfits(edges: Sequence[Edge]) -> Iterator[str]:
+def _misfits(edges: Sequence[Edge], input: Any, output: Any) -> Iterator[str]:
     """Name each edge whose value, as far as plain classes tell, cannot be the next node's input."""
     for edge in edges:
-        if edge.join is not None or callable(edge.each) or edge.source is START:
+        if edge.join is not None or callable(edge.each):
             continue
-        sent = (edge.send or edge.source).output
+        source = edge.send or edge.source
+        sent = input if source is START else source.output
         for target in edge.targets:
+            taken = output if target is END else target.input
             if edge.each is True:
                 if inspect.isclass(sent) and sent not in (object, list, tuple) and not issubclass(sent, (list, tuple)):
-                    yield f"{edge}: each=True needs a list or a tuple, and {edge.source.name} gives {sent.__name__}"
-            elif target is not END and not _fits(sent, target.input):
-                yield f"{edge}: gives {_type_name(sent)}, but {target.name} takes {_type_name(target.input)}"
+                    yield f"{edge}: each=True needs a list or a tuple, and {source.name} gives {sent.__name__}"
+            elif not _fits(sent, taken):
+                yield f"{edge}: gives {_type_name(sent)}, but {target.name} takes {_type_name(taken)}"
 
 
 def _fits(given: Any, taken: Any) -> bool:

@@ -48,9 +48,12 @@ def one_line(value: object, most: int) -> str:
 
 def as_json(value: object, *, indent: int | None = None) -> str:
     """Return a value as JSON; what is not JSON becomes its `repr`, and what is no number null."""
-    from pydantic_core import to_json
+    from pydantic_core import PydanticSerializationError, to_json
 
-    return to_json(value, indent=indent, fallback=repr, inf_nan_mode="null", serialize_unknown=True).decode()
+    try:
+        return to_json(value, indent=indent, fallback=repr, inf_nan_mode="null", serialize_unknown=True).decode()
+    except (PydanticSerializationError, UnicodeEncodeError, ValueError):
+        return to_json(repr(value).encode(errors="backslashreplace").decode(), indent=indent).decode()
 
 
 def print_json(value: object) -> None:

@@ -202,7 +202,10 @@ class SqliteJournal:
 
     def _events(self, run_id: str) -> list[Event]:
         rows = self._connection.execute("SELECT data FROM events WHERE run = ? ORDER BY seq", (self._key(run_id),))
-        return [decode(data) for (data,) in rows]
+        try:
+            return [decode(data) for (data,) in rows]
+        except ValueError as error:
+            raise JournalError(f"run {run_id} in {self.path} holds an event that cannot be read: {error}") from error
 
 
 @contextmanager
