@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 from pydantic import TypeAdapter, ValidationError, create_model
 
@@ -50,6 +50,20 @@ class Format(Protocol):
         ...
 
 
+class Options(TypedDict, total=False):
+    """Name what every agent may be given besides its types and instructions: see `Agent`."""
+
+    model: Model | str | None
+    tools: Sequence[Node[Any, Any] | Callable[..., Any]]
+    stop_at: Sequence[Node[Any, Any] | Callable[..., Any]]
+    settings: ModelSettings | None
+    max_turns: int
+    history: Literal["fresh", "branch"]
+    format: Format | None
+    description: str
+    budget: Budget | None
+
+
 class Agent(Node[In, Out], Generic[In, Out]):
     """Let a model work on the input with tools until it answers.
 
@@ -70,16 +84,8 @@ class Agent(Node[In, Out], Generic[In, Out]):
         self: Agent[object, str],
         name: str,
         *,
-        model: Model | str | None = None,
         instructions: str | Callable[[Any], str] = "",
-        tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
-        stop_at: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
-        settings: ModelSettings | None = None,
-        max_turns: int = 10,
-        history: Literal["fresh", "branch"] = "fresh",
-        format: Format | None = None,
-        description: str = "",
-        budget: Budget | None = None,
+        **options: Unpack[Options],
     ) -> None: ...
     @overload
     def __init__(
@@ -87,16 +93,8 @@ class Agent(Node[In, Out], Generic[In, Out]):
         name: str,
         *,
         output: type[U],
-        model: Model | str | None = None,
         instructions: str | Callable[[Any], str] = "",
-        tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
-        stop_at: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
-        settings: ModelSettings | None = None,
-        max_turns: int = 10,
-        history: Literal["fresh", "branch"] = "fresh",
-        format: Format | None = None,
-        description: str = "",
-        budget: Budget | None = None,
+        **options: Unpack[Options],
     ) -> None: ...
     @overload
     def __init__(
@@ -104,16 +102,8 @@ class Agent(Node[In, Out], Generic[In, Out]):
         name: str,
         *,
         input: type[T],
-        model: Model | str | None = None,
         instructions: str | Callable[[T], str] = "",
-        tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
-        stop_at: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
-        settings: ModelSettings | None = None,
-        max_turns: int = 10,
-        history: Literal["fresh", "branch"] = "fresh",
-        format: Format | None = None,
-        description: str = "",
-        budget: Budget | None = None,
+        **options: Unpack[Options],
     ) -> None: ...
     @overload
     def __init__(
@@ -122,16 +112,8 @@ class Agent(Node[In, Out], Generic[In, Out]):
         *,
         input: type[In],
         output: type[Out],
-        model: Model | str | None = None,
         instructions: str | Callable[[In], str] = "",
-        tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
-        stop_at: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
-        settings: ModelSettings | None = None,
-        max_turns: int = 10,
-        history: Literal["fresh", "branch"] = "fresh",
-        format: Format | None = None,
-        description: str = "",
-        budget: Budget | None = None,
+        **options: Unpack[Options],
     ) -> None: ...
     def __init__(
         self,

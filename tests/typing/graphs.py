@@ -3,6 +3,8 @@
 Each `type: ignore` marks an error that both must find: an unused one is an error itself.
 """
 
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
 from dataclasses import dataclass
 from typing import assert_type
 
