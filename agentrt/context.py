@@ -72,13 +72,14 @@ class StepContext(Context):
         busy.add(label)
         try:
             if self.may_run_here:
-                return self._unwrap(await self._run_here(activation, budget))
+                return self._unwrap(await self.run_here(activation, budget))
             plan = BatchPlan(self.path, [activation])
             return self._unwrap(await Drive(self, plan, budget).run())[0]
         finally:
             busy.discard(label)
 
-    async def _run_here(self, activation: Activation, budget: Budget | None) -> Any:
+    async def run_here(self, activation: Activation, budget: Budget | None) -> Any:
+        """Run a step below this one in this task, on this step's slot; return its output or its `Failure`."""
         self.busy = True
         try:
             return await self.scheduler.step(activation, self.account, self.deadline, budget, 0.0, self.depth + 1)

@@ -27,10 +27,8 @@ class Drive:
         "_closed",
         "_done",
         "_lost",
-        "account",
         "budget",
         "context",
-        "deadline",
         "plan",
         "running",
         "scheduler",
@@ -40,8 +38,6 @@ class Drive:
         self.context = context
         self.scheduler = context.scheduler
         self.plan = plan
-        self.account = context.account
-        self.deadline = context.deadline
         self.budget = budget
         self.running: dict[Activation, anyio.CancelScope] = {}
         self._cancelled: set[Activation] = set()
@@ -56,7 +52,7 @@ class Drive:
             ready = plan.start()
             self._note()
             while len(ready) == 1 and not plan.finished and self.context.may_run_here:
-                ready = await self._run_here(ready[0])
+                ready = self._feed(ready[0], await self.context.run_here(ready[0], self.budget))
             if ready:
                 self.scheduler.push(self, ready)
                 self._done = anyio.Event()
@@ -71,18 +67,6 @@ class Drive:
         if isinstance(plan, GraphPlan):
             self.scheduler.dropped += plan.dropped
         return plan.failure or (plan.output if plan.finished else plan.exhausted)
-
-    async def _run_here(self, activation: Activation) -> Sequence[Activation]:
-        context = self.context
-        context.busy = True
-        try:
-            outcome = await self.scheduler.step(
-                activation, self.account, self.deadline, self.budget, 0.0, context.depth + 1
-            )
-        finally:
-            context.busy = False
-            context.lend_if_waiting()
-        return self._feed(activation, outcome)
 
     def skips(self, activation: Activation) -> bool:
         """Say whether a queued activation is not to be started any more."""

@@ -207,7 +207,8 @@ class Scheduler:
     async def _run(self, drive: Drive, activation: Activation, scope: anyio.CancelScope, waited: float) -> None:
         drive.running[activation] = scope
         try:
-            outcome = await self.step(activation, drive.account, drive.deadline, drive.budget, waited)
+            context = drive.context
+            outcome = await self.step(activation, context.account, context.deadline, drive.budget, waited)
         except BaseException:
             drive.cancelled(activation)
             raise
