@@ -11,8 +11,10 @@ from agentrt.errors import (
     DeadEnd,
     DefinitionError,
     GraphError,
+    GuardrailTripped,
     InvalidArguments,
     JournalError,
+    LoopDetected,
     MaxTurns,
     ModelError,
     ModelUnavailable,
@@ -20,7 +22,7 @@ from agentrt.errors import (
     RateLimited,
     RequestRefused,
     StepFailed,
-    ToolTimeout,
+    StepTimeout,
     UnknownModel,
     UnknownPrice,
 )
@@ -29,6 +31,7 @@ from agentrt.join import Join, best, collect, first, vote
 from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings
 from agentrt.node import Context, FunctionNode, Node
 from agentrt.retrieval import Index, Passage, Retriever
+from agentrt.retry import Retry
 from agentrt.runtime import Observer, Result, StopReason, Stream, run, run_sync, stream
 from agentrt.tool import Tool, tool
 from agentrt.usage import FREE, Price, Usage
@@ -52,10 +55,12 @@ __all__ = [
     "FunctionNode",
     "Graph",
     "GraphError",
+    "GuardrailTripped",
     "Index",
     "InvalidArguments",
     "Join",
     "JournalError",
+    "LoopDetected",
     "MaxTurns",
     "Model",
     "ModelError",
@@ -72,11 +77,12 @@ __all__ = [
     "RequestRefused",
     "Result",
     "Retriever",
+    "Retry",
     "StepFailed",
+    "StepTimeout",
     "StopReason",
     "Stream",
     "Tool",
-    "ToolTimeout",
     "UnknownModel",
     "UnknownPrice",
     "Usage",

@@ -9,7 +9,9 @@ AgentrtError
 ├── NothingArrived          `vote` or `best` closed a fork in which every branch died
 ├── MaxTurns                an agent used all its turns without an answer
 ├── InvalidArguments        a tool was called with arguments that do not fit its schema
-├── ToolTimeout             a tool took longer than its time-out
+├── StepTimeout             a step took longer than its time-out
+├── LoopDetected            an agent called the same tool with the same arguments again and again
+├── GuardrailTripped        a guardrail refused what went into a node or came out of it
 ├── ModelError              what a model's adapter raises, vendor errors mapped once
 │   ├── UnknownModel            no such model, or its extra is not installed
 │   ├── UnknownPrice            a `usd` limit meets a model without a known price
@@ -107,8 +109,29 @@ class InvalidArguments(AgentrtError):
     """Say which arguments of a call do not fit the schema."""
 
 
-class ToolTimeout(AgentrtError):
-    """Say that a tool took longer than its time-out."""
+class StepTimeout(AgentrtError):
+    """Say that a step took longer than its time-out."""
+
+
+class LoopDetected(AgentrtError):
+    """Say which call an agent repeated, with the same arguments, as often as it may."""
+
+    def __init__(self, message: str, *, tool: str, arguments: str, times: int) -> None:
+        self.tool = tool
+        self.arguments = arguments
+        self.times = times
+        super().__init__(message)
+
+
+class GuardrailTripped(AgentrtError):
+    """Say which guardrail refused what went into a node, or came out of it, and why."""
+
+    def __init__(self, reason: str, *, guardrail: str = "", node: str = "") -> None:
+        self.reason = reason
+        self.guardrail = guardrail
+        self.node = node
+        where = f"{guardrail} tripped at {node}: " if guardrail and node else ""
+        super().__init__(f"{where}{reason}")
 
 
 class ModelError(AgentrtError):

@@ -1,8 +1,8 @@
 """Events: frozen values, the one language of journal, stream, traces and progress.
 
-Every step that starts ends in exactly one of `StepFinished`, `StepFailed` and `StepCancelled`; every run in exactly
-one of `RunFinished`, `RunFailed` and `RunCancelled`. `at` is seconds since the epoch. `TextDelta` is a lossy side
-channel: the journal does not keep it.
+Every step that starts ends in exactly one of `StepFinished`, `StepFailed` and `StepCancelled`, and each attempt before
+its last in one `StepRetried`; every run in exactly one of `RunFinished`, `RunFailed` and `RunCancelled`. `at` is
+seconds since the epoch. `TextDelta` is a lossy side channel: the journal does not keep it.
 """
 
 from __future__ import annotations
@@ -116,6 +116,21 @@ class StepCancelled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepRetried:
+    """Attempt `attempt` of a step (from 1) failed, which ends it; the next begins after `delay` seconds.
+
+    `model` names the model the next attempt asks, where it is another one.
+    """
+
+    path: str
+    at: float
+    attempt: int
+    error: ErrorInfo
+    delay: float
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BranchDied:
     """`path` is the branch's last step: none of its edges held, or its error was dropped (then `error` says so)."""
 
@@ -164,6 +179,34 @@ class BudgetOverrun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetExhausted:
+    """The scope at `path` is exhausted: its account is closed, and `policy` (`wrap_up`, `partial`) takes over."""
+
+    path: str
+    at: float
+    dimension: str
+    policy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitWaited:
+    """A model call was held back for this many seconds by the limits on its model."""
+
+    path: str
+    at: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheHit:
+    """A model call was answered from a cache, without asking the model."""
+
+    path: str
+    at: float
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRecorded:
     """A leaf settled its reservation at this usage."""
 
@@ -191,9 +234,10 @@ class Emitted:
 
 
 RunEvent: TypeAlias = RunStarted | RunFinished | RunFailed | RunCancelled
-StepEvent: TypeAlias = StepStarted | StepFinished | StepFailed | StepCancelled
-BudgetEvent: TypeAlias = BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | UsageRecorded
-Event: TypeAlias = RunEvent | StepEvent | BranchDied | BudgetEvent | TextDelta | Emitted
+StepEvent: TypeAlias = StepStarted | StepRetried | StepFinished | StepFailed | StepCancelled
+BudgetEvent: TypeAlias = BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted | UsageRecorded
+ModelEvent: TypeAlias = RateLimitWaited | CacheHit | TextDelta
+Event: TypeAlias = RunEvent | StepEvent | BranchDied | BudgetEvent | ModelEvent | Emitted
 
 _TYPES: dict[str, type[Event]] = {t.__name__: t for t in Event.__args__}
 

@@ -9,7 +9,7 @@ import anyio
 from pydantic_core import to_json
 
 from agentrt.budget import STEPS, TOOL_CALLS, Budget
-from agentrt.errors import DefinitionError, ToolTimeout
+from agentrt.errors import DefinitionError, StepTimeout
 from agentrt.messages import ToolSpec
 from agentrt.node import Context, FunctionNode, Node, as_node
 
@@ -22,7 +22,7 @@ class Tool(FunctionNode[R], Generic[P, R]):
     """Offer a typed function to models; called directly it is still the function.
 
     The JSON schema comes from the signature, the description from the docstring. `timeout` is in seconds; a tool
-    that takes longer is cancelled and raises `ToolTimeout`. Raises `DefinitionError` for a parameter without a type.
+    that takes longer is cancelled and raises `StepTimeout`. Raises `DefinitionError` for a parameter without a type.
     """
 
     kind = "tool"
@@ -51,7 +51,7 @@ class Tool(FunctionNode[R], Generic[P, R]):
             return await super().call(ctx, args, kwargs)
         with anyio.move_on_after(self.timeout):
             return await super().call(ctx, args, kwargs)
-        raise ToolTimeout(f"{self.name} took longer than its time-out of {self.timeout:g} s")
+        raise StepTimeout(f"{self.name} took longer than its time-out of {self.timeout:g} s")
 
 
 @overload

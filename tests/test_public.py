@@ -10,10 +10,11 @@ import agentrt.testing
 
 NAMES = """
     END FREE START Agent AgentrtError AuthenticationFailed Budget BudgetExceeded Context ContextOverflow DeadEnd
-    DefinitionError Format FunctionNode Graph GraphError Index InvalidArguments Join JournalError MaxTurns Model
-    ModelError ModelRequest ModelResponse ModelSettings ModelUnavailable Node NothingArrived Observer Passage
-    Price RateLimited RequestRefused Result Retriever StepFailed StopReason Stream Tool ToolTimeout UnknownModel
-    UnknownPrice Usage best collect first run run_sync stream tool vote
+    DefinitionError Format FunctionNode Graph GraphError GuardrailTripped Index InvalidArguments Join
+    JournalError LoopDetected MaxTurns Model ModelError ModelRequest ModelResponse ModelSettings
+    ModelUnavailable Node NothingArrived Observer Passage Price RateLimited RequestRefused Result Retriever
+    Retry StepFailed StopReason Stream Tool StepTimeout UnknownModel UnknownPrice Usage best collect first run
+    run_sync stream tool vote
 """
 
 HEAVY = "litellm openai networkx opentelemetry.sdk rich typer httpx sqlite3 xllamacpp pytest hypothesis"

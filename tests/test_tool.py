@@ -9,7 +9,7 @@ import anyio
 import pytest
 from pydantic import BaseModel, Field
 
-from agentrt import Context, DefinitionError, InvalidArguments, StepFailed, ToolTimeout, run, tool
+from agentrt import Context, DefinitionError, InvalidArguments, StepFailed, StepTimeout, run, tool
 from agentrt.node import FunctionNode, as_node
 from agentrt.tool import Tool, ToolUse, as_text, as_tool, tool_spec
 
@@ -159,7 +159,7 @@ async def test_a_tool_has_a_time_out() -> None:
 
     with pytest.raises(StepFailed) as error:
         await run(ToolUse(slow, "call-1"), "{}")
-    assert isinstance(error.value.cause, ToolTimeout)
+    assert isinstance(error.value.cause, StepTimeout)
     assert "slow took longer than its time-out of 0.01 s" in str(error.value)
 
 
