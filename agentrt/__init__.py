@@ -30,6 +30,7 @@ from agentrt.graph import Graph
 from agentrt.join import Join, best, collect, first, vote
 from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings
 from agentrt.node import Context, FunctionNode, Node
+from agentrt.partial import Partial
 from agentrt.retrieval import Index, Passage, Retriever
 from agentrt.retry import Retry
 from agentrt.runtime import Observer, Result, StopReason, Stream, run, run_sync, stream
@@ -71,6 +72,7 @@ __all__ = [
     "Node",
     "NothingArrived",
     "Observer",
+    "Partial",
     "Passage",
     "Price",
     "RateLimited",

@@ -8,8 +8,8 @@ long as bills stay within their reservations. Rules B1-B10 of docs/design.md; no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Final
+from dataclasses import dataclass, fields, replace
+from typing import Final, Literal, TypeAlias, TypedDict
 
 from agentrt.errors import BudgetExceeded, DefinitionError
 from agentrt.usage import PICO, Usage
@@ -20,12 +20,41 @@ _ZERO: Final = (0,) * len(DIMENSIONS)
 _SUFFIXES = {"k": 1_000, "m": 1_000_000}
 
 
+OnExhausted: TypeAlias = Literal["raise", "partial", "wrap_up"]
+_LIMITS: Final = (*DIMENSIONS, "seconds")
+
+
+class Limits(TypedDict, total=False):
+    """Name what `Budget` takes."""
+
+    usd: float | None
+    tokens: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    model_calls: int | None
+    tool_calls: int | None
+    steps: int | None
+    seconds: float | None
+    calls: int | None
+    on_exhausted: OnExhausted
+    hold_back: float
+    share: Literal["equal"] | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """Cap what a run, a graph, an agent or a call may spend; None leaves a dimension uncapped.
 
-    `usd` is dollars, `seconds` a deadline from the start of the scope. A budget is a cap, never a grant: a request
-    must fit every budget around it. Raises `DefinitionError` for a negative limit.
+    usd, seconds: dollars; a deadline from the start of the scope. The other dimensions are counts.
+    calls: how often one caller may run the node this budget is set on.
+    on_exhausted: what happens when it runs out. "raise" raises `BudgetExceeded`, "partial" makes a `Partial` the
+        scope's output, "wrap_up" lets an agent answer in one last call without tools, and a graph run its `wrap_up`
+        node on the `Partial`, paid from what was held back.
+    hold_back: the share of every limit that is kept for wrapping up.
+    share: "equal" gives each branch of a fork, or each call of `ctx.map`, an equal part of what is left.
+
+    A budget is a cap, never a grant: a request must fit every budget around it. Raises `DefinitionError` for a
+    negative limit.
     """
 
     usd: float | None = None
@@ -36,30 +65,58 @@ class Budget:
     tool_calls: int | None = None
     steps: int | None = None
     seconds: float | None = None
+    calls: int | None = None
+    on_exhausted: OnExhausted = "raise"
+    hold_back: float = 0.1
+    share: Literal["equal"] | None = None
 
     def __post_init__(self) -> None:
-        for name, limit in self.limits().items():
+        for name, limit in (*self.limits().items(), ("calls", self.calls or 0), ("hold_back", self.hold_back)):
             if isinstance(limit, bool) or not isinstance(limit, int | float):
                 raise DefinitionError(f"Budget({name}={limit!r}): a limit is a number")
             if not 0 <= limit < float("inf"):
                 raise DefinitionError(f"Budget({name}={limit:g}): a limit is a number from 0; leave it out for none")
+        if self.hold_back >= 1:
+            raise DefinitionError(f"Budget(hold_back={self.hold_back:g}): hold back a share below 1, such as 0.1")
+        for name, value, known in (
+            ("on_exhausted", self.on_exhausted, ("raise", "partial", "wrap_up")),
+            ("share", self.share, (None, "equal")),
+        ):
+            if value not in known:
+                raise DefinitionError(f"Budget({name}={value!r}): use one of {', '.join(map(repr, known))}")
 
     def limits(self) -> dict[str, float]:
         """Return the dimensions that are capped, with their caps."""
-        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
+        pairs = ((name, getattr(self, name)) for name in _LIMITS)
         return {name: limit for name, limit in pairs if limit is not None}
+
+    def divided(self, left: Mapping[str, float], branches: int) -> Budget:
+        """Return the cap of one of several equal branches, where so much is left for all of them (rule B11)."""
+        if self.share is None:
+            return self
+        parts = {name: _part(name, amount, branches) for name, amount in left.items() if name != "seconds"}
+        own = self.limits()
+        return replace(self, share=None, **{n: min(part, own.get(n, part)) for n, part in parts.items()})  # type: ignore[arg-type]
 
     @classmethod
     def parse(cls, text: str) -> Budget:
         """Read `usd=0.5,tokens=20k,seconds=60`; raises `DefinitionError` naming the part that is wrong."""
         limits: dict[str, float] = {}
         known = [f.name for f in fields(cls)]
+        words: dict[str, str] = {}
         for part in filter(None, (p.strip() for p in text.split(","))):
             name, _, value = part.partition("=")
             if name not in known:
                 raise DefinitionError(f"--budget {part!r}: unknown dimension; known are {', '.join(known)}")
-            limits[name] = _limit(name, value.strip(), part)
-        return cls(**limits)  # type: ignore[arg-type]
+            if name in ("on_exhausted", "share"):
+                words[name] = value.strip()
+            else:
+                limits[name] = _limit(name, value.strip(), part)
+        return cls(**limits, **words)  # type: ignore[arg-type]
+
+
+def _part(name: str, amount: float, branches: int) -> float:
+    return amount / branches if name == "usd" else int(amount) // branches
 
 
 def _limit(name: str, value: str, part: str) -> float:
@@ -69,7 +126,7 @@ def _limit(name: str, value: str, part: str) -> float:
         number = float(digits) * factor
     except ValueError:
         raise DefinitionError(f"--budget {part!r}: write a number, like {name}=20 or {name}=20k") from None
-    if name in ("usd", "seconds"):
+    if name in ("usd", "seconds", "hold_back"):
         return number
     if number != number // 1:
         raise DefinitionError(f"--budget {part!r}: {name} is counted in whole numbers")
@@ -94,28 +151,89 @@ class Request:
 
 
 class Account:
-    """Hold what one scope may spend, has spent and has reserved, a whole number a dimension."""
+    """Hold what one scope may spend, has spent and has reserved, a whole number a dimension.
 
-    __slots__ = ("bounded", "chain", "claims", "closed", "limits", "reserved", "scope", "spent")
+    `bounded` are the caps that ordinary requests meet, `full` those with what is held back for wrapping up; `wraps`
+    is the account that requests on this one may use to the full (rule B8). `is_capped` says whether there is a
+    budget here or around.
+    """
 
-    def __init__(self, scope: str, budget: Budget | None, parent: Account | None) -> None:
+    __slots__ = (
+        "bounded", "chain", "claims", "closed", "full", "is_capped", "limits", "reserved", "scope", "spent", "wraps",
+    )  # fmt: skip
+
+    def __init__(self, scope: str, budget: Budget | None, parent: Account | None, wraps: Account | None = None) -> None:
         self.scope = scope
         self.chain: tuple[Account, ...] = (self, *(parent.chain if parent else ()))
-        caps = budget.limits() if budget else {}
-        self.limits = [_whole(name, caps[name]) if name in caps else None for name in DIMENSIONS]
-        self.bounded = tuple((d, limit) for d, limit in enumerate(self.limits) if limit is not None)
         self.spent = [0] * len(DIMENSIONS)
         self.reserved = [0] * len(DIMENSIONS)
+        self.wraps = wraps
+        self.is_capped: bool = budget is not None or (parent is not None and parent.is_capped)
         self.closed = False
         self.claims = 0
+        self.limit(budget)
+
+    def limit(self, budget: Budget | None) -> None:
+        """Set the caps, never below what is spent and reserved."""
+        caps = budget.limits() if budget else {}
+        limits = [_whole(name, caps[name]) if name in caps else None for name in DIMENSIONS]
+        self.limits = [
+            None if limit is None else max(limit, self.spent[d] + self.reserved[d]) for d, limit in enumerate(limits)
+        ]
+        self.full = tuple((d, limit) for d, limit in enumerate(self.limits) if limit is not None)
+        self.bounded = self.full
+        if budget is not None and budget.on_exhausted == "wrap_up":
+            self.bounded = tuple((d, limit - _held_back(d, limit, budget.hold_back)) for d, limit in self.full)
+
+    def caps(self, asking: Account) -> tuple[tuple[int, int], ...]:
+        """Return the caps that a request on the account `asking` meets here."""
+        return self.full if asking.wraps is self else self.bounded
+
+    def refuses(self, asking: Account) -> bool:
+        return self.closed and asking.wraps is not self
 
     def __repr__(self) -> str:
-        caps = ", ".join(f"{DIMENSIONS[d]} {self.spent[d]}+{self.reserved[d]}/{limit}" for d, limit in self.bounded)
+        caps = ", ".join(f"{DIMENSIONS[d]} {self.spent[d]}+{self.reserved[d]}/{limit}" for d, limit in self.full)
         return f"<Account {self.scope!r} {caps or 'unlimited'}>"
 
 
 def _whole(name: str, limit: float) -> int:
     return round(limit * PICO) if name == "usd" else int(limit)
+
+
+def _held_back(d: int, limit: int, share: float) -> int:
+    """Return how much of a limit is kept for the one call that wraps up: a call, its step and a share of the rest."""
+    if d == TOOL_CALLS:
+        return 0
+    least = {MODEL_CALLS: 1, STEPS: 2}.get(d, 0)
+    return min(limit, max(least, int(limit * share)))
+
+
+class Limit:
+    """Hold the budget and the account of one scope that runs; `until` is its deadline, on the event loop's clock."""
+
+    __slots__ = ("account", "budget", "until")
+
+    def __init__(self, budget: Budget, account: Account) -> None:
+        self.budget = budget
+        self.account = account
+        self.until = float("inf")
+
+    def begin(self, now: float) -> None:
+        """Open the account, and set its deadline."""
+        self.account.closed = False
+        if self.budget.seconds is not None:
+            self.until = now + self.budget.seconds
+
+    @property
+    def deadline(self) -> float:
+        """Return when work must end, so that what is held back of the time is left for wrapping up."""
+        if self.budget.seconds is None or self.budget.on_exhausted != "wrap_up":
+            return self.until
+        return self.until - self.budget.seconds * self.budget.hold_back
+
+    def __repr__(self) -> str:
+        return f"<Limit {self.account!r} {self.budget.on_exhausted}>"
 
 
 class Ticket:
@@ -160,12 +278,11 @@ class Ledger:
     def count(self, account: Account, dimensions: Sequence[int], path: str) -> None:
         """Spend one of each dimension on the whole chain at once (rule B2), or raise `BudgetExceeded`."""
         for scope in account.chain:
-            if not scope.bounded and not scope.closed:
-                continue
-            for d in dimensions:
-                limit = scope.limits[d]
-                if scope.closed or (limit is not None and scope.spent[d] >= limit):
-                    raise _exceeded(scope, _overspent(scope, d), 1, path)
+            if scope.refuses(account):
+                raise _exceeded(scope, _overspent(scope, dimensions[0]), 1, path)
+            for d, limit in scope.caps(account):
+                if d in dimensions and scope.spent[d] >= limit:
+                    raise _exceeded(scope, d, 1, path)
         for scope in account.chain:
             spent = scope.spent
             for d in dimensions:
@@ -213,6 +330,16 @@ class Ledger:
             self._unclaim(ticket)
             self._queue.remove(ticket)
         ticket.ended = True
+        self._examine()
+
+    def wrapping_up(self, account: Account) -> Account:
+        """Open the account for the one call that may use what `account` holds back (rule B8)."""
+        return Account(account.scope, None, account, wraps=account)
+
+    def raise_limits(self, account: Account, budget: Budget) -> None:
+        """Set other limits, never below what is spent and reserved, and open the account again (rules B11, E5)."""
+        account.limit(budget)
+        account.closed = False
         self._examine()
 
     def close(self, account: Account) -> None:
@@ -263,15 +390,16 @@ class Ledger:
 
     def _decide(self, ticket: Ticket) -> None:
         """Grant, refuse or leave waiting by rules B3-B6; a request that waits claims the accounts that refuse it."""
-        request, chain = ticket.request, ticket.account.chain
+        request, asking = ticket.request, ticket.account
+        chain = asking.chain
         if (refusal := _refusal(ticket)) is not None:
             ticket.refusal = refusal
             return
-        ever = min((_room(scope, request, ()) for scope in chain), default=request.want)
+        ever = min((_room(scope, asking, request, ()) for scope in chain), default=request.want)
         enough = max(request.floor, min(request.enough, request.want, ever))
         now = request.want
         for scope in chain:
-            room = _room(scope, request, scope.reserved)
+            room = _room(scope, asking, request, scope.reserved)
             now = min(now, room)
             if room < enough or (room < 0):
                 ticket.refused_by.append(scope)
@@ -291,10 +419,10 @@ class Ledger:
         ticket.refused_by = []
 
 
-def _room(scope: Account, request: Request, reserved: Sequence[int]) -> int:
+def _room(scope: Account, asking: Account, request: Request, reserved: Sequence[int]) -> int:
     """Return the greatest n <= want that fits beside what is reserved, or -1 if not even `fixed` fits."""
     room = request.want
-    for d, limit in scope.bounded:
+    for d, limit in scope.caps(asking):
         left = limit - scope.spent[d] - (reserved[d] if reserved else 0) - request.fixed[d]
         if left < 0:
             return -1
@@ -307,18 +435,18 @@ def _refusal(ticket: Ticket) -> BudgetExceeded | None:
     """Return why a request can never be granted, naming the innermost such account (rule B4), or None."""
     least = ticket.request.cost(ticket.request.floor)
     for scope in ticket.account.chain:
-        for d, limit in scope.bounded:
-            if (scope.closed and least[d]) or scope.spent[d] + least[d] > limit:
-                return _exceeded(scope, d, least[d], ticket.path)
-        if scope.closed:
+        if scope.refuses(ticket.account):
             d = next((d for d, amount in enumerate(least) if amount), TOKENS)
-            return _exceeded(scope, d, least[d], ticket.path)
+            return _exceeded(scope, _overspent(scope, d), least[d], ticket.path)
+        for d, limit in scope.caps(ticket.account):
+            if scope.spent[d] + least[d] > limit:
+                return _exceeded(scope, d, least[d], ticket.path)
     return None
 
 
 def _overspent(scope: Account, d: int) -> int:
     """Return the dimension whose overrun closed the account, else the one that was asked for."""
-    return next((over for over, limit in scope.bounded if scope.spent[over] > limit), d)
+    return next((over for over, limit in scope.full if scope.spent[over] > limit), d)
 
 
 def _exceeded(scope: Account, d: int, needed: int, path: str) -> BudgetExceeded:
@@ -331,6 +459,7 @@ def _exceeded(scope: Account, d: int, needed: int, path: str) -> BudgetExceeded:
         spent=scope.spent[d] / unit if d == USD else scope.spent[d],
         limit=limit / unit if d == USD else limit,
         path=path,
+        account=scope,
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from agentrt.budget import Account, Budget, Request, Ticket
+from agentrt.budget import Account, Budget, Limit, Request, Ticket
 from agentrt.drive import Drive
 from agentrt.errors import BudgetExceeded, DefinitionError
 from agentrt.events import (
@@ -23,6 +23,7 @@ from agentrt.events import (
 from agentrt.model import Model
 from agentrt.node import Context, Node, Remaining, Reservation, as_node
 from agentrt.plan import Activation, BatchPlan, Failure, Plan
+from agentrt.progress import Progress
 from agentrt.usage import Usage
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class StepContext(Context):
     """Be the context of one running step."""
 
     __slots__ = (
-        "_activation", "_busy_names", "_calls", "_failure", "_lent", "_waits",
-        "account", "busy", "deadline", "depth", "path", "run_id", "scheduler",
+        "_activation", "_busy_names", "_calls", "_failure", "_lent", "_nodes_called", "_waits",
+        "account", "busy", "deadline", "denial", "depth", "limits", "path", "progress", "run_id", "scheduler", "state",
     )  # fmt: skip
 
     def __init__(
@@ -49,13 +50,76 @@ class StepContext(Context):
         self.path = path
         self.account = account
         self.deadline = deadline
+        self.limits: tuple[Limit, ...] = ()
+        self.progress: Progress | None = None
+        self.state: object = None
+        self.denial: BudgetExceeded | None = None
         self.busy = False
         self._activation = activation
         self._calls: dict[str, int] | None = None
+        self._nodes_called: dict[str, int] | None = None
         self._busy_names: set[str] | None = None
         self._failure: Failure | None = None
         self._lent = False
         self._waits = 0
+
+    def open(self, budgets: Iterable[Budget], caller: StepContext) -> None:
+        """Open an account for each budget on this step, the first one outermost; raises `BudgetExceeded`."""
+        node, ledger, past = self._activation.node, self.scheduler.ledger, self.scheduler.past
+        limits = past.limits(self.path) if past is not None else ()
+        if not limits:
+            account = self.account
+            for budget in budgets:
+                check_policy(budget, node)
+                if budget.calls is not None:
+                    caller.count_call(node, budget.calls, self.path)
+                account = ledger.open(account, budget, self.path)
+                limits += (Limit(budget, account),)
+        now = anyio.current_time()
+        for limit in limits:
+            limit.begin(now)
+            self.deadline = min(self.deadline, limit.deadline)
+            self.account = limit.account
+        self.limits = limits
+
+    def count_call(self, node: Node[Any, Any], most: int, path: str) -> None:
+        """Count one more call of a node whose limit says how many there may be (rule B1)."""
+        calls = self._nodes_called = self._nodes_called or {}
+        made = calls.get(node.name, 0)
+        if made >= most:
+            raise BudgetExceeded(scope=path, dimension="calls", needed=1, spent=made, limit=most, path=path)
+        calls[node.name] = made + 1
+
+    def calls_left(self, node: Node[Any, Any]) -> int | None:
+        most = node.budget.calls if node.budget is not None else None
+        return None if most is None else max(0, most - (self._nodes_called or {}).get(node.name, 0))
+
+    def is_denied_by(self, error: BaseException) -> bool:
+        """Say whether an error is a denial by a budget of this step or one around it (rules E1, E2)."""
+        return isinstance(error, BudgetExceeded) and error.account in self.account.chain
+
+    def restart(self) -> None:
+        """Begin another attempt: what it calls gets the same paths again."""
+        self._calls = self._nodes_called = self._failure = self.progress = self.state = None
+
+    def note_outcome(self, path: str, outcome: Any) -> None:
+        """Remember how a step right below ended, if a budget around might make that worth knowing."""
+        if self.account.is_capped:
+            self._tracked.outcomes.append((path, outcome))
+
+    def note_unfinished(self, below: StepContext) -> None:
+        """Remember a step right below that ended without an outcome of its own: cancelled, or denied."""
+        if self.account.is_capped:
+            self._tracked.merge(below.path, below.progress, below.limits)
+
+    def note_not_started(self, activations: Sequence[Activation]) -> None:
+        if activations and self.account.is_capped:
+            self._tracked.not_started += [a.path for a in activations]
+
+    @property
+    def _tracked(self) -> Progress:
+        progress = self.progress = self.progress or Progress()
+        return progress
 
     async def run(self, node: Any, value: Any, *, key: str | int | None = None, budget: Budget | None = None) -> Any:
         target = as_node(node)
@@ -82,7 +146,7 @@ class StepContext(Context):
         """Run a step below this one in this task, on this step's slot; return its output or its `Failure`."""
         self.busy = True
         try:
-            return await self.scheduler.step(activation, self.account, self.deadline, budget, 0.0, self.depth + 1)
+            return await self.scheduler.step(activation, self, budget, 0.0, self.depth + 1)
         finally:
             self.busy = False
             self.lend_if_waiting()
@@ -97,6 +161,8 @@ class StepContext(Context):
             raise _mixed(self.path, target.name)
         prefix = self._call_path(f"{target.name}[")
         activations = [Activation(target, v, f"{prefix}{i}]") for i, v in enumerate(values)]
+        if budget is not None:
+            budget = budget.divided(self.budget.remaining, max(1, len(values)))
         outputs: list[Any] = self._unwrap(
             await Drive(self, BatchPlan(self.path, activations, limit=limit), budget).run()
         )
@@ -167,12 +233,12 @@ class StepContext(Context):
         """Say whether the step's own slot is free for a step below it, and its stack not too deep."""
         return not self.busy and not self._lent and self.depth < _DEEPEST
 
-    async def wait(self, event: anyio.Event) -> None:
-        """Wait for steps below this one, lending the slot meanwhile."""
+    async def wait(self, until: Callable[[], Awaitable[object]]) -> None:
+        """Wait for steps below this one, or for a time to be over, lending the slot meanwhile."""
         self._waits += 1
         self.lend_if_waiting()
         try:
-            await event.wait()
+            await until()
         except BaseException:
             # Cancelled: the step unwinds at once, over the limit if need be. Waiting for a slot here could wait for
             # the very steps that are about to be cancelled.
@@ -228,6 +294,16 @@ class StepContext(Context):
         if label.endswith("["):
             return f"{self.path}/{label[:-1]}#{n}[" if n > 1 else f"{self.path}/{label}"
         return f"{self.path}/{label}#{n}" if n > 1 else f"{self.path}/{label}"
+
+
+def check_policy(budget: Budget, node: Node[Any, Any]) -> None:
+    """Raise `DefinitionError` if a budget says of a node what cannot be done there (rule E4)."""
+    if budget.share is not None:
+        raise DefinitionError(
+            f"{node.name}: share= splits among branches: put it on edge(…, each=True, budget=) or ctx.map(…, budget=)"
+        )
+    if budget.on_exhausted == "wrap_up" and not node.wraps_up:
+        raise DefinitionError(f"{node.name} cannot wrap up: only agents can, and graphs with Graph(…, wrap_up=node)")
 
 
 def _checked(key: str | int) -> str | int:

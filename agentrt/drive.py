@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,13 @@ import anyio
 
 from agentrt.errors import AgentrtError
 from agentrt.events import BranchDied, ErrorInfo
-from agentrt.plan import Activation, Failure, GraphPlan, Plan
+from agentrt.node import Remaining
+from agentrt.plan import Activation, Failure, Fork, GraphPlan, Plan
 
 if TYPE_CHECKING:
     from agentrt.budget import Budget
     from agentrt.context import StepContext
+    from agentrt.progress import Past
 
 
 class Drive:
@@ -23,13 +26,13 @@ class Drive:
     """
 
     __slots__ = (
-        "_cancelled",
         "_closed",
         "_done",
         "_lost",
         "budget",
         "context",
         "plan",
+        "ready",
         "running",
         "scheduler",
     )
@@ -39,11 +42,14 @@ class Drive:
         self.scheduler = context.scheduler
         self.plan = plan
         self.budget = budget
+        self.ready: deque[tuple[Activation, float]] = deque()
         self.running: dict[Activation, anyio.CancelScope] = {}
-        self._cancelled: set[Activation] = set()
         self._closed = False
         self._lost: Activation | None = None
         self._done: anyio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<Drive {self.plan.path}: {len(self.running)} running, {len(self.ready)} ready>"
 
     async def run(self) -> Any:
         """Return the plan's output, or its `Failure`."""
@@ -51,16 +57,20 @@ class Drive:
         try:
             ready = plan.start()
             self._note()
+            if (past := self.scheduler.past) is not None:
+                ready = self._catch_up(past, ready)
             while len(ready) == 1 and not plan.finished and self.context.may_run_here:
                 ready = self._feed(ready[0], await self.context.run_here(ready[0], self.budget))
             if ready:
                 self.scheduler.push(self, ready)
                 self._done = anyio.Event()
-                await self.context.wait(self._done)
+                await self.context.wait(self._done.wait)
         finally:
             self._closed = True
             if self.running:
                 await self._cancel_running()
+            if not plan.finished:
+                self.context.note_not_started([*(a for a, _ in self.ready if not a.given_up), *plan.waiting])
         if self._lost is not None and not plan.finished:
             # Only a driver that is shielded gets here: its own task would have been cancelled as well.
             return Failure(self._lost.path, self._lost.value, AgentrtError("cancelled with the run around it"))
@@ -68,11 +78,10 @@ class Drive:
             self.scheduler.dropped += plan.dropped
         return plan.failure or (plan.output if plan.finished else plan.exhausted)
 
-    def skips(self, activation: Activation) -> bool:
-        """Say whether a queued activation is not to be started any more."""
-        return (
-            self._closed or self.plan.exhausted is not None or self._lost is not None or activation in self._cancelled
-        )
+    @property
+    def is_over(self) -> bool:
+        """Say whether nothing more of the plan is to be started."""
+        return self._closed or self.plan.finished or self.plan.exhausted is not None or self._lost is not None
 
     def ended(self, activation: Activation, outcome: Any) -> None:
         """Take the outcome of a step that a worker ran."""
@@ -86,18 +95,35 @@ class Drive:
     def cancelled(self, activation: Activation) -> None:
         """Note that a step in a worker was cancelled: given up by the plan, or with the whole run around it."""
         del self.running[activation]
-        if activation not in self._cancelled:
+        if not activation.given_up:
             self._lost = activation
         self._wake()
 
     def _feed(self, activation: Activation, outcome: Any) -> Sequence[Activation]:
-        failed = isinstance(outcome, Failure)
-        ready = self.plan.failed(activation, outcome) if failed else self.plan.succeeded(activation, outcome)
+        """Tell the plan how a step ended; a denial by a budget around the plan exhausts it (rule E2)."""
+        plan = self.plan
+        ready: Sequence[Activation] = ()
+        if not isinstance(outcome, Failure):
+            ready = plan.succeeded(activation, outcome)
+        elif self.context.is_denied_by(outcome.error):
+            plan.refused(activation, outcome)
+        else:
+            ready = plan.failed(activation, outcome)
         self._note()
         return ready
 
+    def _catch_up(self, past: Past, ready: Sequence[Activation]) -> Sequence[Activation]:
+        """Bring the plan to where an earlier part of the run left it, with the outcomes known from then."""
+        waiting = dict.fromkeys(ready)
+        while (known := past.earliest(waiting)) is not None:
+            del waiting[known]
+            outcome = past.outcome(known.path)
+            self.context.note_outcome(known.path, outcome)
+            waiting.update(dict.fromkeys(self._feed(known, outcome)))
+        return [a for a in waiting if not a.given_up]
+
     def _note(self) -> None:
-        """Carry out what the plan decided besides what is ready: branches that died, steps to cancel."""
+        """Carry out what the plan decided besides what is ready: branches that died or share, steps to cancel."""
         plan = self.plan
         if plan.died:
             for path, error in plan.died:
@@ -106,14 +132,26 @@ class Drive:
             plan.died.clear()
         if plan.cancelling:
             for activation in plan.cancelling:
-                self._cancelled.add(activation)
+                activation.given_up = True
                 if (scope := self.running.get(activation)) is not None:
                     scope.cancel()
             plan.cancelling.clear()
+        if plan.sharing:
+            for fork in plan.sharing:
+                self._open_branches(fork)
+            plan.sharing.clear()
+
+    def _open_branches(self, fork: Fork) -> None:
+        """Give each branch of a fork an account of its own under the fork's budget (rule B11)."""
+        assert fork.budget is not None
+        parent = fork.branch.account or self.context.account
+        budget = fork.budget.divided(Remaining(parent).remaining, max(1, len(fork.branches)))
+        for branch in fork.branches:
+            if branch.current is not None:
+                branch.account = self.scheduler.ledger.open(parent, budget, branch.current.path)
 
     def _wake(self) -> None:
-        over = self._closed or self.plan.finished or self.plan.exhausted is not None or self._lost is not None
-        if over and not self.running and self._done is not None:
+        if self.is_over and not self.running and self._done is not None:
             self._done.set()
 
     async def _cancel_running(self) -> None:

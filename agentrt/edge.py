@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from agentrt.budget import Budget
 from agentrt.errors import DefinitionError
 from agentrt.join import Join
 from agentrt.node import Context, Node
@@ -29,7 +30,7 @@ END = Marker("END")
 class Edge:
     """Hold one edge as it was declared."""
 
-    __slots__ = ("each", "join", "send", "source", "targets", "times", "when")
+    __slots__ = ("budget", "each", "join", "send", "source", "targets", "times", "when")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Edge:
         join: Join[Any, Any] | None,
         times: int | None,
         send: Node[Any, Any] | None,
+        budget: Budget | None = None,
     ) -> None:
         self.source = source
         self.targets = targets
@@ -48,6 +50,7 @@ class Edge:
         self.join = join
         self.times = times
         self.send = send
+        self.budget = budget
 
     @property
     def forks(self) -> bool:

@@ -26,6 +26,11 @@ AgentrtError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentrt.partial import Partial
+    from agentrt.runtime import Result
 
 
 class AgentrtError(Exception):
@@ -50,10 +55,25 @@ class BudgetExceeded(AgentrtError):
     """Say which limit refused which step.
 
     `scope` is the path of the step whose budget refused; `path` is the step that asked. `needed` and `limit` are in
-    the dimension's unit (dollars for `usd`).
+    the dimension's unit (dollars for `usd`). Where it leaves its scope, `partial` says what had been done; where it
+    ends the run, `result` can be resumed under a higher limit. `account` is the ledger's account that refused.
     """
 
-    def __init__(self, *, scope: str, dimension: str, needed: float, spent: float, limit: float, path: str) -> None:
+    partial: Partial | None = None
+    result: Result[Any] | None = None
+
+    def __init__(
+        self,
+        *,
+        scope: str,
+        dimension: str,
+        needed: float,
+        spent: float,
+        limit: float,
+        path: str,
+        account: object = None,
+    ) -> None:
+        self.account = account
         self.scope = scope
         self.dimension = dimension
         self.needed = needed

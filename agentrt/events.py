@@ -42,8 +42,18 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunResumed:
+    """A run that its budget had stopped goes on; steps that had finished are not run again."""
+
+    run_id: str
+    at: float
+    name: str
+    limits: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished:
-    """A run has its output."""
+    """A run has its output: of `stop_reason` `partial` it is the `Partial` there was."""
 
     run_id: str
     at: float
@@ -233,7 +243,7 @@ class Emitted:
     value: object
 
 
-RunEvent: TypeAlias = RunStarted | RunFinished | RunFailed | RunCancelled
+RunEvent: TypeAlias = RunStarted | RunResumed | RunFinished | RunFailed | RunCancelled
 StepEvent: TypeAlias = StepStarted | StepRetried | StepFinished | StepFailed | StepCancelled
 BudgetEvent: TypeAlias = BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted | UsageRecorded
 ModelEvent: TypeAlias = RateLimitWaited | CacheHit | TextDelta

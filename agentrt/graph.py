@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
 from agentrt.budget import Budget
 from agentrt.drawing import mermaid
@@ -13,7 +13,9 @@ from agentrt.edge import END, START, Edge, Marker
 from agentrt.errors import DefinitionError, GraphError
 from agentrt.join import Join
 from agentrt.node import Context, Node, as_node
+from agentrt.partial import Partial
 from agentrt.plan import GraphPlan, Route
+from agentrt.retry import Retry
 from agentrt.validation import problems, routes, to_networkx
 
 if TYPE_CHECKING:
@@ -34,28 +36,37 @@ Reducer: TypeAlias = Callable[[list[T]], U] | Join[T, U]
 When: TypeAlias = Callable[[T], bool] | None
 
 
+class Options(TypedDict, total=False):
+    """Name what every graph may be given besides its types: see `Graph`."""
+
+    description: str
+    budget: Budget | None
+    wrap_up: Source[Any] | None
+    retry: Retry | None
+    timeout: float | None
+
+
 class Graph(Node[In, Out], Generic[In, Out]):
     """Compose nodes into a directed graph, which is a node itself.
 
-    `input` and `output` are the types of what runs in and out. Edges are tried in the order they were added.
+    input, output: the types of what runs in and out.
+    budget: caps every activation.
+    wrap_up: a node that makes the output of a `Partial`, for budgets that say `on_exhausted="wrap_up"`.
+    retry, timeout: for every activation as a whole; `timeout` in seconds.
+
+    Edges are tried in the order they were added.
     """
 
     kind = "graph"
 
     @overload
-    def __init__(self: Graph[Any, Any], name: str, *, description: str = "", budget: Budget | None = None) -> None: ...
+    def __init__(self: Graph[Any, Any], name: str, **options: Unpack[Options]) -> None: ...
     @overload
-    def __init__(
-        self: Graph[T, Any], name: str, *, input: type[T], description: str = "", budget: Budget | None = None
-    ) -> None: ...
+    def __init__(self: Graph[T, Any], name: str, *, input: type[T], **options: Unpack[Options]) -> None: ...
     @overload
-    def __init__(
-        self: Graph[Any, U], name: str, *, output: type[U], description: str = "", budget: Budget | None = None
-    ) -> None: ...
+    def __init__(self: Graph[Any, U], name: str, *, output: type[U], **options: Unpack[Options]) -> None: ...
     @overload
-    def __init__(
-        self, name: str, *, input: type[In], output: type[Out], description: str = "", budget: Budget | None = None
-    ) -> None: ...
+    def __init__(self, name: str, *, input: type[In], output: type[Out], **options: Unpack[Options]) -> None: ...
     def __init__(
         self,
         name: str,
@@ -64,14 +75,27 @@ class Graph(Node[In, Out], Generic[In, Out]):
         output: Any = object,
         description: str = "",
         budget: Budget | None = None,
+        wrap_up: Source[Any] | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
     ) -> None:
-        super().__init__(name, input=input, output=output, description=description, budget=budget)
+        super().__init__(
+            name, input=input, output=output, description=description, budget=budget, retry=retry, timeout=timeout
+        )
+        self.last = None if wrap_up is None else as_node(wrap_up)
+        self.wraps_up = wrap_up is not None
         self._edges: list[Edge] = []
         self._routes: dict[Node[Any, Any], list[Route]] | None = None
 
     @overload
     def edge(
-        self, source: Sources[T], target: Targets[T], *, when: When[T] = None, times: int | None = None
+        self,
+        source: Sources[T],
+        target: Targets[T],
+        *,
+        when: When[T] = None,
+        times: int | None = None,
+        budget: Budget | None = None,
     ) -> None: ...
     @overload
     def edge(
@@ -82,6 +106,7 @@ class Graph(Node[In, Out], Generic[In, Out]):
         each: Literal[True],
         when: When[Sequence[T]] = None,
         times: int | None = None,
+        budget: Budget | None = None,
     ) -> None: ...
     @overload
     def edge(
@@ -92,6 +117,7 @@ class Graph(Node[In, Out], Generic[In, Out]):
         each: Callable[[T], Sequence[U]],
         when: When[T] = None,
         times: int | None = None,
+        budget: Budget | None = None,
     ) -> None: ...
     @overload
     def edge(
@@ -105,7 +131,14 @@ class Graph(Node[In, Out], Generic[In, Out]):
     ) -> None: ...
     @overload
     def edge(
-        self, source: Sources[S], target: Targets[T], *, send: Source[T], when: When[S] = None, times: int | None = None
+        self,
+        source: Sources[S],
+        target: Targets[T],
+        *,
+        send: Source[T],
+        when: When[S] = None,
+        times: int | None = None,
+        budget: Budget | None = None,
     ) -> None: ...
     @overload
     def edge(
@@ -117,6 +150,7 @@ class Graph(Node[In, Out], Generic[In, Out]):
         each: Literal[True],
         when: When[S] = None,
         times: int | None = None,
+        budget: Budget | None = None,
     ) -> None: ...
     @overload
     def edge(
@@ -139,6 +173,7 @@ class Graph(Node[In, Out], Generic[In, Out]):
         join: Reducer[Any, Any] | None = None,
         times: int | None = None,
         send: Any = None,
+        budget: Budget | None = None,
     ) -> None:
         """Connect `source` to `target`, after the edges it already has: the first that holds is taken.
 
@@ -147,6 +182,7 @@ class Graph(Node[In, Out], Generic[In, Out]):
         join: end the branch here and close the innermost fork: the target gets the reduced list, once.
         times: one branch takes the edge at most so often.
         send: pass on this node's latest output instead of the source's.
+        budget: caps each branch of a fork, up to the join; `Budget(share="equal")` splits what is left among them.
 
         Several targets fork, one branch each; several sources get an edge each. Raises `DefinitionError` for
         anything that is not a node, and `validate` tells the rest.
@@ -156,10 +192,9 @@ class Graph(Node[In, Out], Generic[In, Out]):
             _check_function(name, function)
         if times is not None and not isinstance(times, int):
             raise DefinitionError(f"edge(times={times!r}): say how often as a whole number")
+        sent = None if send is None else as_node(send)
         for one in _nodes(source):
-            self._edges.append(
-                Edge(one, tuple(_nodes(target)), when, each, joined, times, None if send is None else as_node(send))
-            )
+            self._edges.append(Edge(one, tuple(_nodes(target)), when, each, joined, times, sent, budget))
         self._routes = None
 
     def chain(self, *nodes: Any) -> None:
@@ -204,6 +239,12 @@ class Graph(Node[In, Out], Generic[In, Out]):
 
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         result: Out = await ctx.drive(GraphPlan(ctx.path, self.compile(), START, END, value))
+        return result
+
+    async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Out:
+        if self.last is None:
+            return await super().wrap_up(ctx, value, partial)
+        result: Out = await ctx.run(self.last, partial)
         return result
 
     def compile(self) -> dict[Node[Any, Any], list[Route]]:

@@ -5,26 +5,30 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import types
 import typing
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 import anyio.to_thread
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError
 
-from agentrt.budget import DIMENSIONS, STEPS, USD, Account, Budget, Request
+from agentrt.budget import DIMENSIONS, STEPS, USD, Account, Budget, Limits, Request
 from agentrt.errors import DefinitionError, InvalidArguments
 from agentrt.usage import PICO
 
 if TYPE_CHECKING:
     from agentrt.model import Model
+    from agentrt.partial import Partial
     from agentrt.plan import Plan
+    from agentrt.retry import Retry
     from agentrt.usage import Usage
 
 In = TypeVar("In", contravariant=True)
@@ -41,12 +45,19 @@ class Node(ABC, Generic[In, Out]):
 
     `kind` names the sort of step in events and traces, `counts` the dimensions of which each start spends one,
     `attributes` what displays and traces should know besides (a chat's model, a retriever's `k`), and `budget` caps
-    every activation. Raises `DefinitionError` for a name that cannot stand in a path.
+    every activation. `retry` tries a failed activation again; `timeout`, in seconds, ends an attempt with
+    `StepTimeout`. `wraps_up` says that the node has an answer left when its budget is exhausted.
+
+    Raises `DefinitionError` for a name that cannot stand in a path.
     """
 
     kind: ClassVar[str] = "node"
     counts: ClassVar[tuple[int, ...]] = (STEPS,)
     attributes: Mapping[str, object] | None = None
+    budget: Budget | None = None
+    retry: Retry | None = None
+    timeout: float | None = None
+    wraps_up: bool = False
 
     def __init__(
         self,
@@ -56,6 +67,8 @@ class Node(ABC, Generic[In, Out]):
         output: Any = object,
         description: str = "",
         budget: Budget | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
     ) -> None:
         if not name or set(name) & set("/#[]") or name in _RESERVED:
             reserved = ", ".join(sorted(_RESERVED))
@@ -65,10 +78,25 @@ class Node(ABC, Generic[In, Out]):
         self.output = output
         self.description = description
         self.budget = budget
+        self.retry = retry
+        self.timeout = timeout
 
     @abstractmethod
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         """Do the work of one step: everything the step calls goes through `ctx`."""
+
+    async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Out:
+        """Make an output of what there is once the node's own budget is exhausted.
+
+        What this calls is paid from the share that was held back.
+        """
+        raise DefinitionError(f"{self.name} cannot wrap up")
+
+    def limit(self, **limits: Unpack[Limits]) -> Self:
+        """Return the same node under these limits, besides those it has; see `Budget`."""
+        clone = copy.copy(self)
+        clone.budget = replace(self.budget or Budget(), **limits)
+        return clone
 
     @cached_property
     def arguments(self) -> Arguments:
@@ -160,7 +188,15 @@ class FunctionNode(Node[Any, Out]):
     is; of several, a mapping by name or a tuple in order.
     """
 
-    def __init__(self, function: Callable[..., Any], *, name: str | None = None, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        budget: Budget | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+    ) -> None:
         label = name or str(getattr(function, "__name__", type(function).__name__))
         if label == "<lambda>":
             raise DefinitionError("a lambda has no name to stand in paths: use `def`, or FunctionNode(f, name=…)")
@@ -178,6 +214,8 @@ class FunctionNode(Node[Any, Out]):
             output=hints.get("return", object),
             description=inspect.cleandoc(function.__doc__ or "").split("\n\n")[0],
             budget=budget,
+            retry=retry,
+            timeout=timeout,
         )
 
     @cached_property
@@ -285,6 +323,8 @@ class Context(ABC):
     path: str
     """The path of this step (docs/design.md, "Paths")."""
     run_id: str
+    state: object
+    """What the step keeps for wrapping up, if its budget is exhausted; None at the start of every attempt."""
 
     @overload
     async def run(
@@ -367,6 +407,10 @@ class Context(ABC):
         """Tell what is left."""
 
     @abstractmethod
+    def calls_left(self, node: Node[Any, Any]) -> int | None:
+        """Return how often this step may still call a node by the node's own limit, None where it has none."""
+
+    @abstractmethod
     def model(self, named: Model | str | None) -> Model:
         """Return the model a node should use: the run's own choice, else the named one, else the default."""
 
@@ -400,7 +444,9 @@ class Reservation(ABC):
 class Remaining:
     """Tell what a step may still spend: for each capped dimension the least that any account around it has left."""
 
-    def __init__(self, account: Account, deadline: float, now: Callable[[], float]) -> None:
+    def __init__(
+        self, account: Account, deadline: float = float("inf"), now: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self._account = account
         self._deadline = deadline
         self._now = now
@@ -416,7 +462,7 @@ class Remaining:
         """Return what is left by dimension, reservations in flight taken off; uncapped dimensions are absent."""
         left: dict[str, float] = {}
         for scope in self._account.chain:
-            for d, limit in scope.bounded:
+            for d, limit in scope.caps(self._account):
                 room = max(0, limit - scope.spent[d] - scope.reserved[d])
                 amount = room / PICO if d == USD else room
                 left[DIMENSIONS[d]] = min(amount, left.get(DIMENSIONS[d], amount))

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentrt.errors import AgentrtError, BudgetExceeded, DeadEnd
+from agentrt.budget import Account, Budget
+from agentrt.errors import AgentrtError, DeadEnd
 from agentrt.join import Join
 from agentrt.node import Node
 
@@ -27,16 +28,14 @@ class Failure:
     input: object
     error: Exception
 
-    def exhausts(self, scope: str) -> bool:
-        """Say whether the error is a denial by a budget at or above the step `scope` (rules E1, E2)."""
-        owner = getattr(self.error, "scope", None) if isinstance(self.error, BudgetExceeded) else None
-        return owner is not None and (scope == owner or scope.startswith(owner + "/"))
-
 
 class Activation:
-    """Hold one visit of a branch to a node: what to run, on what, under which path."""
+    """Hold one visit of a branch to a node: what to run, on what, under which path.
 
-    __slots__ = ("after", "branch", "join", "node", "path", "value")
+    `given_up` is set by the driver once the plan is no longer interested in its outcome.
+    """
+
+    __slots__ = ("after", "branch", "given_up", "join", "node", "path", "value")
 
     def __init__(
         self,
@@ -53,6 +52,7 @@ class Activation:
         self.branch = branch
         self.after = after
         self.join = join
+        self.given_up = False
 
     def __repr__(self) -> str:
         return f"<Activation {self.path}>"
@@ -61,9 +61,10 @@ class Activation:
 class Plan(ABC):
     """Decide what runs next.
 
-    The driver calls `start` once and then one of `succeeded` and `failed` for every activation it was given, except
-    those that appear in `cancelling`, whose late outcomes are ignored. It stops when `finished`. `exhausted` is set
-    when a budget around the plan refuses: then nothing more becomes ready, and what runs may end (rule E2).
+    The driver calls `start` once and then one of `succeeded`, `failed` and `refused` for every activation it was
+    given, except those that appear in `cancelling`, whose late outcomes are ignored. It stops when `finished`.
+    `exhausted` is set when a budget around the plan refuses: then nothing more becomes ready, what runs may end, and
+    errors wait for their step to be run again under a higher limit (rules E2, E5).
     """
 
     def __init__(self, path: str) -> None:
@@ -74,6 +75,7 @@ class Plan(ABC):
         self.exhausted: Failure | None = None
         self.cancelling: list[Activation] = []
         self.died: list[tuple[str, Exception | None]] = []
+        self.sharing: list[Fork] = []
 
     @abstractmethod
     def start(self) -> Sequence[Activation]:
@@ -86,6 +88,15 @@ class Plan(ABC):
     @abstractmethod
     def failed(self, activation: Activation, failure: Failure) -> Sequence[Activation]:
         """Take an activation's error and return what has become ready."""
+
+    @abstractmethod
+    def refused(self, activation: Activation, failure: Failure) -> None:
+        """Take a denial by a budget around the plan: nothing more becomes ready (rule E2)."""
+
+    @property
+    def waiting(self) -> Sequence[Activation]:
+        """Return what the plan has not yet given out."""
+        return ()
 
 
 class BatchPlan(Plan):
@@ -122,18 +133,25 @@ class BatchPlan(Plan):
     def failed(self, activation: Activation, failure: Failure) -> Sequence[Activation]:
         if activation not in self._running:
             return ()
-        if failure.exhausts(self.path):
-            del self._running[activation]
-            self.exhausted = self.exhausted or failure
-            return ()
         if self._keep_errors:
             return self.succeeded(activation, failure)
         del self._running[activation]
+        if self.exhausted:
+            return ()
         self.failure = failure
         self.finished = True
         self.cancelling += self._running
         self._running.clear()
         return ()
+
+    def refused(self, activation: Activation, failure: Failure) -> None:
+        if activation in self._running:
+            del self._running[activation]
+            self.exhausted = self.exhausted or failure
+
+    @property
+    def waiting(self) -> Sequence[Activation]:
+        return list(self._waiting)
 
     def _more(self, n: int) -> Sequence[Activation]:
         if self.exhausted or self.finished:
@@ -159,6 +177,7 @@ class Route:
     times: int | None = None
     send: Node[Any, Any] | None = None
     closer: Route | None = None
+    budget: Budget | None = None
 
     @property
     def target(self) -> Node[Any, Any]:
@@ -167,9 +186,13 @@ class Route:
 
 
 class Branch:
-    """Hold one thread of control: at one activation, suspended in one fork, or ended (rule G1)."""
+    """Hold one thread of control: at one activation, suspended in one fork, or ended (rule G1).
+
+    `account` is what everything on the branch spends from, where its fork has a budget; the driver opens it.
+    """
 
     __slots__ = (
+        "account",
         "current",
         "ended",
         "fork",
@@ -190,6 +213,7 @@ class Branch:
         self.fork = fork
         self.index = index
         self.parent: Branch | None = fork.branch if fork else None
+        self.account: Account | None = fork.branch.account if fork else None
         self.current: Activation | None = None
         self.inner: Fork | None = None
         self.ended = False
@@ -213,11 +237,12 @@ class Branch:
 class Fork:
     """Hold the branches that one activation forked into, and the values that arrived at the join."""
 
-    __slots__ = ("branch", "branches", "closer", "left", "source", "values")
+    __slots__ = ("branch", "branches", "budget", "closer", "left", "source", "values")
 
-    def __init__(self, branch: Branch, closer: Route, source: str) -> None:
+    def __init__(self, branch: Branch, closer: Route, source: str, budget: Budget | None = None) -> None:
         self.branch = branch
         self.closer = closer
+        self.budget = budget
         self.source = source
         self.branches: list[Branch] = []
         self.left = 0
@@ -271,11 +296,16 @@ class GraphPlan(Plan):
         self._ready = []
         branch.current = None
         branch.last = activation.path
-        if failure.exhausts(self.path):
-            self.exhausted = self.exhausted or failure
-        else:
+        if self.exhausted is None:
             self._fail(branch, failure)
         return self._ready
+
+    def refused(self, activation: Activation, failure: Failure) -> None:
+        branch = activation.branch
+        assert branch is not None
+        if not branch.ended:
+            branch.current = None
+            self.exhausted = self.exhausted or failure
 
     def _leave(self, branch: Branch, node: Node[Any, Any], value: Any, path: str) -> None:
         """Take the first outgoing route that holds (rule G2)."""
@@ -342,7 +372,9 @@ class GraphPlan(Plan):
         branch.rounds = branch.rounds or {}
         branch.rounds[closer] = turn = branch.rounds.get(closer, 0) + 1
         prefix = f"{branch.label}#{turn}[" if turn > 1 else f"{branch.label}["
-        fork = branch.inner = Fork(branch, closer, path)
+        fork = branch.inner = Fork(branch, closer, path, route.budget)
+        if route.budget is not None:
+            self.sharing.append(fork)
         fork.left = len(starts)
         after = (path,)
         for i, (target, value) in enumerate(starts):

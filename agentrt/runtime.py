@@ -8,24 +8,26 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
 import anyio
 from anyio.abc import TaskGroup
 
 from agentrt.budget import Budget, Ledger
+from agentrt.context import StepContext, check_policy
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, StepFailed
-from agentrt.events import ErrorInfo, Event, RunCancelled, RunFailed, RunFinished, RunStarted
+from agentrt.events import ErrorInfo, Event, RunCancelled, RunFailed, RunFinished, RunResumed, RunStarted
 from agentrt.graph import Graph
 from agentrt.journal import Journal, JournalWriter
 from agentrt.model import Model, default_model, resolve_model
 from agentrt.node import Node, as_node
+from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
+from agentrt.progress import Past, Progress
 from agentrt.scheduler import DEFAULT_CONCURRENCY, Scheduler
-from agentrt.usage import Usage
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream
@@ -43,20 +45,58 @@ class StopReason(StrEnum):
     """Say why a run stopped."""
 
     DONE = "done"
+    WRAPPED_UP = "wrapped_up"
+    PARTIAL = "partial"
     FAILED = "failed"
     BUDGET_EXCEEDED = "budget_exceeded"
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Result(Generic[T]):
-    """Hold a finished run. `dropped` lists the failures that joins dropped."""
+    """Hold a stopped run.
 
-    output: T
-    usage: Usage
-    stop_reason: StopReason
-    run_id: str
-    dropped: Sequence[Failure] = ()
+    usage: what it spent. stop_reason: why it stopped. dropped: the failures that joins dropped.
+    partial: what had been done, if its budget was exhausted.
+    """
+
+    def __init__(
+        self,
+        run: _Run,
+        output: T | None,
+        *,
+        stop_reason: StopReason,
+        dropped: Sequence[Failure] = (),
+        denial: BudgetExceeded | None = None,
+    ) -> None:
+        self.run_id = run.run_id
+        self.usage = run.ledger.usage()
+        self.stop_reason = stop_reason
+        self.dropped = tuple(dropped)
+        self.partial = None if denial is None else denial.partial
+        self._run = run
+        self._output = output
+        self._denial = denial
+
+    @property
+    def output(self) -> T:
+        """Return what the node made of the input; raises `BudgetExceeded` if the budget left no output."""
+        if self._denial is not None and self.stop_reason is not StopReason.WRAPPED_UP:
+            raise self._denial
+        return cast("T", self._output)
+
+    async def resume(self, *, budget: Budget) -> Result[T]:
+        """Go on with a run that its budget stopped, with these limits raised; what had finished is not paid again.
+
+        The limits are those of the scope that was exhausted; a dimension left out stays as it was. `seconds` counts
+        anew. Only in the process of the run, once. Raises what `run` raises, and `RuntimeError` if nothing is left
+        to do.
+        """
+        if self._denial is None:
+            raise RuntimeError(f"run {self.run_id} was not stopped by its budget: there is nothing to go on with")
+        return await self._run.resume(self._denial, budget)
+
+    def __repr__(self) -> str:
+        return f"<Result {self.stop_reason} of {self.run_id}: {self.usage.tokens:,} tokens, ${self.usage.usd:.4f}>"
 
 
 class Options(TypedDict, total=False):
@@ -188,7 +228,8 @@ class _Models:
         return self._open[chosen]
 
     async def aclose(self) -> None:
-        for model in self._open.values():
+        opened, self._open = self._open, {}
+        for model in opened.values():
             await model.aclose()
 
 
@@ -208,7 +249,7 @@ class _Recorder:
 
 
 class _Run:
-    """Execute one run."""
+    """Execute one run, and again from where it stopped."""
 
     def __init__(self, node: Node[Any, Any], input: Any, options: Options) -> None:
         if unknown := options.keys() - Options.__annotations__.keys():
@@ -222,17 +263,22 @@ class _Run:
         self.node = node
         self.input = input
         self.budget = options.get("budget")
+        if self.budget is not None:
+            check_policy(self.budget, node)
         self.journal = options.get("journal")
         self.observers = list(options.get("observers", ()))
         self.run_id = options.get("run_id") or new_run_id()
         self.ledger = Ledger(node.name, None)
+        self.ledger.root.is_capped = self.budget is not None or node.budget is not None
         self.models = _Models(options.get("model"))
+        self.past: Past | None = None
+        self._progress: Progress | None = None
 
     async def execute(self) -> Result[Any]:
         tracer = _load(_TRACING)(self.run_id)
         observers = [*self.observers, *([tracer] if tracer else [])]
         outcome: Any = _UNFINISHED
-        dropped: Sequence[Failure] = ()
+        scheduler: Scheduler | None = None
         writer: JournalWriter | None = None
         async with _one_error(), anyio.create_task_group() as tasks:
             with anyio.CancelScope() as scope:
@@ -241,20 +287,32 @@ class _Run:
                     observers.append(writer)
                     tasks.start_soon(writer.run, name="agentrt journal")
                 try:
-                    outcome, dropped = await self._steps(tasks, _Recorder(observers))
+                    scheduler = self._scheduler(tasks, _Recorder(observers))
+                    outcome = await self._steps(scheduler)
                 finally:
                     if writer is not None:
                         writer.close()
         if writer is not None and writer.error is not None:
             raise writer.error
-        if outcome is _UNFINISHED:
+        if outcome is _UNFINISHED or scheduler is None:
             raise AgentrtError(f"{self.node.name}: a step cancelled its own task, and with it the run")
-        return self._result(outcome, dropped)
+        return self._result(outcome, scheduler)
 
-    async def _steps(self, tasks: TaskGroup, record: _Recorder) -> tuple[Any, Sequence[Failure]]:
-        """Run the root step, between the events that open and close the run."""
-        budget = self.budget
-        scheduler = Scheduler(
+    async def resume(self, denial: BudgetExceeded, budget: Budget) -> Result[Any]:
+        """Run again on what is known, with the limits of the account that refused raised (rule E5)."""
+        progress, self._progress = self._progress, None
+        if progress is None:
+            raise RuntimeError(f"run {self.run_id} went on already, or had no budget around what was refused")
+        limit = next((one for own in progress.limits.values() for one in own if one.account is denial.account), None)
+        if limit is None:
+            raise RuntimeError(f"the scope {denial.scope!r} has no limit that could be raised")
+        limit.budget = replace(limit.budget, **budget.limits())  # type: ignore[arg-type]
+        self.ledger.raise_limits(limit.account, limit.budget)
+        self.past = Past(progress)
+        return await self.execute()
+
+    def _scheduler(self, tasks: TaskGroup, record: _Recorder) -> Scheduler:
+        return Scheduler(
             tasks,
             run_id=self.run_id,
             ledger=self.ledger,
@@ -262,48 +320,59 @@ class _Run:
             models=self.models,
             clock=time.time,
             concurrency=self.concurrency,
+            past=self.past,
         )
-        limits = _tightest(budget, self.node.budget)
-        run_id, name = self.run_id, self.node.name
-        record(RunStarted(run_id=run_id, at=time.time(), name=name, input=self.input, limits=limits))
+
+    async def _steps(self, scheduler: Scheduler) -> Any:
+        """Run the root step, between the events that open and close the run."""
+        run_id, name, record = self.run_id, self.node.name, scheduler.record
+        limits = _tightest(self.budget, self.node.budget)
+        if self.past is None:
+            record(RunStarted(run_id=run_id, at=time.time(), name=name, input=self.input, limits=limits))
+        else:
+            record(RunResumed(run_id=run_id, at=time.time(), name=name, limits=limits))
         root = Activation(self.node, self.input, name)
+        caller = StepContext(scheduler, "", self.ledger.root, float("inf"), root, -1)
         try:
-            outcome = await scheduler.step(root, self.ledger.root, float("inf"), budget, 0.0)
+            outcome = await scheduler.step(root, caller, self.budget, 0.0)
         except BaseException:
             record(RunCancelled(run_id=run_id, at=time.time(), usage=self.ledger.usage()))
             raise
         finally:
             with anyio.CancelScope(shield=True):
                 await self.models.aclose()
-        record(self._closing_event(outcome))
-        return outcome, scheduler.dropped
+        self._progress = caller.progress
+        record(self._closing_event(outcome, scheduler))
+        return outcome
 
-    def _closing_event(self, outcome: Any) -> RunFinished | RunFailed:
-        at, usage = time.time(), self.ledger.usage()
+    def _stop_reason(self, outcome: Any, scheduler: Scheduler) -> StopReason:
+        if isinstance(outcome, Failure):
+            return StopReason.BUDGET_EXCEEDED if isinstance(outcome.error, BudgetExceeded) else StopReason.FAILED
+        if scheduler.exhaustion is None:
+            return StopReason.DONE
+        return StopReason.PARTIAL if isinstance(outcome, Partial) else StopReason.WRAPPED_UP
+
+    def _closing_event(self, outcome: Any, scheduler: Scheduler) -> RunFinished | RunFailed:
+        at, usage, stop_reason = time.time(), self.ledger.usage(), self._stop_reason(outcome, scheduler)
         if not isinstance(outcome, Failure):
-            return RunFinished(run_id=self.run_id, at=at, output=outcome, usage=usage, stop_reason=StopReason.DONE)
-        exceeded = isinstance(outcome.error, BudgetExceeded)
+            return RunFinished(run_id=self.run_id, at=at, output=outcome, usage=usage, stop_reason=stop_reason)
         return RunFailed(
             run_id=self.run_id,
             at=at,
             path=outcome.path,
             error=ErrorInfo.of(outcome.error),
             usage=usage,
-            stop_reason=StopReason.BUDGET_EXCEEDED if exceeded else StopReason.FAILED,
+            stop_reason=stop_reason,
         )
 
-    def _result(self, outcome: Any, dropped: Sequence[Failure]) -> Result[Any]:
-        if isinstance(outcome, Failure):
-            if isinstance(outcome.error, BudgetExceeded):
-                raise outcome.error
-            raise StepFailed(outcome.path, outcome.input, outcome.error) from outcome.error
-        return Result(
-            output=outcome,
-            usage=self.ledger.usage(),
-            stop_reason=StopReason.DONE,
-            run_id=self.run_id,
-            dropped=tuple(dropped),
-        )
+    def _result(self, outcome: Any, scheduler: Scheduler) -> Result[Any]:
+        stop_reason, dropped = self._stop_reason(outcome, scheduler), scheduler.dropped
+        if not isinstance(outcome, Failure):
+            return Result(self, outcome, stop_reason=stop_reason, dropped=dropped, denial=scheduler.exhaustion)
+        if isinstance(outcome.error, BudgetExceeded):
+            outcome.error.result = Result(self, None, stop_reason=stop_reason, dropped=dropped, denial=outcome.error)
+            raise outcome.error
+        raise StepFailed(outcome.path, outcome.input, outcome.error) from outcome.error
 
 
 def _tightest(*budgets: Budget | None) -> dict[str, float]:

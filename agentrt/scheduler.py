@@ -1,9 +1,9 @@
 """The scheduler: drives plans, runs steps in a pool of workers, keeps budgets and records every event.
 
-Ready activations go into one queue. A worker takes one, runs it to its end and takes the next; another worker is
-started only while the queue is not empty and the concurrency limit allows. So a step that never suspends costs no
-task, and steps that wait run all at once. A step that waits for steps below it lends its slot (rule B12), so that a
-limit of one never deadlocks.
+Ready activations wait in one queue, in which each plan has its turn. A worker takes one, runs it to its end and takes
+the next; another worker is started only while the queue is not empty and the concurrency limit allows. So a step that
+never suspends costs no task, and steps that wait run all at once. A step that waits for steps below it lends its slot
+(rule B12), so that a limit of one never deadlocks.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskGroup
 
-from agentrt.budget import Account, Budget, Ledger
+from agentrt.budget import Budget, Ledger
 from agentrt.context import StepContext
 from agentrt.drive import Drive
-from agentrt.errors import AgentrtError, BudgetExceeded
+from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError
 from agentrt.events import BudgetDenied, ErrorInfo, Event, StepCancelled, StepFailed, StepFinished, StepStarted
+from agentrt.execution import Execution
 from agentrt.model import Model
-from agentrt.node import Node
 from agentrt.plan import Activation, Failure
+from agentrt.progress import MISSING, Past
 
 DEFAULT_CONCURRENCY: Final = 1000
 
@@ -33,7 +34,7 @@ class Scheduler:
     """Run the steps of one run.
 
     `tasks` is the task group every worker lives in, `record` takes every event, `models` finds the model a node
-    asks for, and `clock` gives seconds since the epoch.
+    asks for, `clock` gives seconds since the epoch, and `past` what an earlier part of the run has done already.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Scheduler:
         models: Callable[[Model | str | None], Model],
         clock: Callable[[], float],
         concurrency: int = DEFAULT_CONCURRENCY,
+        past: Past | None = None,
     ) -> None:
         self.run_id = run_id
         self.ledger = ledger
@@ -53,10 +55,13 @@ class Scheduler:
         self.models = models
         self.clock = clock
         self.thread = threading.get_ident()
+        self.exhaustion: BudgetExceeded | None = None
         self.dropped: list[Failure] = []
         self._tasks = tasks
         self._limit = concurrency
-        self._queue: deque[tuple[Drive, Activation, float]] = deque()
+        self.past = past
+        self._queue: deque[Drive] = deque()
+        self._queued = 0
         self._resuming: deque[anyio.Event] = deque()
         self._active = 1  # the task that runs the root step
         self._starting = 0
@@ -65,16 +70,10 @@ class Scheduler:
 
     def statistics(self) -> Mapping[str, int]:
         """Return how many steps run, wait in the queue, and wait for a slot to go on."""
-        return {"running": self._active, "queued": len(self._queue), "resuming": len(self._resuming)}
+        return {"running": self._active, "queued": self._queued, "resuming": len(self._resuming)}
 
     async def step(
-        self,
-        activation: Activation,
-        account: Account,
-        deadline: float,
-        budget: Budget | None,
-        waited: float,
-        depth: int = 0,
+        self, activation: Activation, caller: StepContext, budget: Budget | None, waited: float, depth: int = 0
     ) -> Any:
         """Run one step to its end and return its output, or its `Failure`.
 
@@ -82,18 +81,13 @@ class Scheduler:
         `depth` counts the steps this one's task already runs around it.
         """
         node, path, value = activation.node, activation.path, activation.value
-        seconds = None
-        for limit in (budget, node.budget):
-            if limit is not None:
-                account = self.ledger.open(account, limit, path)
-                if limit.seconds is not None:
-                    seconds = limit.seconds if seconds is None else min(seconds, limit.seconds)
+        if self.past is not None and (outcome := self.past.outcome(path)) is not MISSING:
+            caller.note_outcome(path, outcome)
+            return outcome
         try:
-            self.ledger.count(account, node.counts, path)
-        except BudgetExceeded as error:
-            self.record(BudgetDenied(path=path, at=self.clock(), scope=error.scope, dimension=error.dimension))
-            return Failure(path, value, error)
-        context = StepContext(self, path, account, deadline, activation, depth)
+            context = self._open(activation, caller, budget, depth)
+        except (BudgetExceeded, DefinitionError) as error:
+            return self._refused(activation, caller, error)
         self.record(
             StepStarted(
                 path=path,
@@ -108,40 +102,78 @@ class Scheduler:
             )
         )
         try:
-            if seconds is None:
-                output = await node.invoke(context, value)
+            if context.limits or node.retry is not None or node.timeout is not None:
+                output = await Execution(context, node, value).run()
             else:
-                output = await self._invoke_within(seconds, node, context, value)
+                output = await node.invoke(context, value)
         except Exception as error:  # noqa: BLE001 - every error of a step becomes its outcome, and the run's one error carries it
-            return self._failed(path, context.failure_of(error, value))
+            return self._failed(context, caller, context.failure_of(error, value))
         except BaseException as error:
             if _is_stray(error):
-                return self._failed(path, Failure(path, value, _stray(path, error)))
+                return self._failed(context, caller, Failure(path, value, _stray(path, error)))
             self.record(StepCancelled(path=path, at=self.clock()))
+            if not activation.given_up:
+                caller.note_unfinished(context)
             raise
         self.record(StepFinished(path=path, at=self.clock(), output=output))
+        if context.denial is not None and not caller.path:  # the run's own budget ended it: more may be done
+            self.exhaustion = context.denial
+            caller.note_unfinished(context)
+        else:
+            caller.note_outcome(path, output)
         return output
 
-    def _failed(self, path: str, failure: Failure) -> Failure:
-        self.record(StepFailed(path=path, at=self.clock(), error=ErrorInfo.of(failure.error)))
-        return failure
+    def _open(self, activation: Activation, caller: StepContext, budget: Budget | None, depth: int) -> StepContext:
+        """Open a step's context and accounts, and count the step; raises `BudgetExceeded`."""
+        node, path, branch = activation.node, activation.path, activation.branch
+        account = caller.account if branch is None or branch.account is None else branch.account
+        context = StepContext(self, path, account, caller.deadline, activation, depth)
+        if budget is not None or node.budget is not None:
+            context.open(filter(None, (budget, node.budget)), caller)
+        if self.past is None or path not in self.past.started:
+            self.ledger.count(context.account, node.counts, path)
+        return context
 
-    async def _invoke_within(self, seconds: float, node: Node[Any, Any], context: StepContext, value: Any) -> Any:
-        """Invoke a node under a deadline (rule B12), which its own context can read."""
-        deadline = anyio.current_time() + seconds
-        context.deadline = min(context.deadline, deadline)
-        with anyio.CancelScope(deadline=deadline):  # an earlier one around it cancels by itself, in its own name
-            if seconds > 0:
-                return await node.invoke(context, value)
-        raise BudgetExceeded(
-            scope=context.path, dimension="seconds", needed=0, spent=seconds, limit=seconds, path=context.path
-        )
+    def _refused(self, activation: Activation, caller: StepContext, error: BudgetExceeded | DefinitionError) -> Failure:
+        """Return the failure of a step that may not start."""
+        path = activation.path
+        if isinstance(error, BudgetExceeded):
+            self.record(BudgetDenied(path=path, at=self.clock(), scope=error.scope, dimension=error.dimension))
+        caller.note_not_started([activation])
+        return Failure(path, activation.value, error)
+
+    def _failed(self, context: StepContext, caller: StepContext, failure: Failure) -> Failure:
+        path = context.path
+        self.record(StepFailed(path=path, at=self.clock(), error=ErrorInfo.of(failure.error)))
+        if isinstance(failure.error, BudgetExceeded):
+            caller.note_unfinished(context)
+        else:
+            caller.note_outcome(path, failure)
+        return failure
 
     def push(self, drive: Drive, activations: Sequence[Activation]) -> None:
         """Queue activations that are ready, and see to it that somebody takes them."""
         now = self.clock()
-        self._queue.extend((drive, a, now) for a in activations)
+        if not drive.ready:
+            self._queue.append(drive)
+        drive.ready.extend((a, now) for a in activations)
+        self._queued += len(activations)
         self._spawn()
+
+    def _take(self) -> tuple[Drive, Activation, float] | None:
+        """Return the next activation that is still wanted, from one drive after another, so that none starves."""
+        while self._queue:
+            drive = self._queue.popleft()
+            if drive.is_over:
+                self._queued -= len(drive.ready)
+                continue
+            activation, queued = drive.ready.popleft()
+            self._queued -= 1
+            if drive.ready:
+                self._queue.append(drive)
+            if not activation.given_up:
+                return drive, activation, queued
+        return None
 
     def lend(self) -> None:
         """Give up the calling step's slot while it waits for steps below it."""
@@ -184,7 +216,7 @@ class Scheduler:
             return
         self._burst = min(self._burst * 2, self._limit) if self._ended == self._ended_before else 1
         self._ended_before = self._ended
-        self._starting = max(0, min(self._burst, len(self._queue), self._limit - self._active))
+        self._starting = max(0, min(self._burst, self._queued, self._limit - self._active))
         for _ in range(self._starting):
             self._tasks.start_soon(self._work, name="agentrt worker")
 
@@ -193,10 +225,10 @@ class Scheduler:
         self._active += 1
         try:
             with anyio.CancelScope() as scope:
-                while self._queue and not self._resuming and not scope.cancel_called and self._active <= self._limit:
-                    drive, activation, queued = self._queue.popleft()
-                    if drive.skips(activation):
-                        continue
+                while not self._resuming and not scope.cancel_called and self._active <= self._limit:
+                    if (taken := self._take()) is None:
+                        return
+                    drive, activation, queued = taken
                     self._spawn()
                     await self._run(drive, activation, scope, self.clock() - queued)
                     self._ended += 1
@@ -207,8 +239,7 @@ class Scheduler:
     async def _run(self, drive: Drive, activation: Activation, scope: anyio.CancelScope, waited: float) -> None:
         drive.running[activation] = scope
         try:
-            context = drive.context
-            outcome = await self.step(activation, context.account, context.deadline, drive.budget, waited)
+            outcome = await self.step(activation, drive.context, drive.budget, waited)
         except BaseException:
             drive.cancelled(activation)
             raise

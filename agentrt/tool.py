@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-import anyio
 from pydantic_core import to_json
 
 from agentrt.budget import STEPS, TOOL_CALLS, Budget
-from agentrt.errors import DefinitionError, StepTimeout
+from agentrt.errors import DefinitionError
 from agentrt.messages import ToolSpec
 from agentrt.node import Context, FunctionNode, Node, as_node
+from agentrt.partial import Partial
+from agentrt.retry import Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,7 +23,8 @@ class Tool(FunctionNode[R], Generic[P, R]):
     """Offer a typed function to models; called directly it is still the function.
 
     The JSON schema comes from the signature, the description from the docstring. `timeout` is in seconds; a tool
-    that takes longer is cancelled and raises `StepTimeout`. Raises `DefinitionError` for a parameter without a type.
+    that takes longer is cancelled and raises `StepTimeout`. `retry` tries it again when it fails. Raises
+    `DefinitionError` for a parameter without a type.
     """
 
     kind = "tool"
@@ -35,23 +37,16 @@ class Tool(FunctionNode[R], Generic[P, R]):
         name: str | None = None,
         description: str | None = None,
         timeout: float | None = None,
+        retry: Retry | None = None,
         budget: Budget | None = None,
     ) -> None:
-        super().__init__(function, name=name, budget=budget)
+        super().__init__(function, name=name, budget=budget, retry=retry, timeout=timeout)
         self.description = description or self.description
-        self.timeout = timeout
         self.attributes = {"description": self.description}
         self.arguments  # noqa: B018 - builds the schema now, so that a missing type is told where the tool is defined
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self.function(*args, **kwargs)
-
-    async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R:
-        if self.timeout is None:
-            return await super().call(ctx, args, kwargs)
-        with anyio.move_on_after(self.timeout):
-            return await super().call(ctx, args, kwargs)
-        raise StepTimeout(f"{self.name} took longer than its time-out of {self.timeout:g} s")
 
 
 @overload
@@ -64,6 +59,7 @@ def tool(
     name: str | None = None,
     description: str | None = None,
     timeout: float | None = None,
+    retry: Retry | None = None,
     budget: Budget | None = None,
 ) -> Callable[[Callable[P, Any]], Tool[P, Any]]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -101,10 +97,16 @@ class ToolUse(Node[str, Any]):
     counts = (STEPS, TOOL_CALLS)
 
     def __init__(self, node: Node[Any, Any], call_id: str) -> None:
-        super().__init__(node.name, description=node.description, budget=node.budget)
+        super().__init__(
+            node.name, description=node.description, budget=node.budget, retry=node.retry, timeout=node.timeout
+        )
         self.attributes = {**(node.attributes or {}), "call_id": call_id}
         self.kind = node.kind  # type: ignore[misc]
         self.node = node
+        self.wraps_up = node.wraps_up
+
+    async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Any:
+        return await self.node.wrap_up(ctx, self.node.arguments.parse(value), partial)
 
     async def invoke(self, ctx: Context, value: str, /) -> Any:
         arguments = self.node.arguments.parse(value)

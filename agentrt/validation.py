@@ -68,7 +68,7 @@ def routes(edges: Sequence[Edge]) -> dict[AnyNode, list[Route]]:
     for edge in edges:
         closer = closing[closers[edge]] if edge.forks else None
         each = edge.each if callable(edge.each) else bool(edge.each)
-        route = Route(edge.targets, edge.when, each, edge.join, edge.times, edge.send, closer)
+        route = Route(edge.targets, edge.when, each, edge.join, edge.times, edge.send, closer, edge.budget)
         table.setdefault(edge.source, []).append(route)
         for target in edge.targets:
             table.setdefault(target, [])
@@ -92,6 +92,10 @@ def _bad_edges(edges: Sequence[Edge]) -> Iterator[str]:
             yield f"{edge}: one edge cannot both fork and join; put a node between"
         if edge.forks and END in edge.targets:
             yield f"{edge}: a fork cannot lead to END; join its branches first"
+        if edge.budget is not None and not edge.forks:
+            yield f"{edge}: budget= caps the branches of a fork; set a node's own with {edge.source.name}.limit(…)"
+        if edge.budget is not None and (edge.budget.on_exhausted != "raise" or edge.budget.calls is not None):
+            yield f"{edge}: a branch has no policy and no callers; leave on_exhausted= and calls= to its nodes"
         if not edge.targets:
             yield f"{edge}: it has no target"
         if edge.times is not None and edge.times < 1:

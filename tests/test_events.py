@@ -17,6 +17,7 @@ from agentrt.messages import AssistantMessage, UserMessage, new_messages
 ERROR = ev.ErrorInfo("ValueError", "x")
 EVENTS = [
     ev.RunStarted(run_id="r", at=1.5, name="n", input={"a": [1]}, limits={"tokens": 3.0}),
+    ev.RunResumed(run_id="r", at=1.5, name="n", limits={"tokens": 3.0}),
     ev.RunFinished(run_id="r", at=1.5, output=None, usage=Usage(input_tokens=2, cost=10**15), stop_reason="done"),
     ev.RunFailed(run_id="r", at=1.5, path="a/b", error=ERROR, usage=Usage(), stop_reason="failed"),
     ev.RunCancelled(run_id="r", at=1.5, usage=Usage(steps=1)),

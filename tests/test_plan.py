@@ -58,7 +58,10 @@ class Driver:
         """End one step; return the paths that became ready."""
         activation = next(a for a in self.ready if a.path == path)
         self.ready.remove(activation)
-        if isinstance(outcome, Exception):
+        became: Sequence[Activation] = ()
+        if isinstance(outcome, BudgetExceeded) and self.plan.path.startswith(outcome.scope):
+            self.plan.refused(activation, Failure(path, activation.value, outcome))
+        elif isinstance(outcome, Exception):
             became = self.plan.failed(activation, Failure(path, activation.value, outcome))
         else:
             became = self.plan.succeeded(activation, outcome)

@@ -12,7 +12,7 @@ NAMES = """
     END FREE START Agent AgentrtError AuthenticationFailed Budget BudgetExceeded Context ContextOverflow DeadEnd
     DefinitionError Format FunctionNode Graph GraphError GuardrailTripped Index InvalidArguments Join
     JournalError LoopDetected MaxTurns Model ModelError ModelRequest ModelResponse ModelSettings
-    ModelUnavailable Node NothingArrived Observer Passage Price RateLimited RequestRefused Result Retriever
+    ModelUnavailable Node NothingArrived Observer Partial Passage Price RateLimited RequestRefused Result Retriever
     Retry StepFailed StopReason Stream Tool StepTimeout UnknownModel UnknownPrice Usage best collect first run
     run_sync stream tool vote
 """

@@ -18,6 +18,7 @@ from agentrt.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
     StepCancelled,
     StepFailed,
@@ -78,6 +79,8 @@ class StepTree:
     def _take(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self.opening = event
+        elif isinstance(event, RunResumed):
+            self.closing = None
         elif isinstance(event, RunFinished | RunFailed | RunCancelled):
             self.closing = event
         elif isinstance(event, StepStarted):

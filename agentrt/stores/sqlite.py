@@ -17,6 +17,7 @@ from agentrt.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
     UsageRecorded,
     decode,
@@ -186,6 +187,8 @@ class SqliteJournal:
                 (sum(u.tokens for u in used), sum(u.cost for u in used), run),
             )
         for event in events:
+            if isinstance(event, RunResumed):
+                self._connection.execute("UPDATE runs SET status = 'running', ended = NULL WHERE id = ?", (run,))
             if isinstance(event, RunFinished | RunFailed | RunCancelled):
                 status = StopReason.CANCELLED if isinstance(event, RunCancelled) else event.stop_reason
                 self._connection.execute(

@@ -1,0 +1,143 @@
+"""Execution: what is declared around a node's work: attempts, time-outs, deadlines, and what follows exhaustion."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from agentrt.errors import BudgetExceeded, StepTimeout
+from agentrt.events import BudgetExhausted, ErrorInfo, StepRetried
+from agentrt.progress import Progress
+
+if TYPE_CHECKING:
+    from agentrt.budget import Account, Limit
+    from agentrt.context import StepContext
+    from agentrt.node import Node
+
+
+class Execution:
+    """Run a node under the limits of its step, its retries and its time-out."""
+
+    def __init__(self, context: StepContext, node: Node[Any, Any], value: Any) -> None:
+        self._context = context
+        self._scheduler = context.scheduler
+        self._node = node
+        self._value = value
+
+    async def run(self) -> Any:
+        """Return the node's output, or what the policy of its budget makes of there being none (rules E3, E4)."""
+        try:
+            return await self._before_deadline()
+        except Exception as error:
+            denial = self._context.failure_of(error, self._value).error
+            limit = self._own_limit(denial)
+            if limit is None:
+                raise
+            assert isinstance(denial, BudgetExceeded)
+            return await self._exhausted(limit, denial)
+
+    def _own_limit(self, error: Exception) -> Limit | None:
+        """Return the limit of this very step that an error is a denial by, if it is."""
+        account = error.account if isinstance(error, BudgetExceeded) else None
+        return next((limit for limit in self._context.limits if limit.account is account), None)
+
+    async def _before_deadline(self) -> Any:
+        """Work until the step's own deadline (rule B12); one around it cancels by itself, in its own name."""
+        limit = min(self._context.limits, key=lambda one: one.deadline, default=None)
+        if limit is None or limit.deadline == float("inf"):
+            return await self._attempts()
+        with anyio.CancelScope(deadline=limit.deadline):
+            if limit.budget.seconds:
+                return await self._attempts()
+        raise self._too_late(limit)
+
+    def _too_late(self, limit: Limit) -> BudgetExceeded:
+        seconds, path = limit.budget.seconds or 0, self._context.path
+        return BudgetExceeded(
+            scope=path, dimension="seconds", needed=0, spent=seconds, limit=seconds, path=path, account=limit.account
+        )
+
+    async def _attempts(self) -> Any:
+        """Try as often as the node's `retry` says; waiting in between holds neither budget nor slot (rule B9)."""
+        context, node, attempt = self._context, self._node, 1
+        while True:
+            try:
+                return await self._attempt()
+            except Exception as error:
+                failure = context.failure_of(error, self._value)
+                delay = node.retry.delay(attempt, failure.error) if node.retry is not None else None
+                if delay is None:
+                    raise
+                self._record_retry(attempt, failure.error, delay)
+            context.restart()
+            await context.wait(partial(anyio.sleep, delay))
+            self._scheduler.ledger.count(context.account, node.counts, context.path)
+            attempt += 1
+
+    async def _attempt(self) -> Any:
+        timeout = self._node.timeout
+        if timeout is None:
+            return await self._node.invoke(self._context, self._value)
+        with anyio.move_on_after(timeout):
+            return await self._node.invoke(self._context, self._value)
+        raise StepTimeout(f"{self._node.name} took longer than its time-out of {timeout:g} s")
+
+    def _record_retry(self, attempt: int, error: Exception, delay: float) -> None:
+        self._scheduler.record(
+            StepRetried(
+                path=self._context.path,
+                at=self._scheduler.clock(),
+                attempt=attempt,
+                error=ErrorInfo.of(error),
+                delay=delay,
+            )
+        )
+
+    async def _exhausted(self, limit: Limit, denial: BudgetExceeded) -> Any:
+        """Close the account and do what its budget says; everything below has ended by now."""
+        context, policy = self._context, limit.budget.on_exhausted
+        self._scheduler.ledger.close(limit.account)
+        denial.partial = rest = (context.progress or Progress()).partial(denial)
+        if policy == "raise":
+            raise denial
+        self._scheduler.record(
+            BudgetExhausted(path=context.path, at=self._scheduler.clock(), dimension=denial.dimension, policy=policy)
+        )
+        output = rest if policy == "partial" else await self._wrap_up(limit, denial)
+        context.denial = denial
+        return output
+
+    async def _wrap_up(self, limit: Limit, denial: BudgetExceeded) -> Any:
+        """Let the node answer with what is held back; where even that is refused, the next scope out decides (E3)."""
+        context = self._context
+        context.account = self._scheduler.ledger.wrapping_up(limit.account)
+        context.deadline = limit.until
+        assert denial.partial is not None
+        try:
+            with anyio.CancelScope(deadline=limit.until):
+                return await self._node.wrap_up(context, self._value, denial.partial)
+            raise self._too_late(limit)
+        except BudgetExceeded as refusal:
+            if refusal.account not in (context.account, limit.account):
+                raise
+            raise _handed_on(denial, limit.account) from refusal
+
+
+def _handed_on(denial: BudgetExceeded, account: Account) -> BudgetExceeded:
+    """Return the denial as one of the next account out that has a limit, or as it is where there is none."""
+    outer = next((scope for scope in account.chain[1:] if scope.full), None)
+    if outer is None:
+        return denial
+    handed_on = BudgetExceeded(
+        scope=outer.scope,
+        dimension=denial.dimension,
+        needed=denial.needed,
+        spent=denial.spent,
+        limit=denial.limit,
+        path=denial.path,
+        account=outer,
+    )
+    handed_on.partial = denial.partial
+    return handed_on
