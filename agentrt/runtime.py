@@ -93,7 +93,7 @@ class Result(Generic[T]):
         """
         if self._denial is None:
             raise RuntimeError(f"run {self.run_id} was not stopped by its budget: there is nothing to go on with")
-        return await self._run.resume(self._denial, budget)
+        return await self._run.resume(self, self._denial, budget)
 
     def __repr__(self) -> str:
         return f"<Result {self.stop_reason} of {self.run_id}: {self.usage.tokens:,} tokens, ${self.usage.usd:.4f}>"
@@ -273,6 +273,7 @@ class _Run:
         self.models = _Models(options.get("model"))
         self.past: Past | None = None
         self._progress: Progress | None = None
+        self._stopped: Result[Any] | None = None
 
     async def execute(self) -> Result[Any]:
         tracer = _load(_TRACING)(self.run_id)
@@ -298,17 +299,17 @@ class _Run:
             raise AgentrtError(f"{self.node.name}: a step cancelled its own task, and with it the run")
         return self._result(outcome, scheduler)
 
-    async def resume(self, denial: BudgetExceeded, budget: Budget) -> Result[Any]:
+    async def resume(self, stopped: Result[Any], denial: BudgetExceeded, budget: Budget) -> Result[Any]:
         """Run again on what is known, with the limits of the account that refused raised (rule E5)."""
-        progress, self._progress = self._progress, None
-        if progress is None:
+        progress = self._progress
+        if progress is None or self._stopped is not stopped:
             raise RuntimeError(f"run {self.run_id} went on already, or had no budget around what was refused")
         limit = next((one for own in progress.limits.values() for one in own if one.account is denial.account), None)
         if limit is None:
             raise RuntimeError(f"the scope {denial.scope!r} has no limit that could be raised")
         limit.budget = replace(limit.budget, **budget.limits())  # type: ignore[arg-type]
         self.ledger.raise_limits(limit.account, limit.budget)
-        self.past = Past(progress)
+        self.past, self._stopped = Past(progress), None
         return await self.execute()
 
     def _scheduler(self, tasks: TaskGroup, record: _Recorder) -> Scheduler:
@@ -366,13 +367,22 @@ class _Run:
         )
 
     def _result(self, outcome: Any, scheduler: Scheduler) -> Result[Any]:
-        stop_reason, dropped = self._stop_reason(outcome, scheduler), scheduler.dropped
-        if not isinstance(outcome, Failure):
-            return Result(self, outcome, stop_reason=stop_reason, dropped=dropped, denial=scheduler.exhaustion)
-        if isinstance(outcome.error, BudgetExceeded):
-            outcome.error.result = Result(self, None, stop_reason=stop_reason, dropped=dropped, denial=outcome.error)
-            raise outcome.error
-        raise StepFailed(outcome.path, outcome.input, outcome.error) from outcome.error
+        error = outcome.error if isinstance(outcome, Failure) else None
+        if error is not None and not isinstance(error, BudgetExceeded):
+            raise StepFailed(outcome.path, outcome.input, error) from error
+        denial = error or scheduler.exhaustion
+        result: Result[Any] = Result(
+            self,
+            None if error else outcome,
+            stop_reason=self._stop_reason(outcome, scheduler),
+            dropped=scheduler.dropped,
+            denial=denial,
+        )
+        if denial is not None:
+            self._stopped = denial.result = result
+        if error is not None:
+            raise error
+        return result
 
 
 def _tightest(*budgets: Budget | None) -> dict[str, float]:

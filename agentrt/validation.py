@@ -8,11 +8,13 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, is_typeddict
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin, is_typeddict
 
 from agentrt.edge import END, START, Edge
 from agentrt.join import Join
 from agentrt.node import Node
+from agentrt.partial import Partial
 from agentrt.plan import Route
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def problems(edges: Sequence[Edge], input: Any = object, output: Any = object) -
         *_never_taken(edges),
         *_unreachable(graph),
         *_misfits(edges, input, output),
+        *_policies(graph, edges, output),
     ]
     wrong = _depth_problems(edges)
     found += wrong
@@ -238,6 +241,30 @@ def _misfits(edges: Sequence[Edge], input: Any, output: Any) -> Iterator[str]:
                     yield f"{edge}: each=True needs a list or a tuple, and {source.name} gives {sent.__name__}"
             elif not _fits(sent, taken):
                 yield f"{edge}: gives {_type_name(sent)}, but {target.name} takes {_type_name(taken)}"
+
+
+def _policies(graph: networkx.MultiDiGraph[AnyNode], edges: Sequence[Edge], output: Any) -> Iterator[str]:
+    """Name each node whose budget says at exhaustion what cannot be done there (rule E4)."""
+    policies = {n: n.budget.on_exhausted for n in graph.nodes if n.budget is not None}
+    for node, policy in policies.items():
+        if policy == "wrap_up" and not node.wraps_up:
+            yield f"{node.name}: cannot wrap up; only agents can, and graphs with Graph(…, wrap_up=node)"
+    for edge in edges:
+        if policies.get(edge.send or edge.source) != "partial" or edge.join is not None or edge.each is not False:
+            continue
+        for target in edge.targets:
+            taken = output if target is END else target.input
+            if not _takes_partial(taken):
+                yield (
+                    f"{edge}: may give a Partial when its budget is exhausted, but {target.name} takes "
+                    f"{_type_name(taken)}; let it take {_type_name(taken)} | Partial"
+                )
+
+
+def _takes_partial(taken: Any) -> bool:
+    if get_origin(taken) in (Union, UnionType):
+        return any(_takes_partial(part) for part in get_args(taken))
+    return not inspect.isclass(taken) or issubclass(Partial, taken)
 
 
 def _fits(given: Any, taken: Any) -> bool:
