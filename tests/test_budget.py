@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -267,14 +268,37 @@ class LedgerMachine(RuleBasedStateMachine):
     def waiting(self) -> list[Ticket]:
         return [t for t in self.tickets if t.waiting]
 
-    @rule(at=st.integers(0, 100), total=limits, output=limits, usd=limits, steps=limits)
-    def open(self, at: int, total: int | None, output: int | None, usd: int | None, steps: int | None) -> None:
+    @rule(at=st.integers(0, 100), total=limits, output=limits, usd=limits, steps=limits, kept=limits)
+    def open(
+        self, at: int, total: int | None, output: int | None, usd: int | None, steps: int | None, kept: int | None
+    ) -> None:
         money = None if usd is None else usd / PICO
         budget = Budget(tokens=total, output_tokens=output, usd=money, steps=steps)
+        if kept is not None:
+            budget = replace(budget, on_exhausted="wrap_up", hold_back=kept / 101)
         parent = self.accounts[at % len(self.accounts)]
         account = self.book.open(parent, budget, f"{parent.scope}/{len(self.accounts)}")
         self.accounts.append(account)
         self.bills[account] = [0] * 7
+
+    @rule(at=st.integers(0, 100))
+    def wrap_up(self, at: int) -> None:
+        """B8: an account of its own may use what another holds back."""
+        account = self.book.wrapping_up(self.accounts[at % len(self.accounts)])
+        self.accounts.append(account)
+        self.bills[account] = [0] * 7
+
+    @rule(at=st.integers(1, 100), more=st.integers(0, 60))
+    def raise_limits(self, at: int, more: int) -> None:
+        """B11, E5: limits rise, the account opens again, and whoever waits is looked at again."""
+        account = self.accounts[1 + at % (len(self.accounts) - 1)]
+        caps = {DIMENSIONS[d]: limit / PICO if d == USD else limit for d, limit in account.full}
+        raised = {name: cap + (more / PICO if name == "usd" else more) for name, cap in caps.items()}
+        self.closed.discard(account)
+        self.overrun.discard(account)
+        waiting = self._observed()
+        self.book.raise_limits(account, Budget(**raised))  # type: ignore[arg-type]
+        self._check_order(waiting)
 
     @rule(at=st.integers(0, 100), prompt=amounts, floor=amounts, more=amounts, enough=amounts, rate=st.integers(0, 2))
     def request(self, at: int, prompt: int, floor: int, more: int, enough: int, rate: int) -> None:
@@ -323,8 +347,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.book.count(account, (dimension,), "p")
         except BudgetExceeded:
             assert before == [a.spent for a in self.accounts]
-            full = any(a.limits[dimension] is not None and a.spent[dimension] >= a.limits[dimension]  # type: ignore[operator]
-                       for a in account.chain)  # fmt: skip
+            full = any(d == dimension and a.spent[d] >= cap for a in account.chain for d, cap in a.caps(account))
             assert full or self._closed() & set(account.chain)
         else:
             self._bill(account, [int(d == dimension) for d in range(7)])
@@ -379,8 +402,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         least = ticket.request.cost(ticket.request.floor)
         chain = ticket.account.chain
-        never = any(limit is not None and a.spent[d] + least[d] > limit
-                    for a in chain for d, limit in enumerate(a.limits))  # fmt: skip
+        never = any(a.spent[d] + least[d] > cap for a in chain for d, cap in a.caps(ticket.account))
         assert never or self._closed() & set(chain)
 
     @invariant()
@@ -389,6 +411,15 @@ class LedgerMachine(RuleBasedStateMachine):
         for account in set(self.accounts) - self.overrun:
             for d, limit in enumerate(account.limits):
                 assert limit is None or account.spent[d] + account.reserved[d] <= limit, DIMENSIONS[d]
+
+    @invariant()
+    def what_is_held_back_is_for_wrapping_up(self) -> None:
+        """(1): requests that do not wrap up an account leave what it holds back alone."""
+        for account in set(self.accounts) - self.overrun:
+            wrapping = [a for a in self.accounts if a.wraps is account]
+            for d, cap in account.bounded:
+                used = account.spent[d] + account.reserved[d]
+                assert used - sum(a.spent[d] + a.reserved[d] for a in wrapping) <= cap
 
     @invariant()
     def reserved_is_in_flight_and_spent_is_the_bill(self) -> None:
@@ -416,7 +447,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def nobody_waits_at_a_closed_account(self) -> None:
         """B7, B10: closing, by hand or by an overrun, refuses whoever waits there."""
         assert {a for a in self.accounts if a.closed} == self._closed()
-        assert not any(self._closed() & set(t.account.chain) for t in self.waiting)
+        assert not any(a.refuses(t.account) for t in self.waiting for a in t.account.chain)
 
     def teardown(self) -> None:
         """(6): at rest nothing is reserved and nobody waits."""
