@@ -80,12 +80,13 @@ def run(
       agentrt run examples/handbook.py
       agentrt run examples/handbook.py "What do 9 nights at the Zura Inn cost?"
       agentrt run brief.py:graph "Why?" --budget usd=0.5,seconds=120
+      agentrt run brief.py:graph "Why?" --budget tokens=20k,on_exhausted=partial
       agentrt run brief.py --model ollama/llama3.2 --json - < question.txt
       agentrt run brief.py --help
 
     \b
     Exit status:
-      0  done                      3    a budget was exceeded
+      0  done, or wrapped up       3    a budget was exceeded, or the result is partial
       1  the run failed            130  interrupted
       2  wrong usage, or a graph that cannot be what it says
     """
@@ -148,13 +149,20 @@ def execute(order: Order) -> ExitStatus:
     if order.json:
         print_json(_document(tally, result, failure))
     elif result is not None:
-        print_output(result.output)
+        print_output(result.partial if _is_partial(result) else result.output)
     summarised = tally.run_id is not None and not order.quiet and not order.json
     if failure is not None and not (summarised and isinstance(failure, KeyboardInterrupt)):
         tell(failure, debug=order.debug)
     if summarised:
         _print_summary(order, tally, failure)
-    return ExitStatus.DONE if failure is None else status_of(failure)
+    if result is not None:
+        return ExitStatus.BUDGET_EXCEEDED if _is_partial(result) else ExitStatus.DONE
+    assert failure is not None
+    return status_of(failure)
+
+
+def _is_partial(result: Result[Any]) -> bool:
+    return result.stop_reason is StopReason.PARTIAL
 
 
 def _attempt(order: Order, tally: Tally) -> Result[Any]:
@@ -274,9 +282,12 @@ def _document(tally: Tally, result: Result[Any] | None, failure: BaseException |
     document: dict[str, object] = {
         "run_id": tally.run_id,
         "stop_reason": _stop_reason(tally, failure),
-        "output": None if result is None else result.output,
+        "output": None if result is None or _is_partial(result) else result.output,
         "usage": usage_document(tally.usage),
     }
+    partial = getattr(failure, "partial", None) if result is None else result.partial
+    if partial is not None:
+        document["partial"] = partial
     if failure is not None:
         document["error"] = _error_document(tally, failure)
     return document

@@ -173,3 +173,14 @@ def test_run_that_cannot_be_recorded_fails(shell: Shell, write: Write, monkeypat
     result = shell("run", write(ECHO), "hi", "--json")
     found = document(result)
     assert (result.exit_code, found["stop_reason"], found["error"]["type"]) == (1, "failed", "JournalError")
+
+
+def test_a_partial_result_is_printed(shell: Shell, write: Write) -> None:
+    """What had been done is the output for people; programs find it beside an output that is null."""
+    how = ("run", write(SWARM), "3", "--budget", "steps=6,on_exhausted=partial")
+    result = shell(*how)
+    assert result.exit_code == 3
+    assert '"finished"' in result.stdout
+    found = document(shell(*how, "--json"))
+    assert (found["stop_reason"], found["output"]) == ("partial", None)
+    assert found["partial"]["scope"] == "swarm"
