@@ -150,16 +150,23 @@ class Request:
         return [f + n * u for f, u in zip(self.fixed, self.unit, strict=True)]
 
 
+_UNLIMITED: Final = float("inf")
+_NO_CAPS: Final = (_UNLIMITED,) * len(DIMENSIONS)
+_NO_LIMITS: Final = (None,) * len(DIMENSIONS)
+_NOTHING: Final = (-1,) * len(DIMENSIONS)
+
+
 class Account:
     """Hold what one scope may spend, has spent and has reserved, a whole number a dimension.
 
     `bounded` are the caps that ordinary requests meet, `full` those with what is held back for wrapping up; `wraps`
     is the account that requests on this one may use to the full (rule B8). `is_capped` says whether there is a
-    budget here or around.
+    budget here or around. `most` are the ordinary caps by dimension, for a count to look at and no more.
     """
 
     __slots__ = (
-        "bounded", "chain", "claims", "closed", "full", "is_capped", "limits", "reserved", "scope", "spent", "wraps",
+        "bounded", "chain", "claims", "closed", "full", "is_capped", "limits", "most", "reserved", "scope", "spent",
+        "wraps",
     )  # fmt: skip
 
     def __init__(self, scope: str, budget: Budget | None, parent: Account | None, wraps: Account | None = None) -> None:
@@ -171,19 +178,28 @@ class Account:
         self.is_capped: bool = budget is not None or (parent is not None and parent.is_capped)
         self.closed = False
         self.claims = 0
-        self.limit(budget)
+        self.most: Sequence[float] = _NO_CAPS
+        self.limits: Sequence[int | None] = _NO_LIMITS
+        self.full: tuple[tuple[int, int], ...] = ()
+        self.bounded: tuple[tuple[int, int], ...] = ()
+        if budget is not None:
+            self.limit(budget)
 
-    def limit(self, budget: Budget | None) -> None:
-        """Set the caps, never below what is spent and reserved."""
-        caps = budget.limits() if budget else {}
-        limits = [_whole(name, caps[name]) if name in caps else None for name in DIMENSIONS]
-        self.limits = [
-            None if limit is None else max(limit, self.spent[d] + self.reserved[d]) for d, limit in enumerate(limits)
+    def limit(self, budget: Budget) -> None:
+        """Set the caps, never below what is spent and reserved, and open the account."""
+        caps = [
+            (d, _whole(name, cap)) for d, name in enumerate(DIMENSIONS) if (cap := getattr(budget, name)) is not None
         ]
-        self.full = tuple((d, limit) for d, limit in enumerate(self.limits) if limit is not None)
-        self.bounded = self.full
-        if budget is not None and budget.on_exhausted == "wrap_up":
-            self.bounded = tuple((d, limit - _held_back(d, limit, budget.hold_back)) for d, limit in self.full)
+        self.full = self.bounded = tuple((d, max(cap, self.spent[d] + self.reserved[d])) for d, cap in caps)
+        if budget.on_exhausted == "wrap_up":
+            self.bounded = tuple((d, cap - _held_back(d, cap, budget.hold_back)) for d, cap in self.full)
+        self.limits = tuple(dict(self.full).get(d) for d in range(len(DIMENSIONS)))
+        self.closed = False
+        self.most = tuple(dict(self.bounded).get(d, _UNLIMITED) for d in range(len(DIMENSIONS)))
+
+    def close(self) -> None:
+        self.closed = True
+        self.most = _NOTHING
 
     def caps(self, asking: Account) -> tuple[tuple[int, int], ...]:
         """Return the caps that a request on the account `asking` meets here."""
@@ -220,8 +236,9 @@ class Limit:
         self.until = float("inf")
 
     def begin(self, now: float) -> None:
-        """Open the account, and set its deadline."""
-        self.account.closed = False
+        """Set the deadline; an account that an earlier part of the run has closed is open again."""
+        if self.account.closed:
+            self.account.limit(self.budget)
         if self.budget.seconds is not None:
             self.until = now + self.budget.seconds
 
@@ -277,13 +294,13 @@ class Ledger:
 
     def count(self, account: Account, dimensions: Sequence[int], path: str) -> None:
         """Spend one of each dimension on the whole chain at once (rule B2), or raise `BudgetExceeded`."""
-        for scope in account.chain:
-            if scope.refuses(account):
-                raise _exceeded(scope, _overspent(scope, dimensions[0]), 1, path)
-            for d, limit in scope.caps(account):
-                if d in dimensions and scope.spent[d] >= limit:
-                    raise _exceeded(scope, d, 1, path)
-        for scope in account.chain:
+        chain = account.chain
+        for scope in chain:
+            spent, most = scope.spent, scope.most
+            for d in dimensions:
+                if spent[d] >= most[d]:
+                    _check_count(scope, account, d, path)
+        for scope in chain:
             spent = scope.spent
             for d in dimensions:
                 spent[d] += 1
@@ -311,7 +328,7 @@ class Ledger:
                 scope.reserved[d] -= held[d]
                 scope.spent[d] += used[d]
             if any(scope.limits[d] is not None for d in over):
-                scope.closed = True
+                scope.close()
         self._details += usage
         ticket.ended = True
         self._examine()
@@ -339,12 +356,11 @@ class Ledger:
     def raise_limits(self, account: Account, budget: Budget) -> None:
         """Set other limits, never below what is spent and reserved, and open the account again (rules B11, E5)."""
         account.limit(budget)
-        account.closed = False
         self._examine()
 
     def close(self, account: Account) -> None:
         """Refuse everything that an account is asked for from now on (rule B7)."""
-        account.closed = True
+        account.close()
         self._examine()
 
     def worst_case(self, ticket: Ticket) -> Usage:
@@ -417,6 +433,15 @@ class Ledger:
         for scope in ticket.refused_by:
             scope.claims -= 1
         ticket.refused_by = []
+
+
+def _check_count(scope: Account, asking: Account, d: int, path: str) -> None:
+    """Raise `BudgetExceeded` unless what stops others here does not stop the account that asks (rule B8)."""
+    if scope.refuses(asking):
+        raise _exceeded(scope, _overspent(scope, d), 1, path)
+    limit = dict(scope.caps(asking)).get(d)
+    if limit is not None and scope.spent[d] >= limit:
+        raise _exceeded(scope, d, 1, path)
 
 
 def _room(scope: Account, asking: Account, request: Request, reserved: Sequence[int]) -> int:
