@@ -8,7 +8,8 @@ long as bills stay within their reservations. Rules B1-B10 of docs/design.md; no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal, TypeAlias, TypedDict
 
 from agentrt.errors import BudgetExceeded, DefinitionError
@@ -69,6 +70,7 @@ class Budget:
     on_exhausted: OnExhausted = "raise"
     hold_back: float = 0.1
     share: Literal["equal"] | None = None
+    caps: Caps = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, limit in (*self.limits().items(), ("calls", self.calls or 0), ("hold_back", self.hold_back)):
@@ -84,6 +86,7 @@ class Budget:
         ):
             if value not in known:
                 raise DefinitionError(f"Budget({name}={value!r}): use one of {', '.join(map(repr, known))}")
+        object.__setattr__(self, "caps", Caps(self))
 
     def limits(self) -> dict[str, float]:
         """Return the dimensions that are capped, with their caps."""
@@ -102,7 +105,7 @@ class Budget:
     def parse(cls, text: str) -> Budget:
         """Read `usd=0.5,tokens=20k,seconds=60`; raises `DefinitionError` naming the part that is wrong."""
         limits: dict[str, float] = {}
-        known = [f.name for f in fields(cls)]
+        known = [f.name for f in fields(cls) if f.init]
         words: dict[str, str] = {}
         for part in filter(None, (p.strip() for p in text.split(","))):
             name, _, value = part.partition("=")
@@ -133,6 +136,50 @@ def _limit(name: str, value: str, part: str) -> float:
     return int(number)
 
 
+class Caps:
+    """Hold a budget's caps in whole numbers: as pairs of dimension and cap, and by dimension.
+
+    `full` are all of them, `bounded` and `most` leave out what is held back for wrapping up.
+    """
+
+    __slots__ = ("bounded", "full", "limits", "most", "share")
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        self.share = budget.hold_back if budget is not None and budget.on_exhausted == "wrap_up" else None
+        amounts = [(d, getattr(budget, name, None)) for d, name in enumerate(DIMENSIONS)]
+        self._set(tuple((d, _whole(d, amount)) for d, amount in amounts if amount is not None))
+
+    def _set(self, full: tuple[tuple[int, int], ...]) -> None:
+        self.full = self.bounded = full
+        if self.share is not None:
+            self.bounded = tuple((d, cap - _held_back(d, cap, self.share)) for d, cap in full)
+        limits, most = dict(full), dict(self.bounded)
+        self.limits: tuple[int | None, ...] = tuple(limits.get(d) for d in range(len(DIMENSIONS)))
+        self.most: tuple[float, ...] = tuple(most.get(d, float("inf")) for d in range(len(DIMENSIONS)))
+
+    def at_least(self, used: Sequence[int]) -> Caps:
+        """Return caps of which none is below what is used."""
+        raised = copy(self)
+        raised._set(tuple((d, max(cap, used[d])) for d, cap in self.full))  # noqa: SLF001 - its own kind
+        return raised
+
+
+def _whole(d: int, limit: float) -> int:
+    return round(limit * PICO) if d == USD else int(limit)
+
+
+def _held_back(d: int, limit: int, share: float) -> int:
+    """Return how much of a limit is kept for the one call that wraps up: a call, its step and a share of the rest."""
+    if d == TOOL_CALLS:
+        return 0
+    least = {MODEL_CALLS: 1, STEPS: 2}.get(d, 0)
+    return min(limit, max(least, int(limit * share)))
+
+
+_UNCAPPED: Final = Caps()
+_NOTHING: Final = (-1,) * len(DIMENSIONS)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Ask for `fixed + n * unit` with floor <= n <= want, one whole number a dimension (`usd` in pico-dollars).
@@ -148,12 +195,6 @@ class Request:
 
     def cost(self, n: int) -> list[int]:
         return [f + n * u for f, u in zip(self.fixed, self.unit, strict=True)]
-
-
-_UNLIMITED: Final = float("inf")
-_NO_CAPS: Final = (_UNLIMITED,) * len(DIMENSIONS)
-_NO_LIMITS: Final = (None,) * len(DIMENSIONS)
-_NOTHING: Final = (-1,) * len(DIMENSIONS)
 
 
 class Account:
@@ -178,24 +219,17 @@ class Account:
         self.is_capped: bool = budget is not None or (parent is not None and parent.is_capped)
         self.closed = False
         self.claims = 0
-        self.most: Sequence[float] = _NO_CAPS
-        self.limits: Sequence[int | None] = _NO_LIMITS
-        self.full: tuple[tuple[int, int], ...] = ()
-        self.bounded: tuple[tuple[int, int], ...] = ()
-        if budget is not None:
-            self.limit(budget)
+        caps = _UNCAPPED if budget is None else budget.caps
+        self.full, self.bounded, self.limits, self.most = caps.full, caps.bounded, caps.limits, caps.most
 
     def limit(self, budget: Budget) -> None:
         """Set the caps, never below what is spent and reserved, and open the account."""
-        caps = [
-            (d, _whole(name, cap)) for d, name in enumerate(DIMENSIONS) if (cap := getattr(budget, name)) is not None
-        ]
-        self.full = self.bounded = tuple((d, max(cap, self.spent[d] + self.reserved[d])) for d, cap in caps)
-        if budget.on_exhausted == "wrap_up":
-            self.bounded = tuple((d, cap - _held_back(d, cap, budget.hold_back)) for d, cap in self.full)
-        self.limits = tuple(dict(self.full).get(d) for d in range(len(DIMENSIONS)))
+        caps = budget.caps
+        used = [spent + reserved for spent, reserved in zip(self.spent, self.reserved, strict=True)]
+        if any(used):
+            caps = caps.at_least(used)
+        self.full, self.bounded, self.limits, self.most = caps.full, caps.bounded, caps.limits, caps.most
         self.closed = False
-        self.most = tuple(dict(self.bounded).get(d, _UNLIMITED) for d in range(len(DIMENSIONS)))
 
     def close(self) -> None:
         self.closed = True
@@ -211,18 +245,6 @@ class Account:
     def __repr__(self) -> str:
         caps = ", ".join(f"{DIMENSIONS[d]} {self.spent[d]}+{self.reserved[d]}/{limit}" for d, limit in self.full)
         return f"<Account {self.scope!r} {caps or 'unlimited'}>"
-
-
-def _whole(name: str, limit: float) -> int:
-    return round(limit * PICO) if name == "usd" else int(limit)
-
-
-def _held_back(d: int, limit: int, share: float) -> int:
-    """Return how much of a limit is kept for the one call that wraps up: a call, its step and a share of the rest."""
-    if d == TOOL_CALLS:
-        return 0
-    least = {MODEL_CALLS: 1, STEPS: 2}.get(d, 0)
-    return min(limit, max(least, int(limit * share)))
 
 
 class Limit:
@@ -286,7 +308,7 @@ class Ledger:
     def __init__(self, scope: str, budget: Budget | None) -> None:
         self.root = Account(scope, budget, None)
         self._queue: list[Ticket] = []
-        self._details = Usage()
+        self._cached = self._reasoning = self._uncertain = 0
 
     def open(self, parent: Account, budget: Budget, scope: str) -> Account:
         """Open an account for one activation of a scope that has a budget of its own (rule B1)."""
@@ -329,7 +351,9 @@ class Ledger:
                 scope.spent[d] += used[d]
             if any(scope.limits[d] is not None for d in over):
                 scope.close()
-        self._details += usage
+        self._cached += usage.cached_tokens
+        self._reasoning += usage.reasoning_tokens
+        self._uncertain += usage.uncertain
         ticket.ended = True
         self._examine()
         return bool(over)
@@ -376,13 +400,13 @@ class Ledger:
         return Usage(
             input_tokens=spent[INPUT],
             output_tokens=spent[OUTPUT],
-            cached_tokens=self._details.cached_tokens,
-            reasoning_tokens=self._details.reasoning_tokens,
+            cached_tokens=self._cached,
+            reasoning_tokens=self._reasoning,
             cost=spent[USD],
             model_calls=spent[MODEL_CALLS],
             tool_calls=spent[TOOL_CALLS],
             steps=spent[STEPS],
-            uncertain=self._details.uncertain,
+            uncertain=self._uncertain,
         )
 
     def statistics(self) -> Mapping[str, int]:

@@ -170,6 +170,11 @@ class StepContext(Context):
 
     async def gather(self, calls: Sequence[tuple[Node[Any, Any], Any]]) -> list[Any]:
         activations = [Activation(node, value, self._call_path(node.name)) for node, value in calls]
+        if len(activations) == 1 and self.may_run_here:
+            outcome = await self.run_here(activations[0], None)
+            if isinstance(outcome, Failure) and self.is_denied_by(outcome.error):
+                self._unwrap(outcome)
+            return [outcome.error if isinstance(outcome, Failure) else outcome]
         outcomes: list[Any] = self._unwrap(await Drive(self, BatchPlan(self.path, activations, keep_errors=True)).run())
         return [o.error if isinstance(o, Failure) else o for o in outcomes]
 
@@ -185,7 +190,11 @@ class StepContext(Context):
     @property
     def memory(self) -> dict[Node[Any, Any], Any]:
         branch = self._activation.branch
-        return {} if branch is None else branch.memory
+        if branch is None:
+            return {}
+        if branch.memory is None:
+            branch.memory = {}
+        return branch.memory
 
     def emit(self, value: object) -> None:
         event = Emitted(path=self.path, at=self.scheduler.clock(), value=value)
@@ -337,10 +346,10 @@ class StepReservation(Reservation):
 
     def settle(self, usage: Usage) -> None:
         scheduler, ticket = self._scheduler, self._ticket
-        worst = scheduler.ledger.worst_case(ticket)
         if scheduler.ledger.settle(ticket, usage):
+            reserved = scheduler.ledger.worst_case(ticket).tokens
             scheduler.record(
-                BudgetOverrun(path=ticket.path, at=scheduler.clock(), reserved=worst.tokens, billed=usage.tokens)
+                BudgetOverrun(path=ticket.path, at=scheduler.clock(), reserved=reserved, billed=usage.tokens)
             )
         scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=usage))
 

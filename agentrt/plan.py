@@ -218,8 +218,9 @@ class Branch:
         self.inner: Fork | None = None
         self.ended = False
         self.last = ""
-        self.latest: dict[Node[Any, Any], Any] = {}
-        self.memory: dict[Node[Any, Any], Any] = {}
+        # Most branches end after one step: what they may never need is made when it is written.
+        self.latest: dict[Node[Any, Any], Any] | None = None
+        self.memory: dict[Node[Any, Any], Any] | None = None
         self.visits: dict[Node[Any, Any], int] | None = None
         self.taken: dict[Route, int] | None = None
         self.rounds: dict[Route, int] | None = None
@@ -228,7 +229,7 @@ class Branch:
         """Return the latest output of a node on this branch or an enclosing one; raises `LookupError` (rule G11)."""
         branch: Branch | None = self
         while branch is not None:
-            if node in branch.latest:
+            if branch.latest is not None and node in branch.latest:
                 return branch.latest[node]
             branch = branch.parent
         raise LookupError(f"{node.name!r} has no output on this branch yet")
@@ -271,7 +272,7 @@ class GraphPlan(Plan):
     def start(self) -> Sequence[Activation]:
         self._ready = []
         root = Branch("")
-        root.latest[self._start] = self._value
+        root.latest = {self._start: self._value}
         self._leave(root, self._start, self._value, self.path)
         return self._ready
 
@@ -283,6 +284,8 @@ class GraphPlan(Plan):
         self._ready = []
         branch.current = None
         branch.last = activation.path
+        if branch.latest is None:
+            branch.latest = {}
         branch.latest[activation.node] = value
         if self.exhausted is None:
             self._leave(branch, activation.node, value, activation.path)
@@ -351,7 +354,7 @@ class GraphPlan(Plan):
         join: tuple[int, int] | None = None,
     ) -> None:
         visit = ""
-        if node in branch.latest:
+        if branch.latest is not None and node in branch.latest:
             branch.visits = branch.visits or {}
             branch.visits[node] = n = branch.visits.get(node, 1) + 1
             visit = f"#{n}"
@@ -389,6 +392,7 @@ class GraphPlan(Plan):
         assert fork is not None, "validation lets no join stand outside a fork"
         assert route.join is not None
         branch.ended = True
+        branch.latest = branch.memory = None
         fork.left -= 1
         fork.values[branch.index] = value
         if route.join.first is not None and len(fork.values) >= route.join.first:

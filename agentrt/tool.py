@@ -97,9 +97,8 @@ class ToolUse(Node[str, Any]):
     counts = (STEPS, TOOL_CALLS)
 
     def __init__(self, node: Node[Any, Any], call_id: str) -> None:
-        super().__init__(
-            node.name, description=node.description, budget=node.budget, retry=node.retry, timeout=node.timeout
-        )
+        self.name, self.description, self.input, self.output = node.name, node.description, str, node.output
+        self.budget, self.retry, self.timeout = node.budget, node.retry, node.timeout
         self.attributes = {**(node.attributes or {}), "call_id": call_id}
         self.kind = node.kind  # type: ignore[misc]
         self.node = node
