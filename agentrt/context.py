@@ -38,7 +38,8 @@ class StepContext(Context):
 
     __slots__ = (
         "_activation", "_busy_names", "_calls", "_failure", "_lent", "_nodes_called", "_waits",
-        "account", "busy", "deadline", "denial", "depth", "limits", "path", "progress", "run_id", "scheduler", "state",
+        "account", "busy", "deadline", "denial", "depth", "is_counted", "limits", "path", "progress", "run_id",
+        "scheduler", "state",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +55,7 @@ class StepContext(Context):
         self.progress: Progress | None = None
         self.state: object = None
         self.denial: BudgetExceeded | None = None
+        self.is_counted = False
         self.busy = False
         self._activation = activation
         self._calls: dict[str, int] | None = None
@@ -82,12 +84,25 @@ class StepContext(Context):
             self.account = limit.account
         self.limits = limits
 
+    def count(self, dimensions: Sequence[int]) -> None:
+        """Spend one of each dimension, unless an earlier part of the run has; raises `BudgetExceeded` (rule B2)."""
+        past = self.scheduler.past
+        if past is None or self.path not in past.started:
+            try:
+                self.scheduler.ledger.count(self.account, dimensions, self.path)
+            except BudgetExceeded as denial:
+                self._record_denial(denial)
+                raise
+        self.is_counted = True
+
     def count_call(self, node: Node[Any, Any], most: int, path: str) -> None:
         """Count one more call of a node whose limit says how many there may be (rule B1)."""
         calls = self._nodes_called = self._nodes_called or {}
         made = calls.get(node.name, 0)
         if made >= most:
-            raise BudgetExceeded(scope=path, dimension="calls", needed=1, spent=made, limit=most, path=path)
+            denial = BudgetExceeded(scope=path, dimension="calls", needed=1, spent=made, limit=most, path=path)
+            self._record_denial(denial)
+            raise denial
         calls[node.name] = made + 1
 
     def calls_left(self, node: Node[Any, Any]) -> int | None:
@@ -110,7 +125,7 @@ class StepContext(Context):
     def note_unfinished(self, below: StepContext) -> None:
         """Remember a step right below that ended without an outcome of its own: cancelled, or denied."""
         if self.account.is_capped:
-            self._tracked.merge(below.path, below.progress, below.limits)
+            self._tracked.merge(below.path, below.progress, below.limits, counted=below.is_counted)
 
     def note_not_started(self, activations: Sequence[Activation]) -> None:
         if activations and self.account.is_capped:
@@ -229,13 +244,16 @@ class StepContext(Context):
                 raise
             record(BudgetWaited(path=self.path, at=clock(), seconds=clock() - began))
         if ticket.refusal is not None:
-            refusal = ticket.refusal
-            record(BudgetDenied(path=self.path, at=clock(), scope=refusal.scope, dimension=refusal.dimension))
-            raise refusal
+            self._record_denial(ticket.refusal)
+            raise ticket.refusal
         reservation = StepReservation(self.scheduler, ticket)
         if reservation.granted < request.want:
             record(BudgetClamped(path=self.path, at=clock(), wanted=request.want, granted=reservation.granted))
         return reservation
+
+    def _record_denial(self, denial: BudgetExceeded) -> None:
+        now = self.scheduler.clock()
+        self.scheduler.record(BudgetDenied(path=denial.path, at=now, scope=denial.scope, dimension=denial.dimension))
 
     @property
     def may_run_here(self) -> bool:

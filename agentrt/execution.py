@@ -29,6 +29,8 @@ class Execution:
     async def run(self) -> Any:
         """Return the node's output, or what the policy of its budget makes of there being none (rules E3, E4)."""
         try:
+            if not self._context.is_counted:
+                self._context.count(self._node.counts)
             return await self._before_deadline()
         except Exception as error:
             denial = self._context.failure_of(error, self._value).error

@@ -29,10 +29,11 @@ class Progress:
         self.started: list[str] = []
         self.limits: dict[str, tuple[Limit, ...]] = {}
 
-    def merge(self, path: str, below: Progress | None, limits: tuple[Limit, ...]) -> None:
+    def merge(self, path: str, below: Progress | None, limits: tuple[Limit, ...], *, counted: bool) -> None:
         """Take over the progress of a step right below that ended without an outcome."""
         self.unfinished.append(path)
-        self.started.append(path)
+        if counted:
+            self.started.append(path)
         if limits:
             self.limits[path] = limits
         if below is not None:

@@ -21,7 +21,7 @@ from agentrt.budget import Budget, Ledger
 from agentrt.context import StepContext
 from agentrt.drive import Drive
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError
-from agentrt.events import BudgetDenied, ErrorInfo, Event, StepCancelled, StepFailed, StepFinished, StepStarted
+from agentrt.events import ErrorInfo, Event, StepCancelled, StepFailed, StepFinished, StepStarted
 from agentrt.execution import Execution
 from agentrt.model import Model
 from agentrt.plan import Activation, Failure
@@ -124,23 +124,23 @@ class Scheduler:
         return output
 
     def _open(self, activation: Activation, caller: StepContext, budget: Budget | None, depth: int) -> StepContext:
-        """Open a step's context and accounts, and count the step; raises `BudgetExceeded`."""
+        """Open a step's context and accounts; raises `BudgetExceeded`.
+
+        A step with limits of its own is counted once it runs, so that their policy covers that, too.
+        """
         node, path, branch = activation.node, activation.path, activation.branch
         account = caller.account if branch is None or branch.account is None else branch.account
         context = StepContext(self, path, account, caller.deadline, activation, depth)
         if budget is not None or node.budget is not None:
             context.open(filter(None, (budget, node.budget)), caller)
-        if self.past is None or path not in self.past.started:
-            self.ledger.count(context.account, node.counts, path)
+        else:
+            context.count(node.counts)
         return context
 
     def _refused(self, activation: Activation, caller: StepContext, error: BudgetExceeded | DefinitionError) -> Failure:
         """Return the failure of a step that may not start."""
-        path = activation.path
-        if isinstance(error, BudgetExceeded):
-            self.record(BudgetDenied(path=path, at=self.clock(), scope=error.scope, dimension=error.dimension))
         caller.note_not_started([activation])
-        return Failure(path, activation.value, error)
+        return Failure(activation.path, activation.value, error)
 
     def _failed(self, context: StepContext, caller: StepContext, failure: Failure) -> Failure:
         path = context.path

@@ -1,0 +1,88 @@
+"""A run that is stopped by its budget again and again ends as one that never was (rule E5)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import anyio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrt import Budget, BudgetExceeded, Context, Result, StepFailed, StopReason, run
+from agentrt.events import Event, StepFinished, StepStarted
+from tests.randomgraphs import Builder, Step, digest
+
+
+async def leaf(value: Any, ctx: Context) -> Any:
+    return digest(value, ctx.path) % 24
+
+
+class Caller(Step):
+    """Call others, one by one and side by side, before giving what the outcomes say."""
+
+    async def invoke(self, ctx: Context, value: Any, /) -> Any:
+        calls = digest(self.outcomes.seed, "calls", ctx.path) % 3
+        for _ in range(calls):
+            await ctx.run(leaf, value)
+        await ctx.map(leaf, list(range(calls)), limit=2)
+        return await super().invoke(ctx, value)
+
+
+class CallingBuilder(Builder):
+    def _node(self) -> Step:
+        self._names += 1
+        return Caller(f"n{self._names}", self.outcomes)
+
+
+async def undisturbed(seed: int, failing: int) -> Any:
+    try:
+        return (await run(CallingBuilder(seed, failing, size=6).build(), 7)).output
+    except StepFailed as error:
+        return error.path, repr(error.cause)
+
+
+async def stopped_again_and_again(seed: int, failing: int, first: int, more: int, events: list[Event]) -> Any:
+    """Return what the run came to, having raised its limit each time it was stopped."""
+    graph, steps = CallingBuilder(seed, failing, size=6).build(), first
+    budget = Budget(steps=steps, on_exhausted="partial" if seed % 2 else "raise")
+    result: Result[Any] | None = None
+    while True:
+        try:
+            if result is None:
+                result = await run(graph, 7, budget=budget, observers=[events.append])
+            else:
+                result = await result.resume(budget=Budget(steps=steps))
+        except BudgetExceeded as denial:
+            result = denial.result
+        except StepFailed as error:
+            return error.path, repr(error.cause)
+        assert result is not None
+        assert result.usage.steps <= steps
+        if result.stop_reason is StopReason.DONE:
+            assert result.usage.steps == len({e.path for e in events if isinstance(e, StepStarted)})
+            return result.output
+        steps += more
+
+
+@given(seed=st.integers(0, 2**32), failing=st.sampled_from([0, 0, 5]), first=st.integers(0, 20), more=st.integers(1, 9))
+def test_a_run_stopped_again_and_again_ends_as_one_that_never_was(
+    seed: int, failing: int, first: int, more: int
+) -> None:
+    """No step that had finished starts again, every step is paid once, and without a race the output is the same."""
+    events: list[Event] = []
+    outcome = anyio.run(stopped_again_and_again, seed, failing, first, more, events)
+    finished: set[str] = set()
+    for event in events:
+        if isinstance(event, StepStarted):
+            assert event.path not in finished
+        elif isinstance(event, StepFinished) and event.path != "g":
+            finished.add(event.path)
+    assert (
+        max(Counter(e.path for e in events if isinstance(e, StepFinished) and e.path != "g").values(), default=1) == 1
+    )
+    races = any(
+        e.join is not None and e.join.first is not None for e in CallingBuilder(seed, failing, size=6).build().edges
+    )
+    if not races and not failing:
+        assert outcome == anyio.run(undisturbed, seed, failing)
