@@ -592,3 +592,45 @@ async def test_keys_and_maps_of_one_name_do_not_mix(keyed_first: bool) -> None:
 
     with pytest.raises(StepFailed, match="paths would clash"):
         await run(caller, 1)
+
+
+async def test_each_plan_has_its_turn() -> None:
+    """A fork of many does not starve a fork of few that became ready after it."""
+    ended: list[str] = []
+
+    async def leaf(x: int, ctx: Context) -> int:
+        ended.append(ctx.path)
+        await anyio.lowlevel.checkpoint()
+        return x
+
+    async def many(x: int, ctx: Context) -> int:
+        return len(await ctx.map(leaf, range(200)))
+
+    async def few(x: int, ctx: Context) -> int:
+        return len(await ctx.map(leaf, range(3)))
+
+    graph = Graph("g", input=int)
+    graph.edge(START, [many, few])
+    graph.edge([many, few], END, join=collect)
+    assert (await run(graph, 0, concurrency=2)).output == [200, 3]
+    last_of_few = max(i for i, path in enumerate(ended) if path.startswith("g/few"))
+    assert last_of_few < 20
+
+
+async def test_ready_steps_are_not_open_steps() -> None:
+    """However many are ready, only `concurrency` of them are under way."""
+    now, most = 0, 0
+
+    async def busy(x: int) -> int:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await anyio.lowlevel.checkpoint()
+        now -= 1
+        return x
+
+    graph = Graph("g", input=list[int])
+    graph.edge(START, busy, each=True)
+    graph.edge(busy, END, join=collect)
+    await run(graph, list(range(2_000)), concurrency=7)
+    assert most == 7
