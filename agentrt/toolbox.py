@@ -1,0 +1,93 @@
+"""Toolboxes: an agent's tools, offered to its model and used as the model asks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agentrt.errors import BudgetExceeded, DefinitionError, InvalidArguments, LoopDetected
+from agentrt.messages import ToolCall, ToolMessage, ToolSpec
+from agentrt.node import Context, Node
+from agentrt.tool import ToolUse, as_text, as_tool, tool_spec
+
+
+class Toolbox:
+    """Hold the tools of one agent; raises `DefinitionError` for two of one name."""
+
+    def __init__(self, agent: str, tools: Sequence[Node[Any, Any] | Callable[..., Any]]) -> None:
+        self.tools = tuple(as_tool(t) for t in tools)
+        self._specs = tuple(tool_spec(t) for t in self.tools)
+        self._named = {spec.name: t for spec, t in zip(self._specs, self.tools, strict=True)}
+        if len(self._named) < len(self.tools):
+            raise DefinitionError(f"agent {agent!r} has two tools of one name; rename one")
+
+    @property
+    def names(self) -> Sequence[str]:
+        return tuple(self._named)
+
+    def offered(self, ctx: Context) -> tuple[ToolSpec, ...]:
+        """Describe the tools that may still be called: one whose own limit is used up is not offered any more."""
+        return tuple(s for s, t in zip(self._specs, self.tools, strict=True) if _calls_left(ctx, t) != 0)
+
+    async def use(self, ctx: Context, calls: Sequence[ToolCall]) -> list[ToolMessage]:
+        """Run the tools a turn asked for side by side; what goes wrong is told to the model (but no denial, E1)."""
+        known = [c for c in calls if c.name in self._named]
+        outcomes = iter(await ctx.gather([(ToolUse(self._named[c.name], c.id), c.arguments) for c in known]))
+        return [self._message(c, next(outcomes)) if c.name in self._named else self._unknown(c) for c in calls]
+
+    def _unknown(self, call: ToolCall) -> ToolMessage:
+        names = ", ".join(self._named) or "none"
+        return ToolMessage(call.id, call.name, f"unknown tool; there are: {names}", failed=True)
+
+    def _message(self, call: ToolCall, outcome: Any) -> ToolMessage:
+        if isinstance(outcome, BudgetExceeded):
+            raise outcome
+        if isinstance(outcome, Exception):
+            return ToolMessage(call.id, call.name, _told(outcome), failed=True)
+        return ToolMessage(call.id, call.name, as_text(outcome))
+
+
+class Repeats:
+    """Count equal calls of one activation of an agent, to stop a model that goes round in circles."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._seen: Counter[tuple[str, str]] = Counter()
+
+    def check(self, calls: Sequence[ToolCall]) -> None:
+        """Count calls; raises `LoopDetected` at the one that makes the most, before any of them runs."""
+        if self._most is None:
+            return
+        for call in calls:
+            arguments = _canonical(call.arguments)
+            self._seen[call.name, arguments] += 1
+            if self._seen[call.name, arguments] >= self._most:
+                raise LoopDetected(
+                    f"the model asked {self._most} times for {call.name} with the same arguments {arguments}; "
+                    "say in the instructions what to do when a tool does not help, or raise max_repeats=",
+                    tool=call.name,
+                    arguments=arguments,
+                    times=self._most,
+                )
+
+
+def _canonical(arguments: str) -> str:
+    """Write JSON arguments in one way, whatever the order and spacing the model chose."""
+    try:
+        return json.dumps(json.loads(arguments), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def _calls_left(ctx: Context, tool: Node[Any, Any]) -> int | None:
+    ask = getattr(ctx, "calls_left", None)  # to be `ctx.calls_left(tool)` once limits of nodes exist
+    left: int | None = None if ask is None else ask(tool)
+    return left
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, InvalidArguments):
+        return f"the arguments do not fit: {error}"
+    return f"{type(error).__name__}: {error}"
