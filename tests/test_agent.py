@@ -15,12 +15,14 @@ from agentrt import (
     Agent,
     Budget,
     BudgetExceeded,
+    Context,
     DefinitionError,
     Graph,
     Index,
     MaxTurns,
     ModelRequest,
     ModelSettings,
+    Node,
     Passage,
     Retriever,
     StepFailed,
@@ -255,6 +257,62 @@ async def test_the_run_s_model_takes_the_place_of_all() -> None:
     other = ScriptedModel(["from the other"])
     agent = Agent("a", model=ScriptedModel([]))
     assert (await run(agent, "go", model=other)).output == "from the other"
+
+
+class WrappedUp(Node[Any, Any]):
+    """Run an agent, and let it wrap up where its budget is exhausted, as the scheduler does."""
+
+    def __init__(self, agent: Agent[Any, Any]) -> None:
+        super().__init__(agent.name, budget=Budget(tool_calls=1))
+        self.agent = agent
+
+    async def invoke(self, ctx: Context, value: Any, /) -> Any:
+        with pytest.raises(BudgetExceeded):
+            await self.agent.invoke(ctx, value)
+        return await self.agent.wrap_up(ctx, value, None)
+
+
+async def test_an_agent_wraps_up_with_what_it_has() -> None:
+    """One call, without tools, with every open call answered, and held to the schema."""
+    calls = [call("add", a=1, b=1), call("add", a=2, b=2)]
+    with ScriptedModel([calls[0], calls, '{"ok": true}']) as model:
+        agent = Agent("a", model=model, tools=[add], output=Verdict, instructions="judge")
+        assert (await run(WrappedUp(agent), "go")).output == Verdict(ok=True)
+    last = model.requests[-1]
+    assert (last.tools, last.output_schema) == ((), model.requests[0].output_schema)
+    assert [(m.role, m.text) for m in last.messages[-4:]] == [
+        ("assistant", ""),
+        ("tool", "no result: the budget is used up"),
+        ("tool", "no result: the budget is used up"),
+        ("user", "The budget is used up. Use no tools: give your final answer now, with what you have."),
+    ]
+    assert last.messages[:4] == model.requests[1].messages
+
+
+@pytest.mark.parametrize("reply", ["I think so", call("add", a=1, b=1)])
+async def test_a_last_answer_that_does_not_fit_is_an_error(reply: Any) -> None:
+    """There is no second one."""
+    model = ScriptedModel([[call("add", a=1, b=1)] * 2, reply])
+    agent = Agent("a", model=model, tools=[add], output=Verdict)
+    with pytest.raises(StepFailed, match="as the budget was used up") as error:
+        await run(WrappedUp(agent), "go")
+    assert isinstance(error.value.cause, MaxTurns)
+    model.check()
+
+
+async def test_a_conversation_that_was_wrapped_up_goes_on() -> None:
+    """With history="branch": its instructions once, at the front."""
+    replies = [[call("add", a=1, b=1)] * 2, "first", [call("add", a=1, b=1)] * 2, "second"]
+    model = ScriptedModel(replies)
+    node = WrappedUp(Agent("a", model=model, tools=[add], history="branch", instructions="work"))
+    graph = Graph("g", input=str)
+    graph.edge(START, node)
+    graph.edge(node, node, times=1)
+    graph.edge(node, END)
+    assert (await run(graph, "go")).output == "second"
+    roles = [m.role for m in model.requests[-1].messages]
+    assert roles == ["system", *["user", "assistant", "tool", "tool", "user"], "assistant",
+                     *["user", "assistant", "tool", "tool", "user"]]  # fmt: skip
 
 
 class Lines:
