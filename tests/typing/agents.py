@@ -25,7 +25,7 @@ class Ticket:
 
 async def greet(text: str, ctx: Context[Deps]) -> str:
     assert_type(ctx.deps, Deps)
-    ctx.deps.usr  # type: ignore
+    str(ctx.deps.usr)  # type: ignore
     return await ctx.run(whoami, text)
 
 
