@@ -21,6 +21,8 @@ from agentrt.instructions import Instructions, Instructs
 from agentrt.messages import AssistantMessage, Message, ToolCall, ToolSpec, UserMessage
 from agentrt.model import Chat, Model, ModelRequest, ModelResponse, ModelSettings
 from agentrt.node import Context, Node
+from agentrt.partial import Partial
+from agentrt.retry import Retry
 from agentrt.tool import as_text, as_tool, tool_spec
 from agentrt.toolbox import Repeats, Toolbox
 
@@ -48,6 +50,8 @@ class Options(TypedDict, total=False):
     format: Format | None
     description: str
     budget: Budget | None
+    retry: Retry | None
+    timeout: float | None
 
 
 class Agent(Node[In, Out], Generic[In, Out]):
@@ -67,9 +71,12 @@ class Agent(Node[In, Out], Generic[In, Out]):
     tell_budget: tell the model, before each turn, what the budgets around it have left.
     history: "branch" goes on with the agent's own conversation when a branch visits it again.
     format: raw completion in a text format of your own instead of chat.
+    budget, retry, timeout: for every activation; `timeout` in seconds. Under `Budget(on_exhausted="wrap_up")` the model
+        is asked a last time, without tools, to answer with what there is.
     """
 
     kind = "agent"
+    wraps_up = True
 
     @overload
     def __init__(
@@ -126,9 +133,13 @@ class Agent(Node[In, Out], Generic[In, Out]):
         format: Format | None = None,
         description: str = "",
         budget: Budget | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
     ) -> None:
         about = description or (instructions if isinstance(instructions, str) else "")
-        super().__init__(name, input=input, output=output, description=about, budget=budget)
+        super().__init__(
+            name, input=input, output=output, description=about, budget=budget, retry=retry, timeout=timeout
+        )
         if max_turns < 1:
             raise DefinitionError(f"agent {name!r}: max_turns={max_turns} leaves no turn to answer in")
         if max_repeats is not None and max_repeats < 2:
@@ -178,7 +189,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
         last = f"; it was told last: {mistake}" if mistake else ""
         raise MaxTurns(f"no answer after {self.max_turns} turns; raise max_turns= or simplify the task{last}")
 
-    async def wrap_up(self, ctx: Context, value: In, partial: object) -> Out:
+    async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Out:
         """Ask once more, without tools, for an answer from what there is; raises `MaxTurns` where it does not fit."""
         conversation = ctx.state if isinstance(ctx.state, Conversation) else self._begin(ctx, value)
         conversation.messages[:] = [*answered(conversation.messages, _NO_RESULT), UserMessage(_WRAP_UP)]

@@ -217,7 +217,7 @@ class Graph(Node[In, Out], Generic[In, Out]):
 
     @property
     def parts(self) -> tuple[Node[Any, Any], ...]:  # type: ignore[override]
-        return self.nodes
+        return self.nodes if self.last is None else (*self.nodes, self.last)
 
     def validate(self) -> None:
         """Raise `GraphError` listing every problem (rules V1-V4, types that do not fit), here and in sub-graphs."""

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, overload
 from agentrt.errors import DefinitionError, GuardrailTripped
 from agentrt.handoff import Handoff
 from agentrt.node import Arguments, Context, FunctionNode, Node, as_node
+from agentrt.partial import Partial
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -20,16 +21,26 @@ Guardrail: TypeAlias = Node[Any, Any] | Callable[..., Any]
 
 
 class Guarded(Node[In, Out], Generic[In, Out]):
-    """Run a node between guardrails, as one step under the node's own name; what they spend counts on its budget."""
+    """Run a node between guardrails, as one step under the node's own name.
+
+    What guardrails spend counts on the node's budget; its time-out and its retries are for all of them together.
+    """
 
     def __init__(self, node: Node[In, Out], before: Sequence[Guardrail], after: Sequence[Guardrail]) -> None:
         super().__init__(
-            node.name, input=node.input, output=node.output, description=node.description, budget=node.budget
+            node.name,
+            input=node.input,
+            output=node.output,
+            description=node.description,
+            budget=node.budget,
+            retry=node.retry,
+            timeout=node.timeout,
         )
         self.kind = node.kind  # type: ignore[misc]
         self.counts = node.counts  # type: ignore[misc]
         self.attributes = node.attributes
         self.handoffs = node.handoffs
+        self.wraps_up = node.wraps_up
         self.node = node
         self.before = tuple(as_node(g) for g in before)
         self.after = tuple(as_node(g) for g in after)
@@ -52,6 +63,11 @@ class Guarded(Node[In, Out], Generic[In, Out]):
         output = await self.node.invoke(ctx, value)
         if not isinstance(output, Handoff):  # no answer yet: the conversation goes on elsewhere
             await self._check(ctx, self.after, output)
+        return output
+
+    async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Out:
+        output = await self.node.wrap_up(ctx, value, partial)
+        await self._check(ctx, self.after, output)
         return output
 
     async def _check(self, ctx: Context, guardrails: Sequence[Node[Any, Any]], value: object) -> None:

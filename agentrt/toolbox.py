@@ -29,10 +29,13 @@ class Toolbox:
 
     def offered(self, ctx: Context) -> tuple[ToolSpec, ...]:
         """Describe the tools that may still be called: one whose own limit is used up is not offered any more."""
-        return tuple(s for s, t in zip(self._specs, self.tools, strict=True) if _calls_left(ctx, t) != 0)
+        return tuple(s for s, t in zip(self._specs, self.tools, strict=True) if ctx.calls_left(t) != 0)
 
     async def use(self, ctx: Context, calls: Sequence[ToolCall]) -> list[ToolMessage]:
-        """Run the tools a turn asked for side by side; what goes wrong is told to the model (but no denial, E1)."""
+        """Run the tools a turn asked for side by side; what goes wrong is told to the model.
+
+        Raises a denial by a budget of the agent or around it (rule E1); one by the tool's own is the tool's error.
+        """
         known = [c for c in calls if c.name in self._named]
         outcomes = iter(await ctx.gather([(ToolUse(self._named[c.name], c.id), c.arguments) for c in known]))
         return [self._message(c, next(outcomes)) if c.name in self._named else self._unknown(c) for c in calls]
@@ -42,8 +45,6 @@ class Toolbox:
         return ToolMessage(call.id, call.name, f"unknown tool; there are: {names}", failed=True)
 
     def _message(self, call: ToolCall, outcome: Any) -> ToolMessage:
-        if isinstance(outcome, BudgetExceeded):
-            raise outcome
         if isinstance(outcome, Exception):
             return ToolMessage(call.id, call.name, _told(outcome), failed=True)
         return ToolMessage(call.id, call.name, as_text(outcome))
@@ -81,13 +82,9 @@ def _canonical(arguments: str) -> str:
         return arguments
 
 
-def _calls_left(ctx: Context, tool: Node[Any, Any]) -> int | None:
-    ask = getattr(ctx, "calls_left", None)  # to be `ctx.calls_left(tool)` once limits of nodes exist
-    left: int | None = None if ask is None else ask(tool)
-    return left
-
-
 def _told(error: Exception) -> str:
     if isinstance(error, InvalidArguments):
         return f"the arguments do not fit: {error}"
+    if isinstance(error, BudgetExceeded):
+        return f"this tool may use no more {error.dimension}; go on without it"
     return f"{type(error).__name__}: {error}"

@@ -7,7 +7,21 @@ from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import pytest
 
-from agentrt import END, START, Agent, Context, DefinitionError, Graph, StepFailed, guarded, run, run_sync, stream, tool
+from agentrt import (
+    END,
+    START,
+    Agent,
+    Context,
+    DefinitionError,
+    Graph,
+    Partial,
+    StepFailed,
+    guarded,
+    run,
+    run_sync,
+    stream,
+    tool,
+)
 from agentrt.deps import needed_deps
 from agentrt.events import to_json
 from agentrt.testing import ScriptedModel, call
@@ -40,6 +54,10 @@ async def whoami(ctx: Context[Deps]) -> str:
 
 def about(value: str, ctx: Context[Deps]) -> str:
     return f"You help {ctx.deps.user}."
+
+
+async def settle(rest: Partial, ctx: Context[Deps]) -> str:
+    return ctx.deps.user
 
 
 async def known(value: str, ctx: Context[Deps]) -> bool:
@@ -75,7 +93,7 @@ async def test_tools_instructions_and_guardrails_get_them() -> None:
 async def test_wrong_deps_are_told_before_anything_runs() -> None:
     """Of nodes, of sub-graphs' nodes, of agents' tools and instructions and of guardrails: all at once."""
     started: list[Any] = []
-    inner = Graph("inner")
+    inner = Graph("inner", wrap_up=settle)
     inner.chain(START, greet, END)
     agent = Agent("helper", tools=[whoami], instructions=about)
     graph = Graph("g")
@@ -84,7 +102,7 @@ async def test_wrong_deps_are_told_before_anything_runs() -> None:
         await run(graph, "hi", deps=Other(), observers=[started.append])
     lines = str(error.value).splitlines()
     assert lines[0] == "'greet' needs deps of Deps, and the run has those of Other: pass run(…, deps=Deps(…))"
-    assert [line.split("'")[1] for line in lines] == ["greet", "helper", "whoami", "known"]
+    assert [line.split("'")[1] for line in lines] == ["greet", "settle", "helper", "whoami", "known"]
     assert started == []
 
 

@@ -26,6 +26,7 @@ from agentrt import (
 from agentrt import events as ev
 from agentrt.messages import ToolMessage
 from agentrt.testing import ScriptedModel, call
+from agentrt.tool import as_tool
 
 pytestmark = pytest.mark.anyio
 
@@ -168,6 +169,25 @@ async def test_guarded_nodes_stand_in_graphs() -> None:
         outer.validate()
     with pytest.raises(GraphError):
         await run(guarded(bad), 1)
+
+
+async def test_a_guarded_agent_wraps_up_under_its_guardrails() -> None:
+    """The last answer is an output like any other."""
+    model = ScriptedModel([call("shout", text="a"), "please"])
+    agent = Agent("a", model=model, tools=[shout], budget=Budget(tool_calls=0, on_exhausted="wrap_up"))
+    assert (await run(guarded(agent, after=[polite]), "hi")).output == "please"
+    model = ScriptedModel([call("shout", text="a"), "no"])
+    with pytest.raises(StepFailed, match="polite tripped at a"):
+        await run(guarded(agent, after=[polite]), "hi", model=model)
+
+
+async def test_limits_stay_with_a_guarded_tool() -> None:
+    """Its calls are counted, its time-out and retries hold."""
+    tools = [guarded(as_tool(shout).limit(calls=1), before=[no_secrets])]
+    with ScriptedModel([[call("shout", text="a"), call("shout", text="b")], "done"]) as model:
+        await run(Agent("a", model=model, tools=tools), "go")
+    assert model.requests[1].tools == ()
+    assert model.requests[1].messages[-1].text == "this tool may use no more calls; go on without it"
 
 
 async def test_a_guardrail_needs_a_name() -> None:
