@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrt.edge import Edge, Marker
-from agentrt.history import HistoryFilter, mended
+from agentrt.history import HistoryFilter, begun, mended
 from agentrt.messages import Message, ToolCall, ToolSpec, UserMessage
 from agentrt.node import Node
 
@@ -55,7 +55,7 @@ class Transfer:
         """Build what goes over: the conversation, filtered and mended, and a message that tells of the handoff."""
         reason = _reason(call.arguments)
         note = f"({source} handed the conversation over to {self.to}{': ' + reason if reason else ''})"
-        kept = mended(self.history(messages) if self.history else messages)
+        kept = begun(mended(self.history(messages) if self.history else messages))
         return Handoff(source=source, to=self.to, reason=reason, input=input, messages=(*kept, UserMessage(note)))
 
 

@@ -1,18 +1,20 @@
 """Histories: conversations cut, mended and put together; pure functions of messages.
 
-The one rule: a tool's result never stands without its call, nor a call without its result. Providers refuse both.
+Two rules, since providers refuse everything else: a tool's result never stands without its call, nor a call without
+its result; and a conversation begins with the user.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from agentrt.errors import DefinitionError
-from agentrt.messages import AssistantMessage, Message, ToolMessage
+from agentrt.messages import AssistantMessage, Message, ToolMessage, UserMessage
 
 HistoryFilter: TypeAlias = Callable[[Sequence[Message]], Sequence[Message]]
+LEFT_OUT: Final = UserMessage("(earlier messages are left out)")
 
 
 def keep_last(n: int) -> HistoryFilter:
@@ -48,6 +50,11 @@ def mended(messages: Sequence[Message]) -> list[Message]:
     return kept
 
 
+def begun(messages: Sequence[Message]) -> list[Message]:
+    """Let a cut conversation begin with the user: with a message that says it was cut."""
+    return [LEFT_OUT, *messages] if messages and isinstance(messages[0], AssistantMessage) else list(messages)
+
+
 def _results(messages: Sequence[Message], start: int) -> list[ToolMessage]:
     """Return the results that follow at once, which is where providers look for them."""
     found: list[ToolMessage] = []
@@ -80,6 +87,8 @@ def answered(messages: Sequence[Message], text: str) -> list[Message]:
 
 def added(own: Sequence[Message], handed: Sequence[Message]) -> Sequence[Message]:
     """Return what a conversation that comes back holds beyond one's own: it begins with some of that, in order."""
+    if own and handed and handed[0] == LEFT_OUT:
+        handed = handed[1:]
     rest = iter(own)
     for i, message in enumerate(handed):
         if not any(message == mine for mine in rest):

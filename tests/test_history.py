@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrt import DefinitionError, keep_last, without_tools
-from agentrt.history import added, answered, mended
+from agentrt.history import LEFT_OUT, added, answered, begun, mended
 from agentrt.messages import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
 
 
@@ -86,8 +86,18 @@ def test_open_calls_are_answered(messages: list[Message], lost: int) -> None:
 def test_what_comes_back_is_added_once(own: list[Message], n: int) -> None:
     """The part that went over, filtered, is known; the rest is new."""
     news: list[Message] = [UserMessage("handed over"), AssistantMessage("new")]
-    assert added(own, [*keep_last(n)(own), *news]) == news
+    handed = begun(keep_last(n)(own))
+    assert isinstance([*handed, *news][0], UserMessage)
+    assert added(own, [*handed, *news]) == news
     assert added(own, own) == ()
+
+
+def test_a_cut_conversation_says_so_to_whom_it_is_new() -> None:
+    """It begins with the user."""
+    cut = begun([AssistantMessage("said")])
+    assert cut == [LEFT_OUT, AssistantMessage("said")]
+    assert added([], cut) == cut
+    assert begun([]) == []
 
 
 def test_a_negative_number_keeps_nothing_and_says_so() -> None:
