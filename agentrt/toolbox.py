@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,23 +54,29 @@ class Repeats:
 
     def __init__(self, most: int | None) -> None:
         self._most = most
-        self._seen: Counter[tuple[str, str]] = Counter()
+        self._seen: dict[str, list[str]] = {}
 
     def check(self, calls: Sequence[ToolCall]) -> None:
         """Count calls; raises `LoopDetected` at the one that makes the most, before any of them runs."""
         if self._most is None:
             return
         for call in calls:
-            arguments = _canonical(call.arguments)
-            self._seen[call.name, arguments] += 1
-            if self._seen[call.name, arguments] >= self._most:
-                raise LoopDetected(
-                    f"the model asked {self._most} times for {call.name} with the same arguments {arguments}; "
-                    "say in the instructions what to do when a tool does not help, or raise max_repeats=",
-                    tool=call.name,
-                    arguments=arguments,
-                    times=self._most,
-                )
+            seen = self._seen.setdefault(call.name, [])
+            seen.append(call.arguments)
+            if len(seen) >= self._most:  # arguments are read only where there could be a loop
+                self._compare(call, seen, self._most)
+
+    def _compare(self, call: ToolCall, seen: Sequence[str], most: int) -> None:
+        arguments = _canonical(call.arguments)
+        times = sum(1 for one in seen if one == call.arguments or _canonical(one) == arguments)
+        if times >= most:
+            raise LoopDetected(
+                f"the model asked {times} times for {call.name} with the same arguments {arguments}; "
+                "say in the instructions what to do when a tool does not help, or raise max_repeats=",
+                tool=call.name,
+                arguments=arguments,
+                times=times,
+            )
 
 
 def _canonical(arguments: str) -> str:
