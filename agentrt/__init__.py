@@ -1,6 +1,6 @@
 """agentrt: a runtime for agents, swarms and tool use, under budgets that hold."""
 
-from agentrt.agent import Agent, Format
+from agentrt.agent import Agent
 from agentrt.budget import Budget
 from agentrt.edge import END, START
 from agentrt.errors import (
@@ -26,7 +26,11 @@ from agentrt.errors import (
     UnknownModel,
     UnknownPrice,
 )
+from agentrt.format import Format
 from agentrt.graph import Graph
+from agentrt.guardrail import Guarded, Guardrail, guarded
+from agentrt.handoff import Handoff, Transfer, handoff
+from agentrt.history import HistoryFilter, keep_last, without_tools
 from agentrt.join import Join, best, collect, first, vote
 from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings
 from agentrt.node import Context, FunctionNode, Node
@@ -56,7 +60,11 @@ __all__ = [
     "FunctionNode",
     "Graph",
     "GraphError",
+    "Guarded",
+    "Guardrail",
     "GuardrailTripped",
+    "Handoff",
+    "HistoryFilter",
     "Index",
     "InvalidArguments",
     "Join",
@@ -85,15 +93,20 @@ __all__ = [
     "StopReason",
     "Stream",
     "Tool",
+    "Transfer",
     "UnknownModel",
     "UnknownPrice",
     "Usage",
     "best",
     "collect",
     "first",
+    "guarded",
+    "handoff",
+    "keep_last",
     "run",
     "run_sync",
     "stream",
     "tool",
     "vote",
+    "without_tools",
 ]

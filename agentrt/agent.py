@@ -5,49 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
-from pydantic import TypeAdapter, ValidationError, create_model
+from pydantic import ValidationError
 
+from agentrt.answer import Answer, correction, mistakes
 from agentrt.budget import Budget
-from agentrt.errors import BudgetExceeded, DefinitionError, InvalidArguments, MaxTurns
-from agentrt.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, ToolSpec, UserMessage
-from agentrt.model import Chat, Model, ModelRequest, ModelSettings
+from agentrt.conversation import Conversation
+from agentrt.deps import check_deps
+from agentrt.errors import DefinitionError, MaxTurns
+from agentrt.format import Format
+from agentrt.handoff import Handoff, Transfer
+from agentrt.history import added, answered, mended
+from agentrt.instructions import Instructions, Instructs
+from agentrt.messages import AssistantMessage, Message, ToolCall, ToolSpec, UserMessage
+from agentrt.model import Chat, Model, ModelRequest, ModelResponse, ModelSettings
 from agentrt.node import Context, Node
-from agentrt.tool import ToolUse, as_text, as_tool, tool_spec
+from agentrt.partial import Partial
+from agentrt.retry import Retry
+from agentrt.tool import as_text, as_tool, tool_spec
+from agentrt.toolbox import Repeats, Toolbox
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
 T = TypeVar("T")
 U = TypeVar("U")
 
-
-class Format(Protocol):
-    """Write a conversation as plain text for a model to continue, and read what it wrote.
-
-    Small base models follow examples in text far better than a chat template; an agent with a format asks for raw
-    completion instead of chat.
-    """
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """Return the strings at which the model is stopped."""
-        ...
-
-    def write(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
-        """Return the prompt whose continuation is the agent's next turn."""
-        ...
-
-    def read(self, text: str, messages: Sequence[Message]) -> AssistantMessage:
-        """Return what the model's continuation says: an answer, or calls of tools."""
-        ...
-
-    def answer(self, messages: Sequence[Message]) -> str:
-        """Return the answer of a finished conversation, as text or as the JSON of the agent's output type.
-
-        The last message is the model's, or the result of a tool in `stop_at`.
-        """
-        ...
+_WRAP_UP: Final = "The budget is used up. Use no tools: give your final answer now, with what you have."
+_NO_RESULT: Final = "no result: the budget is used up"
 
 
 class Options(TypedDict, total=False):
@@ -57,34 +42,48 @@ class Options(TypedDict, total=False):
     tools: Sequence[Node[Any, Any] | Callable[..., Any]]
     stop_at: Sequence[Node[Any, Any] | Callable[..., Any]]
     settings: ModelSettings | None
+    handoffs: Sequence[str | Transfer]
     max_turns: int
+    max_repeats: int | None
+    tell_budget: bool
     history: Literal["fresh", "branch"]
     format: Format | None
     description: str
     budget: Budget | None
+    retry: Retry | None
+    timeout: float | None
 
 
 class Agent(Node[In, Out], Generic[In, Out]):
     """Let a model work on the input with tools until it answers.
 
     model: a litellm name (`provider/model`), `local/NAME`, or any `Model`; None takes the run's default.
-    instructions: the system message, or a function of the input that returns it.
+    instructions: the system message, or a function of the input that returns it; one of (input, ctx) is asked again
+        before every model call, so that it may tell what `ctx.budget` has left. Functions may be async.
     tools: functions, retrievers, other agents, graphs: any node. Errors of tools are shown to the model.
     output: the type of the answer; the model is held to its schema, and told of validation errors.
     stop_at: tools whose result is the agent's answer, without another turn.
+    handoffs: nodes of its graph to which it may hand the conversation over, by name or by `handoff(…)`. Where a model
+        does, the turn's other tools are used first, the first of several handoffs counts, and the graph's edge leads
+        on. Outside a graph, and as a tool, an agent has nobody to hand over to and is not offered it.
     max_turns: how many model calls one activation may make; then it raises `MaxTurns`.
+    max_repeats: the call of one tool with the same arguments that raises `LoopDetected`; None lets all.
+    tell_budget: tell the model, before each turn, what the budgets around it have left.
     history: "branch" goes on with the agent's own conversation when a branch visits it again.
     format: raw completion in a text format of your own instead of chat.
+    budget, retry, timeout: for every activation; `timeout` in seconds. Under `Budget(on_exhausted="wrap_up")` the model
+        is asked a last time, without tools, to answer with what there is.
     """
 
     kind = "agent"
+    wraps_up = True
 
     @overload
     def __init__(
         self: Agent[object, str],
         name: str,
         *,
-        instructions: str | Callable[[Any], str] = "",
+        instructions: Instructs[Any] = "",
         **options: Unpack[Options],
     ) -> None: ...
     @overload
@@ -93,7 +92,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
         name: str,
         *,
         output: type[U],
-        instructions: str | Callable[[Any], str] = "",
+        instructions: Instructs[Any] = "",
         **options: Unpack[Options],
     ) -> None: ...
     @overload
@@ -102,7 +101,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
         name: str,
         *,
         input: type[T],
-        instructions: str | Callable[[T], str] = "",
+        instructions: Instructs[T] = "",
         **options: Unpack[Options],
     ) -> None: ...
     @overload
@@ -112,7 +111,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
         *,
         input: type[In],
         output: type[Out],
-        instructions: str | Callable[[In], str] = "",
+        instructions: Instructs[In] = "",
         **options: Unpack[Options],
     ) -> None: ...
     def __init__(
@@ -122,157 +121,166 @@ class Agent(Node[In, Out], Generic[In, Out]):
         input: Any = object,
         output: Any = str,
         model: Model | str | None = None,
-        instructions: str | Callable[[Any], str] = "",
+        instructions: Instructs[Any] = "",
         tools: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
         stop_at: Sequence[Node[Any, Any] | Callable[..., Any]] = (),
         settings: ModelSettings | None = None,
+        handoffs: Sequence[str | Transfer] = (),
         max_turns: int = 10,
+        max_repeats: int | None = 5,
+        tell_budget: bool = False,
         history: Literal["fresh", "branch"] = "fresh",
         format: Format | None = None,
         description: str = "",
         budget: Budget | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
     ) -> None:
         about = description or (instructions if isinstance(instructions, str) else "")
-        super().__init__(name, input=input, output=output, description=about, budget=budget)
+        super().__init__(
+            name, input=input, output=output, description=about, budget=budget, retry=retry, timeout=timeout
+        )
         if max_turns < 1:
             raise DefinitionError(f"agent {name!r}: max_turns={max_turns} leaves no turn to answer in")
+        if max_repeats is not None and max_repeats < 2:
+            raise DefinitionError(f"agent {name!r}: max_repeats={max_repeats} leaves no tool to be used; None lets all")
         if description:  # instructions are content: traces keep them only where asked to
             self.attributes = {"description": description}
         self.model = model
-        self.instructions = instructions
-        self.tools = tuple(as_tool(t) for t in tools)
+        self.instructions = Instructions(instructions)
+        self.needs = self.instructions.needs
         self.settings = settings or ModelSettings()
         self.max_turns = max_turns
+        self.max_repeats = max_repeats
+        self.tell_budget = tell_budget
         self.history = history
         self.format = format
-        self._specs = tuple(tool_spec(t) for t in self.tools)
-        self._named = {spec.name: t for spec, t in zip(self._specs, self.tools, strict=True)}
+        self.toolbox = Toolbox(name, tools)
+        self.parts = self.tools = self.toolbox.tools
         self.stop_at = frozenset(tool_spec(as_tool(t)).name for t in stop_at)
-        if unknown := self.stop_at - self._named.keys():
+        if unknown := self.stop_at - set(self.toolbox.names):
             raise DefinitionError(f"agent {name!r}: stop_at names {', '.join(sorted(unknown))}, not among its tools")
-        if len(self._named) < len(self.tools):
-            raise DefinitionError(f"agent {name!r} has two tools of one name; rename one")
+        self._transfers = _transfers(name, handoffs, self.toolbox)
+        self.handoffs = tuple(t.to for t in self._transfers.values())
 
     async def invoke(self, ctx: Context, value: In, /) -> Out:
-        messages = self._opening(ctx, value)
-        chat = Chat(ctx.model(self.model))
+        check_deps(self.name, self.needs, ctx.deps)
+        conversation = self._begin(ctx, value)
+        ctx.state = conversation  # where `wrap_up` finds it
+        chat, repeats = Chat(ctx.model(self.model)), Repeats(self.max_repeats)
         mistake = ""
         for _ in range(self.max_turns):
-            response = await ctx.run(chat, self._request(messages))
-            text = await self._take_turn(ctx, response.message, messages)
-            if text is None:
+            request = await self._request(ctx, conversation, self._offered(ctx))
+            response = await ctx.run(chat, request)
+            said = await self._take_turn(ctx, self._read(response, request), conversation, repeats)
+            if isinstance(said, Handoff):
+                self._keep(ctx, conversation)
+                return cast("Out", said)  # the graph's edge takes it, so that nothing typed ever meets it
+            if said is None:
                 continue
             try:
-                output = self._answer.parse(text)
+                output = self._answer.parse(said)
             except ValidationError as error:
-                mistake = _correction(error, response.finish_reason)
-                messages.append(UserMessage(mistake))
+                mistake = correction(error, response.finish_reason)
+                conversation.messages.append(UserMessage(mistake))
                 continue
-            if self.history == "branch":
-                ctx.memory[self] = messages
+            self._keep(ctx, conversation)
             return cast("Out", output)
         last = f"; it was told last: {mistake}" if mistake else ""
         raise MaxTurns(f"no answer after {self.max_turns} turns; raise max_turns= or simplify the task{last}")
 
-    async def _take_turn(self, ctx: Context, reply: AssistantMessage, messages: list[Message]) -> str | None:
-        """Carry out what the model said; return the text of the answer if that ends the conversation."""
-        if self.format is not None:
-            reply = self.format.read(reply.text, messages)
-        messages.append(reply)
-        text: str | None = reply.text
-        if reply.tool_calls:
-            results = await self._use_tools(ctx, reply.tool_calls)
-            messages += results
-            text = next((r.text for r in results if r.name in self.stop_at and not r.failed), None)
-        return text if text is None or self.format is None else self.format.answer(messages)
+    async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Out:
+        """Ask once more, without tools, for an answer from what there is; raises `MaxTurns` where it does not fit."""
+        conversation = ctx.state if isinstance(ctx.state, Conversation) else self._begin(ctx, value)
+        conversation.messages[:] = [*answered(conversation.messages, _NO_RESULT), UserMessage(_WRAP_UP)]
+        request = await self._request(ctx, conversation, ())
+        reply = self._read(await ctx.run(Chat(ctx.model(self.model)), request), request)
+        conversation.messages.append(replace(reply, tool_calls=()))
+        if reply.tool_calls and not reply.text:
+            raise MaxTurns("asked for a last answer, as the budget was used up, the model called a tool")
+        try:
+            output = self._answer.parse(self._text(reply.text, conversation))
+        except ValidationError as error:
+            raise MaxTurns(f"the last answer, as the budget was used up, does not fit:\n{mistakes(error)}") from error
+        self._keep(ctx, conversation)
+        return cast("Out", output)
 
-    def _opening(self, ctx: Context, value: In) -> list[Message]:
-        """Begin the conversation, or go on with the branch's own."""
+    def _begin(self, ctx: Context, value: In) -> Conversation:
+        """Begin the conversation, or go on with the branch's own, or with one that was handed over."""
         earlier: list[Message] = ctx.memory.get(self, []) if self.history == "branch" else []
-        messages = list(earlier)
-        if not earlier:
-            text = self.instructions if isinstance(self.instructions, str) else self.instructions(value)
-            if text:
-                messages.append(SystemMessage(text))
-        messages.append(UserMessage(as_text(value)))
-        return messages
+        if isinstance(value, Handoff):
+            task, messages = value.input, mended([*earlier, *added(earlier, value.messages)])
+        else:
+            task, messages = value, [*earlier, UserMessage(as_text(value))]
+        return Conversation(self.instructions, task, messages, tell_budget=self.tell_budget)
 
-    def _request(self, messages: list[Message]) -> ModelRequest:
-        if self.format is None:
-            return ModelRequest(
-                messages=tuple(messages),
-                tools=self._specs,
-                output_schema=self._answer.schema,
-                settings=self.settings,
-            )
-        prompt = self.format.write(messages, self._specs)
-        return ModelRequest(messages=tuple(messages), prompt=prompt, settings=self._settings_of_format)
+    def _keep(self, ctx: Context, conversation: Conversation) -> None:
+        if self.history == "branch":
+            ctx.memory[self] = conversation.messages
+
+    async def _request(self, ctx: Context, conversation: Conversation, tools: tuple[ToolSpec, ...]) -> ModelRequest:
+        messages = await conversation.shown(ctx)
+        if self.format is not None:
+            prompt = self.format.write(messages, tools)
+            return ModelRequest(messages=messages, prompt=prompt, settings=self._settings_of_format)
+        return ModelRequest(messages=messages, tools=tools, output_schema=self._answer.schema, settings=self.settings)
+
+    def _read(self, response: ModelResponse, request: ModelRequest) -> AssistantMessage:
+        said = response.message
+        return said if self.format is None else self.format.read(said.text, request.messages)
+
+    async def _take_turn(
+        self, ctx: Context, reply: AssistantMessage, conversation: Conversation, repeats: Repeats
+    ) -> str | Handoff | None:
+        """Carry out what the model said; return what ends the conversation, an answer's text or a handoff."""
+        over = self._handing_over(ctx, reply)
+        calls = tuple(c for c in reply.tool_calls if c not in over)
+        if not over or calls or reply.text:
+            conversation.messages.append(replace(reply, tool_calls=calls) if over else reply)
+        text: str | None = reply.text
+        if calls:
+            repeats.check(calls)
+            results = await self.toolbox.use(ctx, calls)
+            conversation.messages += results
+            text = next((r.text for r in results if r.name in self.stop_at and not r.failed), None)
+        if over:
+            transfer = self._transfers[over[0].name]
+            return transfer.handoff(self.name, over[0], conversation.input, conversation.messages)
+        return None if text is None else self._text(text, conversation)
+
+    def _offered(self, ctx: Context) -> tuple[ToolSpec, ...]:
+        """Describe the tools that may be called now, and the handoffs that an edge leads on."""
+        specs = self.toolbox.offered(ctx)
+        if not self._transfers:
+            return specs
+        named = {n.name: n for n in ctx.targets}
+        return (*specs, *(t.spec(named[t.to]) for t in self._transfers.values() if t.to in named))
+
+    def _handing_over(self, ctx: Context, reply: AssistantMessage) -> list[ToolCall]:
+        if not self._transfers or not reply.tool_calls:
+            return []
+        named = {n.name for n in ctx.targets}
+        return [c for c in reply.tool_calls if c.name in self._transfers and self._transfers[c.name].to in named]
+
+    def _text(self, text: str, conversation: Conversation) -> str:
+        return text if self.format is None else self.format.answer(conversation.whole)
 
     @cached_property
     def _settings_of_format(self) -> ModelSettings:
         assert self.format is not None
         return replace(self.settings, stop=(*self.settings.stop, *self.format.stop))
 
-    async def _use_tools(self, ctx: Context, calls: Sequence[ToolCall]) -> list[ToolMessage]:
-        """Run the tools a turn asked for side by side; what goes wrong is told to the model (but no denial, E1)."""
-        known = [c for c in calls if c.name in self._named]
-        outcomes = iter(await ctx.gather([(ToolUse(self._named[c.name], c.id), c.arguments) for c in known]))
-        answers: list[ToolMessage] = []
-        for call in calls:
-            if call.name not in self._named:
-                names = ", ".join(self._named) or "none"
-                answers.append(ToolMessage(call.id, call.name, f"unknown tool; there are: {names}", failed=True))
-                continue
-            outcome = next(outcomes)
-            if isinstance(outcome, BudgetExceeded):
-                raise outcome
-            failed = isinstance(outcome, Exception)
-            text = _tool_error(outcome) if isinstance(outcome, Exception) else as_text(outcome)
-            answers.append(ToolMessage(call.id, call.name, text, failed=failed))
-        return answers
-
     @cached_property
-    def _answer(self) -> _Answer:
-        return _Answer(self.name, self.output)
+    def _answer(self) -> Answer:
+        return Answer(self.name, self.output)
 
 
-class _Answer:
-    """Read an agent's answer as its output type; a type that is no object is wrapped as {"result": …}."""
-
-    def __init__(self, name: str, output: Any) -> None:
-        self.schema: dict[str, Any] | None = None
-        self._adapter: TypeAdapter[Any] | None = None
-        self._wrapped = False
-        if output in (str, object, Any):
-            return
-        self._adapter = TypeAdapter(output)
-        if self._adapter.json_schema().get("type") != "object":
-            self._wrapped = True
-            self._adapter = TypeAdapter(create_model(name, result=(output, ...)))
-        self.schema = {"additionalProperties": False, **self._adapter.json_schema(), "title": name}
-
-    def parse(self, text: str) -> Any:
-        if self._adapter is None:
-            return text
-        answer = self._adapter.validate_json(_unfenced(text))
-        return answer.result if self._wrapped else answer
-
-
-def _unfenced(text: str) -> str:
-    """Return a JSON answer without the Markdown fence that chat models like to put around it."""
-    inside = text.strip()
-    if inside.startswith("```") and inside.endswith("```"):
-        return inside[3:-3].removeprefix("json")
-    return text
-
-
-def _correction(error: ValidationError, finish_reason: str) -> str:
-    cut = " (it was cut off at the token limit: be shorter)" if finish_reason == "length" else ""
-    lines = [f"- {'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()]
-    return f"That answer does not fit the required form{cut}:\n" + "\n".join(lines) + "\nAnswer again, corrected."
-
-
-def _tool_error(error: Exception) -> str:
-    if isinstance(error, InvalidArguments):
-        return f"the arguments do not fit: {error}"
-    return f"{type(error).__name__}: {error}"
+def _transfers(agent: str, handoffs: Sequence[str | Transfer], toolbox: Toolbox) -> dict[str, Transfer]:
+    """Return an agent's handoffs by the name of the tool that stands for each."""
+    if isinstance(handoffs, str):
+        raise DefinitionError(f"agent {agent!r}: handoffs={handoffs!r}: write a list of names, [{handoffs!r}]")
+    offers = [h if isinstance(h, Transfer) else Transfer(h) for h in handoffs]
+    named = {t.tool: t for t in offers}
+    if len(named) < len(offers) or named.keys() & set(toolbox.names):
+        raise DefinitionError(f"agent {agent!r} has two handoffs, or a handoff and a tool, of one name; rename one")
+    return named

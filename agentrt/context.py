@@ -203,6 +203,15 @@ class StepContext(Context):
         return branch.lookup(as_node(node))
 
     @property
+    def deps(self) -> Any:
+        return self.scheduler.deps
+
+    @property
+    def targets(self) -> Sequence[Node[Any, Any]]:
+        branch = self._activation.branch
+        return () if branch is None else branch.targets(self._activation.node)
+
+    @property
     def memory(self) -> dict[Node[Any, Any], Any]:
         branch = self._activation.branch
         if branch is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentrt.edge import END, START, Edge
+from agentrt.handoff import HandoffEdge
 from agentrt.node import Node
 
 _SHAPES = {"agent": '(["{}"])', "graph": '[["{}"]]', "tool": '[/"{}"/]', "retrieval": '[("{}")]'}
@@ -32,6 +33,8 @@ def _shape(node: Node[Any, Any]) -> str:
 
 
 def _label(edge: Edge) -> str:
+    if isinstance(edge, HandoffEdge):
+        return "hands off"
     parts = []
     if edge.when is not None:
         parts.append("when " + getattr(edge.when, "__name__", "…").replace("<lambda>", "…"))

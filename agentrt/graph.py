@@ -11,6 +11,8 @@ from agentrt.budget import Budget
 from agentrt.drawing import mermaid
 from agentrt.edge import END, START, Edge, Marker
 from agentrt.errors import DefinitionError, GraphError
+from agentrt.guardrail import unguarded
+from agentrt.handoff import with_handoffs
 from agentrt.join import Join
 from agentrt.node import Context, Node, as_node
 from agentrt.partial import Partial
@@ -204,13 +206,18 @@ class Graph(Node[In, Out], Generic[In, Out]):
 
     @property
     def edges(self) -> tuple[Edge, ...]:
-        return tuple(self._edges)
+        """Return the edges in the order they are tried, handoffs of agents in front of their others."""
+        return tuple(with_handoffs(self._edges)[0])
 
     @property
     def nodes(self) -> tuple[Node[Any, Any], ...]:
         """Return the nodes in the order edges first named them, without START and END."""
         named = (n for e in self._edges for n in (e.source, *e.targets))
         return tuple(n for n in dict.fromkeys(named) if not isinstance(n, Marker))
+
+    @property
+    def parts(self) -> tuple[Node[Any, Any], ...]:  # type: ignore[override]
+        return self.nodes if self.last is None else (*self.nodes, self.last)
 
     def validate(self) -> None:
         """Raise `GraphError` listing every problem (rules V1-V4, types that do not fit), here and in sub-graphs."""
@@ -220,8 +227,9 @@ class Graph(Node[In, Out], Generic[In, Out]):
 
     def _problems(self, around: frozenset[Graph[Any, Any]]) -> list[str]:
         inside = around | {self}
-        found = problems(self._edges, self.input, self.output)
-        for node in self.nodes:
+        edges, unknown = with_handoffs(self._edges)
+        found = [*unknown, *problems(edges, self.input, self.output)]
+        for node in map(unguarded, self.nodes):
             if isinstance(node, Graph):
                 if node in inside:
                     found.append(f"{node.name} contains itself; write the recursion as code with ctx.run")
@@ -231,11 +239,11 @@ class Graph(Node[In, Out], Generic[In, Out]):
 
     def to_networkx(self) -> networkx.MultiDiGraph[Node[Any, Any]]:
         """Return the graph for networkx: the nodes as they are, each edge with `edge=` its `Edge`."""
-        return to_networkx(self._edges)
+        return to_networkx(self.edges)
 
     def to_mermaid(self) -> str:
         """Return the graph as a Mermaid flowchart; sub-graphs are drawn as subroutines."""
-        return mermaid(self._edges)
+        return mermaid(self.edges)
 
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         result: Out = await ctx.drive(GraphPlan(ctx.path, self.compile(), START, END, value))
@@ -251,7 +259,7 @@ class Graph(Node[In, Out], Generic[In, Out]):
         """Return the plan's routes, by source; validates first and raises `GraphError`."""
         if self._routes is None:
             self.validate()
-            self._routes = routes(self._edges)
+            self._routes = routes(self.edges)
         return self._routes
 
 

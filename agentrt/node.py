@@ -17,10 +17,12 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 import anyio.to_thread
+import typing_extensions
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError
 
 from agentrt.budget import DIMENSIONS, STEPS, USD, Account, Budget, Limits, Request
+from agentrt.deps import check_deps, needed_deps
 from agentrt.errors import DefinitionError, InvalidArguments
 from agentrt.usage import PICO
 
@@ -36,6 +38,7 @@ Out = TypeVar("Out", covariant=True)
 T = TypeVar("T")
 U = TypeVar("U")
 P = ParamSpec("P")
+D = typing_extensions.TypeVar("D", covariant=True, default=Any)
 
 _RESERVED = frozenset({"chat", "START", "END"})
 
@@ -46,7 +49,9 @@ class Node(ABC, Generic[In, Out]):
     `kind` names the sort of step in events and traces, `counts` the dimensions of which each start spends one,
     `attributes` what displays and traces should know besides (a chat's model, a retriever's `k`), and `budget` caps
     every activation. `retry` tries a failed activation again; `timeout`, in seconds, ends an attempt with
-    `StepTimeout`. `wraps_up` says that the node has an answer left when its budget is exhausted.
+    `StepTimeout`. `wraps_up` says that the node has an answer left when its budget is exhausted. `parts` are the nodes
+    it is made of, `needs` the class of deps it must be given, `handoffs` the names of the nodes it may hand its
+    conversation to.
 
     Raises `DefinitionError` for a name that cannot stand in a path.
     """
@@ -58,6 +63,9 @@ class Node(ABC, Generic[In, Out]):
     retry: Retry | None = None
     timeout: float | None = None
     wraps_up: bool = False
+    needs: type[Any] | None = None
+    handoffs: Sequence[str] = ()
+    parts: Sequence[Node[Any, Any]] = ()
 
     def __init__(
         self,
@@ -184,8 +192,8 @@ def _read_model(model: type[BaseModel], data: str | Mapping[str, Any]) -> BaseMo
 class FunctionNode(Node[Any, Out]):
     """Run a typed function as a node; a plain `def` runs in a thread.
 
-    A parameter annotated `Context` gets the step's context. A function of one other parameter gets the input as it
-    is; of several, a mapping by name or a tuple in order.
+    A parameter annotated `Context`, or `Context[Deps]`, gets the step's context. A function of one other parameter
+    gets the input as it is; of several, a mapping by name or a tuple in order.
     """
 
     def __init__(
@@ -202,10 +210,13 @@ class FunctionNode(Node[Any, Out]):
             raise DefinitionError("a lambda has no name to stand in paths: use `def`, or FunctionNode(f, name=…)")
         hints = _hints(function, label)
         parameters = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in _parameters(function, label)]
-        contexts = [p.name for p in parameters if p.annotation is Context]
+        contexts = {
+            p.name: p.annotation for p in parameters if Context in (p.annotation, typing.get_origin(p.annotation))
+        }
         self.parameters = [p for p in parameters if p.name not in contexts]
         self.function = function
-        self._context = contexts[0] if contexts else None
+        self._context = next(iter(contexts), None)
+        self.needs = needed_deps(contexts[self._context]) if self._context else None
         self._is_async = _is_async(function, label)
         self._single = len(self.parameters) == 1
         super().__init__(
@@ -230,6 +241,7 @@ class FunctionNode(Node[Any, Out]):
     async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Out:
         """Call the function, in a thread if it is not async."""
         if self._context is not None:
+            check_deps(self.name, self.needs, ctx.deps)
             kwargs = {**kwargs, self._context: ctx}
         if self._is_async:
             result: Out = await self.function(*args, **kwargs)
@@ -317,14 +329,27 @@ def _node_of(function: Callable[..., Any]) -> FunctionNode[Any]:
     return node
 
 
-class Context(ABC):
-    """Be what a running step may ask of the runtime; a function node gets it by annotating a parameter with it."""
+class Context(ABC, Generic[D]):
+    """Be what a running step may ask of the runtime; a function node gets it by annotating a parameter with it.
+
+    `Context[Deps]` says of which class the run's `deps` must be; a plain `Context` takes any.
+    """
 
     path: str
     """The path of this step (docs/design.md, "Paths")."""
     run_id: str
     state: object
     """What the step keeps for wrapping up, if its budget is exhausted; None at the start of every attempt."""
+
+    @property
+    @abstractmethod
+    def deps(self) -> D:
+        """Return what the run was given as `deps`: connections, settings, users; it appears in no event."""
+
+    @property
+    @abstractmethod
+    def targets(self) -> Sequence[Node[Any, Any]]:
+        """Return the nodes that edges lead to from here; none for a step called by code."""
 
     @overload
     async def run(
@@ -469,3 +494,17 @@ class Remaining:
         if self._deadline < float("inf"):
             left["seconds"] = max(0.0, self._deadline - self._now())
         return left
+
+    def __str__(self) -> str:
+        """Tell a model, or a person: "3,120 tokens, 4 model calls, 20 s left"."""
+        left = self.remaining
+        return ", ".join(_amount(name, left[name]) for name in left) + " left" if left else "no limit"
+
+
+def _amount(name: str, amount: float) -> str:
+    if name == "usd":
+        return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.4f}"
+    if name == "seconds":
+        return f"{amount:,.0f} s" if amount >= 1 else f"{amount:.1f} s"
+    words = name.replace("_", " ")
+    return f"{amount:,.0f} {words.removesuffix('s') if amount == 1 else words}"

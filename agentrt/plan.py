@@ -204,6 +204,7 @@ class Branch:
         "memory",
         "parent",
         "rounds",
+        "routes",
         "taken",
         "visits",
     )
@@ -224,6 +225,7 @@ class Branch:
         self.visits: dict[Node[Any, Any], int] | None = None
         self.taken: dict[Route, int] | None = None
         self.rounds: dict[Route, int] | None = None
+        self.routes: Mapping[Node[Any, Any], Sequence[Route]]  # set on the branch a run starts with
 
     def lookup(self, node: Node[Any, Any]) -> Any:
         """Return the latest output of a node on this branch or an enclosing one; raises `LookupError` (rule G11)."""
@@ -233,6 +235,13 @@ class Branch:
                 return branch.latest[node]
             branch = branch.parent
         raise LookupError(f"{node.name!r} has no output on this branch yet")
+
+    def targets(self, node: Node[Any, Any]) -> Sequence[Node[Any, Any]]:
+        """Return the nodes that routes lead to from this one."""
+        branch = self
+        while branch.parent is not None:
+            branch = branch.parent
+        return [t for route in branch.routes.get(node, ()) for t in route.targets]
 
 
 class Fork:
@@ -273,6 +282,7 @@ class GraphPlan(Plan):
         self._ready = []
         root = Branch("")
         root.latest = {self._start: self._value}
+        root.routes = self._routes
         self._leave(root, self._start, self._value, self.path)
         return self._ready
 

@@ -18,9 +18,11 @@ from anyio.abc import TaskGroup
 
 from agentrt.budget import Budget, Ledger
 from agentrt.context import StepContext, check_policy
+from agentrt.deps import check_all_deps
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, StepFailed
 from agentrt.events import ErrorInfo, Event, RunCancelled, RunFailed, RunFinished, RunResumed, RunStarted
 from agentrt.graph import Graph
+from agentrt.guardrail import unguarded
 from agentrt.journal import Journal, JournalWriter
 from agentrt.model import Model, default_model, resolve_model
 from agentrt.node import Node, as_node
@@ -108,6 +110,7 @@ class Options(TypedDict, total=False):
     observers: get every event, in order; one that fails is logged and dropped.
     concurrency: how many steps may work at once; steps that wait for steps below them do not count.
     run_id: names the run; without it a new id is made.
+    deps: what nodes, tools, instructions and guardrails read as `ctx.deps`; it is kept in no record.
     """
 
     budget: Budget | None
@@ -116,6 +119,7 @@ class Options(TypedDict, total=False):
     observers: Sequence[Observer]
     concurrency: int
     run_id: str | None
+    deps: object
 
 
 @overload
@@ -255,8 +259,10 @@ class _Run:
         if unknown := options.keys() - Options.__annotations__.keys():
             known = ", ".join(Options.__annotations__)
             raise TypeError(f"unknown option {', '.join(sorted(unknown))}: a run takes {known}")
-        if isinstance(node, Graph):
-            node.compile()
+        if isinstance(graph := unguarded(node), Graph):
+            graph.compile()
+        self.deps = options.get("deps")
+        check_all_deps(node, self.deps)
         self.concurrency = options.get("concurrency", DEFAULT_CONCURRENCY)
         if self.concurrency < 1:
             raise DefinitionError(f"concurrency={self.concurrency}: let at least one step work at a time")
@@ -322,6 +328,7 @@ class _Run:
             clock=time.time,
             concurrency=self.concurrency,
             past=self.past,
+            deps=self.deps,
         )
 
     async def _steps(self, scheduler: Scheduler) -> Any:

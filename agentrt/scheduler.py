@@ -34,7 +34,8 @@ class Scheduler:
     """Run the steps of one run.
 
     `tasks` is the task group every worker lives in, `record` takes every event, `models` finds the model a node
-    asks for, `clock` gives seconds since the epoch, and `past` what an earlier part of the run has done already.
+    asks for, `clock` gives seconds since the epoch, `past` what an earlier part of the run has done already, and `deps`
+    is what nodes read as `ctx.deps`.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Scheduler:
         clock: Callable[[], float],
         concurrency: int = DEFAULT_CONCURRENCY,
         past: Past | None = None,
+        deps: object = None,
     ) -> None:
         self.run_id = run_id
         self.ledger = ledger
         self.record = record
         self.models = models
         self.clock = clock
+        self.deps = deps
         self.thread = threading.get_ident()
         self.exhaustion: BudgetExceeded | None = None
         self.dropped: list[Failure] = []

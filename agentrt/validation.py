@@ -12,6 +12,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin, is_typeddict
 
 from agentrt.edge import END, START, Edge
+from agentrt.handoff import Handoff, HandoffEdge
 from agentrt.join import Join
 from agentrt.node import Node
 from agentrt.partial import Partial
@@ -234,6 +235,10 @@ def _misfits(edges: Sequence[Edge], input: Any, output: Any) -> Iterator[str]:
             continue
         source = edge.send or edge.source
         sent = input if source is START else source.output
+        if isinstance(edge, HandoffEdge):
+            if edge.targets[0].kind in ("agent", "graph"):
+                continue  # an agent goes on with the conversation, whatever input it is otherwise given
+            sent = Handoff
         for target in edge.targets:
             taken = output if target is END else target.input
             if edge.each is True:

@@ -216,12 +216,32 @@ async def test_turns_are_limited() -> None:
 
 
 async def test_a_denial_is_never_shown_to_the_model() -> None:
-    """E1: not even one that a tool's own budget raised."""
+    """E1: one by a budget of the agent, or around it."""
+    sub = Agent("sub", model=ScriptedModel([]), description="helps", instructions="at length " * 200)
+    for own, around, scope in [(Budget(tokens=300), None, "outer/a"), (None, Budget(tokens=300), "outer")]:
+        with ScriptedModel([call("sub", input="x")]) as model:
+            agent = Agent("a", model=model, tools=[sub], budget=own)
+
+            outer = Graph("outer")
+            outer.chain(START, agent, END)
+            with pytest.raises(BudgetExceeded) as error:
+                await run(outer, "go", budget=around)
+        assert (error.value.scope, error.value.path) == (scope, "outer/a/sub/chat")
+
+
+async def test_a_tool_s_own_budget_is_the_tool_s_error() -> None:
+    """The model goes on without it; a tool whose calls are used up is not offered again."""
     sub = Agent("sub", model=ScriptedModel([]), description="helps", budget=Budget(tokens=1))
-    model = ScriptedModel([call("sub", input="x"), "never asked for"])
-    with pytest.raises(BudgetExceeded) as error:
-        await run(Agent("a", model=model, tools=[sub]), "go")
-    assert (error.value.scope, error.value.path) == ("a/sub", "a/sub/chat")
+    calls = [call("sub", input="x"), call("add", a=1, b=1), call("add", a=2, b=2), call("add", a=3, b=3)]
+    with ScriptedModel([calls, "done"]) as model:
+        assert (await run(Agent("a", model=model, tools=[sub, add.limit(calls=2)]), "go")).output == "done"
+    assert last_texts(model) == [
+        "this tool may use no more tokens; go on without it",
+        "2",
+        "4",
+        "this tool may use no more calls; go on without it",
+    ]
+    assert [[t.name for t in r.tools] for r in model.requests] == [["sub", "add"], ["sub"]]
 
 
 async def test_tool_calls_are_counted() -> None:
@@ -255,6 +275,54 @@ async def test_the_run_s_model_takes_the_place_of_all() -> None:
     other = ScriptedModel(["from the other"])
     agent = Agent("a", model=ScriptedModel([]))
     assert (await run(agent, "go", model=other)).output == "from the other"
+
+
+def wrapping_up(agent_replies: list[Any], **options: Any) -> tuple[Agent[Any, Any], ScriptedModel]:
+    """Build an agent that may call tools once, and then wraps up."""
+    model = ScriptedModel(agent_replies)
+    budget = Budget(tool_calls=1, on_exhausted="wrap_up")
+    return Agent("a", model=model, tools=[add], budget=budget, **options), model
+
+
+async def test_an_agent_wraps_up_with_what_it_has() -> None:
+    """One call, without tools, with every open call answered, and held to the schema."""
+    calls = [call("add", a=1, b=1), call("add", a=2, b=2)]
+    agent, model = wrapping_up([calls[0], calls, '{"ok": true}'], output=Verdict, instructions="judge")
+    assert (await run(agent, "go")).output == Verdict(ok=True)
+    model.check()
+    last = model.requests[-1]
+    assert (last.tools, last.output_schema) == ((), model.requests[0].output_schema)
+    assert [(m.role, m.text) for m in last.messages[-4:]] == [
+        ("assistant", ""),
+        ("tool", "no result: the budget is used up"),
+        ("tool", "no result: the budget is used up"),
+        ("user", "The budget is used up. Use no tools: give your final answer now, with what you have."),
+    ]
+    assert last.messages[:4] == model.requests[1].messages
+
+
+@pytest.mark.parametrize("reply", ["I think so", call("add", a=1, b=1)])
+async def test_a_last_answer_that_does_not_fit_is_an_error(reply: Any) -> None:
+    """There is no second one."""
+    agent, model = wrapping_up([[call("add", a=1, b=1)] * 2, reply], output=Verdict)
+    with pytest.raises(StepFailed, match="as the budget was used up") as error:
+        await run(agent, "go")
+    assert isinstance(error.value.cause, MaxTurns)
+    model.check()
+
+
+async def test_a_conversation_that_was_wrapped_up_goes_on() -> None:
+    """With history="branch": its instructions once, at the front."""
+    replies = [[call("add", a=1, b=1)] * 2, "first", [call("add", a=1, b=1)] * 2, "second"]
+    agent, model = wrapping_up(replies, history="branch", instructions="work")
+    graph = Graph("g", input=str)
+    graph.edge(START, agent)
+    graph.edge(agent, agent, times=1)
+    graph.edge(agent, END)
+    assert (await run(graph, "go")).output == "second"
+    roles = [m.role for m in model.requests[-1].messages]
+    turn = ["user", "assistant", "tool", "tool", "user"]
+    assert roles == ["system", *turn, "assistant", *turn]
 
 
 class Lines:

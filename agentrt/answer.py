@@ -1,0 +1,49 @@
+"""Answers: what a model wrote, read as the type its agent promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError, create_model
+
+
+class Answer:
+    """Read an agent's answer as its output type; a type that is no object is wrapped as {"result": …}."""
+
+    def __init__(self, name: str, output: Any) -> None:
+        self.schema: dict[str, Any] | None = None
+        self._adapter: TypeAdapter[Any] | None = None
+        self._wrapped = False
+        if output in (str, object, Any):
+            return
+        self._adapter = TypeAdapter(output)
+        if self._adapter.json_schema().get("type") != "object":
+            self._wrapped = True
+            self._adapter = TypeAdapter(create_model(name, result=(output, ...)))
+        self.schema = {"additionalProperties": False, **self._adapter.json_schema(), "title": name}
+
+    def parse(self, text: str) -> Any:
+        """Return the answer; raises pydantic's `ValidationError`."""
+        if self._adapter is None:
+            return text
+        answer = self._adapter.validate_json(_unfenced(text))
+        return answer.result if self._wrapped else answer
+
+
+def mistakes(error: ValidationError) -> str:
+    """List what does not fit, one line a mistake."""
+    return "\n".join(f"- {'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors())
+
+
+def correction(error: ValidationError, finish_reason: str) -> str:
+    """Tell a model what is wrong with its answer, and to answer again."""
+    cut = " (it was cut off at the token limit: be shorter)" if finish_reason == "length" else ""
+    return f"That answer does not fit the required form{cut}:\n{mistakes(error)}\nAnswer again, corrected."
+
+
+def _unfenced(text: str) -> str:
+    """Return a JSON answer without the Markdown fence that chat models like to put around it."""
+    inside = text.strip()
+    if inside.startswith("```") and inside.endswith("```"):
+        return inside[3:-3].removeprefix("json")
+    return text

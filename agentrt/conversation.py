@@ -1,0 +1,38 @@
+"""Conversations: what one activation of an agent has said and heard, and how the model is shown it."""
+
+from __future__ import annotations
+
+from agentrt.instructions import Instructions
+from agentrt.messages import Message, SystemMessage, UserMessage
+from agentrt.node import Context
+
+
+class Conversation:
+    """Hold the messages of one activation.
+
+    Instructions and the line about the budget are shown, never kept: a conversation that goes on, later or with
+    another agent, meets them anew.
+    """
+
+    def __init__(
+        self, instructions: Instructions, input: object, messages: list[Message], *, tell_budget: bool
+    ) -> None:
+        self.input = input
+        self.messages = messages
+        self._instructions = instructions
+        self._tell_budget = tell_budget
+        self._system: tuple[Message, ...] | None = None
+
+    async def shown(self, ctx: Context) -> tuple[Message, ...]:
+        """Return what the model is to read before its next turn."""
+        if self._system is None or self._instructions.changes:
+            text = await self._instructions.write(self.input, ctx)
+            self._system = (SystemMessage(text),) if text else ()
+        left = ctx.budget if self._tell_budget else None
+        line = (UserMessage(f"(Budget: {left}.)"),) if left is not None and left.remaining else ()
+        return (*self._system, *self.messages, *line)
+
+    @property
+    def whole(self) -> tuple[Message, ...]:
+        """Return the conversation with its instructions, as the model was shown them last."""
+        return (*(self._system or ()), *self.messages)

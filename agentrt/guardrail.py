@@ -1,0 +1,124 @@
+"""Guardrails: nodes that look at what goes into another node, or comes out of it, and may refuse it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Generic, TypeAlias, TypeVar, overload
+
+from agentrt.errors import DefinitionError, GuardrailTripped
+from agentrt.handoff import Handoff
+from agentrt.node import Arguments, Context, FunctionNode, Node, as_node
+from agentrt.partial import Partial
+
+In = TypeVar("In", contravariant=True)
+Out = TypeVar("Out", covariant=True)
+T = TypeVar("T")
+U = TypeVar("U")
+
+Guardrail: TypeAlias = Node[Any, Any] | Callable[..., Any]
+"""A function of the value, or any node, that returns None or True where all is well, else False or the reason."""
+
+
+class Guarded(Node[In, Out], Generic[In, Out]):
+    """Run a node between guardrails, as one step under the node's own name.
+
+    What guardrails spend counts on the node's budget; its time-out and its retries are for all of them together.
+    """
+
+    def __init__(self, node: Node[In, Out], before: Sequence[Guardrail], after: Sequence[Guardrail]) -> None:
+        super().__init__(
+            node.name,
+            input=node.input,
+            output=node.output,
+            description=node.description,
+            budget=node.budget,
+            retry=node.retry,
+            timeout=node.timeout,
+        )
+        self.kind = node.kind  # type: ignore[misc]
+        self.counts = node.counts  # type: ignore[misc]
+        self.attributes = node.attributes
+        self.handoffs = node.handoffs
+        self.wraps_up = node.wraps_up
+        self.node = node
+        self.before = tuple(as_node(g) for g in before)
+        self.after = tuple(as_node(g) for g in after)
+        self.parts = (node, *self.before, *self.after)
+
+    @cached_property
+    def arguments(self) -> Arguments:
+        inner = self.node.arguments
+        if not isinstance(self.node, FunctionNode) or len(self.node.parameters) != 1:
+            return inner
+        name = self.node.parameters[0].name  # a function of one parameter takes the value itself
+
+        def read(data: str | Mapping[str, Any]) -> Any:
+            return inner.parse(data)[name]
+
+        return Arguments(inner.schema, read)
+
+    async def invoke(self, ctx: Context, value: In, /) -> Out:
+        await self._check(ctx, self.before, value.input if isinstance(value, Handoff) else value)
+        output = await self.node.invoke(ctx, value)
+        if not isinstance(output, Handoff):  # no answer yet: the conversation goes on elsewhere
+            await self._check(ctx, self.after, output)
+        return output
+
+    async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Out:
+        output = await self.node.wrap_up(ctx, value, partial)
+        await self._check(ctx, self.after, output)
+        return output
+
+    async def _check(self, ctx: Context, guardrails: Sequence[Node[Any, Any]], value: object) -> None:
+        for guardrail in guardrails:
+            try:
+                verdict = await ctx.run(guardrail, value)
+            except GuardrailTripped as trip:
+                if trip.guardrail:
+                    raise
+                raise GuardrailTripped(trip.reason, guardrail=guardrail.name, node=self.name) from trip
+            if (reason := _reason(guardrail.name, verdict)) is not None:
+                raise GuardrailTripped(reason, guardrail=guardrail.name, node=self.name)
+
+
+def unguarded(node: Node[Any, Any]) -> Node[Any, Any]:
+    """Return the node inside the guardrails around it."""
+    while isinstance(node, Guarded):
+        node = node.node
+    return node
+
+
+def _reason(name: str, verdict: object) -> str | None:
+    if verdict is None or verdict is True:
+        return None
+    if verdict is False or isinstance(verdict, str):
+        return verdict or "refused"
+    raise DefinitionError(
+        f"guardrail {name!r} returned {type(verdict).__name__}: return None or True where all is well, else False or "
+        "the reason as text"
+    )
+
+
+@overload
+def guarded(
+    node: Node[T, U], *, before: Sequence[Guardrail] = (), after: Sequence[Guardrail] = ()
+) -> Guarded[T, U]: ...
+@overload
+def guarded(
+    node: Callable[..., Awaitable[U]], *, before: Sequence[Guardrail] = (), after: Sequence[Guardrail] = ()
+) -> Guarded[Any, U]: ...
+@overload
+def guarded(
+    node: Callable[..., U], *, before: Sequence[Guardrail] = (), after: Sequence[Guardrail] = ()
+) -> Guarded[Any, U]: ...
+def guarded(node: Any, *, before: Sequence[Guardrail] = (), after: Sequence[Guardrail] = ()) -> Guarded[Any, Any]:
+    """Return a node that checks what goes into this one and what comes out, and raises `GuardrailTripped`.
+
+    before: guardrails of the input, one after the other; the node does not start once one trips.
+    after: guardrails of the output. A handoff is no output; the input of a handoff is what its conversation began with.
+
+    A guardrail is a function of the value, which may take `ctx`, or any node. It returns None or True where all is
+    well, False or a reason otherwise, or raises `GuardrailTripped`. Each is a step below the node.
+    """
+    return Guarded(as_node(node), before, after)

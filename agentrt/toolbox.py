@@ -1,0 +1,95 @@
+"""Toolboxes: an agent's tools, offered to its model and used as the model asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agentrt.errors import BudgetExceeded, DefinitionError, InvalidArguments, LoopDetected
+from agentrt.messages import ToolCall, ToolMessage, ToolSpec
+from agentrt.node import Context, Node
+from agentrt.tool import ToolUse, as_text, as_tool, tool_spec
+
+
+class Toolbox:
+    """Hold the tools of one agent; raises `DefinitionError` for two of one name."""
+
+    def __init__(self, agent: str, tools: Sequence[Node[Any, Any] | Callable[..., Any]]) -> None:
+        self.tools = tuple(as_tool(t) for t in tools)
+        self._specs = tuple(tool_spec(t) for t in self.tools)
+        self._named = {spec.name: t for spec, t in zip(self._specs, self.tools, strict=True)}
+        if len(self._named) < len(self.tools):
+            raise DefinitionError(f"agent {agent!r} has two tools of one name; rename one")
+
+    @property
+    def names(self) -> Sequence[str]:
+        return tuple(self._named)
+
+    def offered(self, ctx: Context) -> tuple[ToolSpec, ...]:
+        """Describe the tools that may still be called: one whose own limit is used up is not offered any more."""
+        return tuple(s for s, t in zip(self._specs, self.tools, strict=True) if ctx.calls_left(t) != 0)
+
+    async def use(self, ctx: Context, calls: Sequence[ToolCall]) -> list[ToolMessage]:
+        """Run the tools a turn asked for side by side; what goes wrong is told to the model.
+
+        Raises a denial by a budget of the agent or around it (rule E1); one by the tool's own is the tool's error.
+        """
+        known = [c for c in calls if c.name in self._named]
+        outcomes = iter(await ctx.gather([(ToolUse(self._named[c.name], c.id), c.arguments) for c in known]))
+        return [self._message(c, next(outcomes)) if c.name in self._named else self._unknown(c) for c in calls]
+
+    def _unknown(self, call: ToolCall) -> ToolMessage:
+        names = ", ".join(self._named) or "none"
+        return ToolMessage(call.id, call.name, f"unknown tool; there are: {names}", failed=True)
+
+    def _message(self, call: ToolCall, outcome: Any) -> ToolMessage:
+        if isinstance(outcome, Exception):
+            return ToolMessage(call.id, call.name, _told(outcome), failed=True)
+        return ToolMessage(call.id, call.name, as_text(outcome))
+
+
+class Repeats:
+    """Count equal calls of one activation of an agent, to stop a model that goes round in circles."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._seen: dict[str, list[str]] = {}
+
+    def check(self, calls: Sequence[ToolCall]) -> None:
+        """Count calls; raises `LoopDetected` at the one that makes the most, before any of them runs."""
+        if self._most is None:
+            return
+        for call in calls:
+            seen = self._seen.setdefault(call.name, [])
+            seen.append(call.arguments)
+            if len(seen) >= self._most:  # arguments are read only where there could be a loop
+                self._compare(call, seen, self._most)
+
+    def _compare(self, call: ToolCall, seen: Sequence[str], most: int) -> None:
+        arguments = _canonical(call.arguments)
+        times = sum(1 for one in seen if one == call.arguments or _canonical(one) == arguments)
+        if times >= most:
+            raise LoopDetected(
+                f"the model asked {times} times for {call.name} with the same arguments {arguments}; "
+                "say in the instructions what to do when a tool does not help, or raise max_repeats=",
+                tool=call.name,
+                arguments=arguments,
+                times=times,
+            )
+
+
+def _canonical(arguments: str) -> str:
+    """Write JSON arguments in one way, whatever the order and spacing the model chose."""
+    try:
+        return json.dumps(json.loads(arguments), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, InvalidArguments):
+        return f"the arguments do not fit: {error}"
+    if isinstance(error, BudgetExceeded):
+        return f"this tool may use no more {error.dimension}; go on without it"
+    return f"{type(error).__name__}: {error}"
