@@ -1,0 +1,73 @@
+"""The properties have teeth: each of these faults, put into a copy of the package, makes one of their tests fail.
+
+A property test that no fault can fail proves nothing. Run by `python -m pytest -m slow tests/test_faults.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+LEDGER = "tests/test_budget.py"
+PLAN = "tests/test_plan.py"
+RESUMED = "tests/test_resume_in_process.py"
+POLICIES = "tests/test_exhaustion.py"
+LIMITS = "tests/test_limits.py"
+
+FAULTS = [
+    ("budget", "if spent[d] >= most[d]:", "if spent[d] > most[d]:", LEDGER),
+    ("budget", "scope.reserved[d] -= held[d]\n                scope.spent[d]", "scope.spent[d]", LEDGER),
+    ("budget", "return self.full if asking.wraps is self else self.bounded", "return self.full", LEDGER),
+    ("budget", "return self.full if asking.wraps is self", "return self.full if asking.wraps is not None", LEDGER),
+    ("budget", "return self.closed and asking.wraps is not self", "return False", LEDGER),
+    ("budget", "if scope.spent[d] + least[d] > limit:", "if scope.spent[d] + scope.reserved[d] + least[d] > limit:", LEDGER),
+    ("budget", "enough = max(request.floor, min(", "enough = min(request.floor, min(", LEDGER),
+    ("budget", "if any(used):", "if False:", LEDGER),
+    ("budget", "return bool(over)", "return False", LEDGER),
+    ("plan", "if taken >= route.times", "if taken > route.times", PLAN),
+    ("plan", "values = [fork.values[i] for i in sorted(fork.values)]", "values = list(fork.values.values())", PLAN),
+    ("plan", "len(fork.values) >= route.join.first:", "len(fork.values) > route.join.first:", PLAN),
+    ("plan", "if branch.inner is not None:\n                self._cancel(branch.inner)", "pass", PLAN),
+    ("plan", "branch.visits.get(node, 1) + 1", "branch.visits.get(node, 0) + 1", PLAN),
+    ("plan", "branch.rounds.get(closer, 0) + 1", "1", PLAN),
+    ("plan", "branch = branch.parent\n        raise", "break\n        raise", PLAN),
+    ("progress", "return min(known, key=lambda pair: pair[0], default=(0, None))[1]", "return None", POLICIES),
+    ("progress", "self.outcomes += below.outcomes", "pass", RESUMED),
+    ("progress", "self.limits |= below.limits", "pass", RESUMED),
+    ("progress", "if counted:", "if False:", RESUMED),
+    ("drive", "self.context.note_outcome(known.path, outcome)", "pass", RESUMED),
+    ("drive", "plan.refused(activation, outcome)", "ready = plan.failed(activation, outcome)", POLICIES),
+    ("drive", "max(1, len(fork.branches))", "1", LIMITS),
+    ("execution", "self._scheduler.ledger.count(context.account, node.counts, context.path)\n", "pass\n", LIMITS),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "right", "wrong", "tests"), FAULTS, ids=lambda value: str(value)[:40])
+def test_a_fault_is_noticed(module: str, right: str, wrong: str, tests: str, tmp_path: Path) -> None:
+    """The copy with the fault fails where the package passes."""
+    for folder in ("agentrt", "tests", "tools", "graphs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    file = tmp_path / "agentrt" / f"{module}.py"
+    source = file.read_text(encoding="utf-8")
+    assert source.count(right) == 1, "the code has moved on: name the line of this fault again"
+    file.write_text(source.replace(right, wrong), encoding="utf-8")
+    paths = os.pathsep.join(str(tmp_path / folder) for folder in (".", "tools", "graphs"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", tests],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths, "HYPOTHESIS_PROFILE": "faults"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 1, done.stdout[-2000:]
