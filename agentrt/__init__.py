@@ -1,7 +1,9 @@
 """agentrt: a runtime for agents, swarms and tool use, under budgets that hold."""
 
 from agentrt.agent import Agent
+from agentrt.attempts import Fallback, Retried
 from agentrt.budget import Budget
+from agentrt.cached import Cached
 from agentrt.edge import END, START
 from agentrt.errors import (
     AgentrtError,
@@ -32,9 +34,11 @@ from agentrt.guardrail import Guarded, Guardrail, guarded
 from agentrt.handoff import Handoff, Transfer, handoff
 from agentrt.history import HistoryFilter, keep_last, without_tools
 from agentrt.join import Join, best, collect, first, vote
-from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings
+from agentrt.limited import Limited
+from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings, Wrapper, ask
 from agentrt.node import Context, FunctionNode, Node
 from agentrt.partial import Partial
+from agentrt.priced import Priced
 from agentrt.retrieval import Index, Passage, Retriever
 from agentrt.retry import Retry
 from agentrt.runtime import Observer, Result, StopReason, Stream, run, run_sync, stream
@@ -52,10 +56,12 @@ __all__ = [
     "AuthenticationFailed",
     "Budget",
     "BudgetExceeded",
+    "Cached",
     "Context",
     "ContextOverflow",
     "DeadEnd",
     "DefinitionError",
+    "Fallback",
     "Format",
     "FunctionNode",
     "Graph",
@@ -69,6 +75,7 @@ __all__ = [
     "InvalidArguments",
     "Join",
     "JournalError",
+    "Limited",
     "LoopDetected",
     "MaxTurns",
     "Model",
@@ -83,9 +90,11 @@ __all__ = [
     "Partial",
     "Passage",
     "Price",
+    "Priced",
     "RateLimited",
     "RequestRefused",
     "Result",
+    "Retried",
     "Retriever",
     "Retry",
     "StepFailed",
@@ -97,6 +106,8 @@ __all__ = [
     "UnknownModel",
     "UnknownPrice",
     "Usage",
+    "Wrapper",
+    "ask",
     "best",
     "collect",
     "first",

@@ -308,7 +308,7 @@ class Ledger:
     def __init__(self, scope: str, budget: Budget | None) -> None:
         self.root = Account(scope, budget, None)
         self._queue: list[Ticket] = []
-        self._cached = self._reasoning = self._uncertain = 0
+        self._cached = self._cache_writes = self._reasoning = self._uncertain = 0
 
     def open(self, parent: Account, budget: Budget, scope: str) -> Account:
         """Open an account for one activation of a scope that has a budget of its own (rule B1)."""
@@ -352,6 +352,7 @@ class Ledger:
             if any(scope.limits[d] is not None for d in over):
                 scope.close()
         self._cached += usage.cached_tokens
+        self._cache_writes += usage.cache_write_tokens
         self._reasoning += usage.reasoning_tokens
         self._uncertain += usage.uncertain
         ticket.ended = True
@@ -407,6 +408,7 @@ class Ledger:
             tool_calls=spent[TOOL_CALLS],
             steps=spent[STEPS],
             uncertain=self._uncertain,
+            cache_write_tokens=self._cache_writes,
         )
 
     def statistics(self) -> Mapping[str, int]:

@@ -17,6 +17,9 @@ from agentrt.events import (
     BudgetOverrun,
     BudgetWaited,
     Emitted,
+    ErrorInfo,
+    Event,
+    StepRetried,
     TextDelta,
     UsageRecorded,
 )
@@ -37,7 +40,7 @@ class StepContext(Context):
     """Be the context of one running step."""
 
     __slots__ = (
-        "_activation", "_busy_names", "_calls", "_failure", "_lent", "_nodes_called", "_waits",
+        "_activation", "_attempts", "_busy_names", "_calls", "_failure", "_lent", "_nodes_called", "_waits",
         "account", "busy", "deadline", "denial", "depth", "is_counted", "limits", "path", "progress", "run_id",
         "scheduler", "state",
     )  # fmt: skip
@@ -64,6 +67,7 @@ class StepContext(Context):
         self._failure: Failure | None = None
         self._lent = False
         self._waits = 0
+        self._attempts = 0
 
     def open(self, budgets: Iterable[Budget], caller: StepContext) -> None:
         """Open an account for each budget on this step, the first one outermost; raises `BudgetExceeded`."""
@@ -236,8 +240,35 @@ class StepContext(Context):
     def model(self, named: Model | str | None) -> Model:
         return self.scheduler.models(named)
 
+    def spend(self, *dimensions: int) -> None:
+        try:
+            self.scheduler.ledger.count(self.account, dimensions, self.path)
+        except BudgetExceeded as denial:
+            self._record_denial(denial)
+            raise
+
+    def record(self, event: Event) -> None:
+        self.scheduler.record(event)
+
+    def clock(self) -> float:
+        return self.scheduler.clock()
+
+    def retrying(self, error: Exception, *, delay: float = 0.0, model: str | None = None) -> None:
+        self._attempts += 1
+        self.record(
+            StepRetried(
+                path=self.path,
+                at=self.clock(),
+                attempt=self._attempts,
+                error=ErrorInfo.of(error),
+                delay=delay,
+                model=model,
+            )
+        )
+
     def text_delta(self, text: str) -> None:
-        self.scheduler.record(TextDelta(path=self.path, at=self.scheduler.clock(), text=text))
+        if text:
+            self.scheduler.record(TextDelta(path=self.path, at=self.scheduler.clock(), text=text))
 
     async def reserve(self, request: Request) -> Reservation:
         ledger, clock, record = self.scheduler.ledger, self.scheduler.clock, self.scheduler.record

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from agentrt.errors import BudgetExceeded, StepTimeout
-from agentrt.events import BudgetExhausted, ErrorInfo, StepRetried
+from agentrt.events import BudgetExhausted
 from agentrt.progress import Progress
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Execution:
                 delay = node.retry.delay(attempt, failure.error) if node.retry is not None else None
                 if delay is None:
                     raise
-                self._record_retry(attempt, failure.error, delay)
+                context.retrying(failure.error, delay=delay)
             context.restart()
             await context.wait(partial(anyio.sleep, delay))
             self._scheduler.ledger.count(context.account, node.counts, context.path)
@@ -85,17 +85,6 @@ class Execution:
         with anyio.move_on_after(timeout):
             return await self._node.invoke(self._context, self._value)
         raise StepTimeout(f"{self._node.name} took longer than its time-out of {timeout:g} s")
-
-    def _record_retry(self, attempt: int, error: Exception, delay: float) -> None:
-        self._scheduler.record(
-            StepRetried(
-                path=self._context.path,
-                at=self._scheduler.clock(),
-                attempt=attempt,
-                error=ErrorInfo.of(error),
-                delay=delay,
-            )
-        )
 
     async def _exhausted(self, limit: Limit, denial: BudgetExceeded) -> Any:
         """Close the account and do what its budget says; everything below has ended by now."""

@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, Self, cast, runtime_checkable
 
-from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, USD, Request
-from agentrt.errors import ContextOverflow, DefinitionError, ModelError, UnknownModel, UnknownPrice
+import anyio
+
+from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, TOKENS, USD, Request
+from agentrt.errors import (
+    BudgetExceeded,
+    ContextOverflow,
+    DefinitionError,
+    ModelError,
+    ModelUnavailable,
+    UnknownModel,
+    UnknownPrice,
+)
 from agentrt.messages import AssistantMessage, Message, ToolSpec
-from agentrt.node import Context, Node
+from agentrt.node import Context, Node, Reservation
 from agentrt.usage import FREE, Price, Usage
 
 EMBEDDED_MODEL: Final = "local/smollm2-135m"
 ENOUGH_TOKENS: Final = 512
 """An answer clamped to this many output tokens is still useful: such a call need not wait for more (rule B5)."""
+UNPRICED: Final = (
+    "no known price, so a usd limit cannot be kept; limit tokens instead, or say what it costs: Priced(model, Price(…))"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """Say how to sample. `max_tokens` is always sent; a call the budget cannot give `min_tokens` is denied."""
+    """Say how to sample. `max_tokens` is always sent; a call the budget cannot give `min_tokens` is denied.
+
+    With `idle_timeout` a call ends with `ModelUnavailable` once nothing has arrived for so many seconds, the wait for
+    the first piece included.
+    """
 
     max_tokens: int = 4096
     min_tokens: int = 16
@@ -29,12 +48,15 @@ class ModelSettings:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    idle_timeout: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.min_tokens <= self.max_tokens:
             object.__setattr__(self, "min_tokens", max(1, min(self.min_tokens, self.max_tokens)))
             if self.max_tokens < 1:
                 raise DefinitionError(f"ModelSettings(max_tokens={self.max_tokens}): ask for at least one token")
+        if self.idle_timeout is not None and self.idle_timeout <= 0:
+            raise DefinitionError(f"ModelSettings(idle_timeout={self.idle_timeout}): give some time, in seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +109,10 @@ class Model(Protocol):
         ...
 
     async def generate(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelResponse:
-        """Answer; `on_text` gets each piece of text as it comes. Cancelling the call stops the generation."""
+        """Answer; `on_text` gets each piece of text as it comes, and "" for what arrives without text.
+
+        Cancelling the call stops the generation.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -120,11 +145,151 @@ def default_model() -> str:
     return os.environ.get("AGENTRT_MODEL") or EMBEDDED_MODEL
 
 
+class Wrapper(ABC):
+    """Be a model made of other models: it asks them, through `ask`, as often as it likes.
+
+    So every attempt is reserved, charged and traced on its own, and waiting holds no budget (rule B9). Wrappers nest
+    in any order. A model may be given by its name, which the run resolves; until then it can be asked nothing.
+    A wrapper's own state is shared by the copies that runs make of it.
+    """
+
+    def __init__(self, *models: Model | str) -> None:
+        self.models = models
+
+    @abstractmethod
+    async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
+        """Answer by asking the models within, any number of times; raises `ModelError`s and `BudgetExceeded`."""
+
+    def over(self, models: Iterable[Model | str]) -> Self:
+        """Return the same wrapper around other models."""
+        other = copy(self)
+        other.models = tuple(models)
+        return other
+
+    def bind(self, resolve: Callable[[str], Model]) -> Self:
+        """Return the wrapper with every name in it resolved."""
+        return self.over(bound(model, resolve) for model in self.models)
+
+    @property
+    def model(self) -> Model:
+        """Return the first model within."""
+        return self.bound_models[0]
+
+    @property
+    def bound_models(self) -> tuple[Model, ...]:
+        """Return the models within; raises `DefinitionError` while one is only a name."""
+        for model in self.models:
+            if isinstance(model, str):
+                raise DefinitionError(f"{model} in {self!r} is only a name: names of models are resolved by a run")
+        return cast("tuple[Model, ...]", self.models)
+
+    @property
+    def name(self) -> str:
+        first = self.models[0]
+        return first if isinstance(first, str) else first.name
+
+    @property
+    def price(self) -> Price | None:
+        """Return the highest rates of the models within; None if one is unknown."""
+        prices = [None if isinstance(model, str) else model.price for model in self.models]
+        known = [price for price in prices if price is not None]
+        return Price.highest(known) if len(known) == len(prices) else None
+
+    async def count_tokens(self, request: ModelRequest) -> int:
+        """Return the most that any model within counts."""
+        return max([await model.count_tokens(request) for model in self.bound_models])
+
+    def max_output(self, request: ModelRequest, input_tokens: int) -> int:
+        return max(model.max_output(request, input_tokens) for model in self.bound_models)
+
+    async def generate(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelResponse:
+        """Raise `DefinitionError`: without a step nobody could pay for each attempt."""
+        raise DefinitionError(f"{self!r} is asked within a step, `await ask(ctx, model, request)`, not by generate")
+
+    async def aclose(self) -> None:
+        """Release what the models within hold; models given by name are the run's to close."""
+        for model in self.models:
+            if not isinstance(model, str):
+                await model.aclose()
+
+    def __repr__(self) -> str:
+        names = ", ".join(model if isinstance(model, str) else repr(model) for model in self.models)
+        return f"<{type(self).__name__} {names}>"
+
+
+def bound(model: Model | str, resolve: Callable[[str], Model]) -> Model:
+    """Return the model of a name, and a wrapper with all its names resolved."""
+    if isinstance(model, str):
+        return resolve(model)
+    return model.bind(resolve) if isinstance(model, Wrapper) else model
+
+
+async def ask(ctx: Context, model: Model, request: ModelRequest) -> ModelResponse:
+    """Ask a model within the budget of a step: reserve the worst case, call, settle what was used.
+
+    A wrapper is asked in its own way. A call whose bill nobody learns (cancelled, stalled, broken off) is charged
+    its whole reservation, the prompt and every output token granted, marked uncertain (rule B9). Raises `ModelError`s
+    and `BudgetExceeded`.
+    """
+    if isinstance(model, Wrapper):
+        return await model.ask(ctx, request)
+    reservation, request = await _reserved(ctx, model, request)
+    try:
+        response = await _answer(ctx, model, request)
+    except ModelError as error:
+        if error.billed is False:
+            reservation.release()
+        else:
+            reservation.forfeit()
+        raise
+    except BaseException:
+        reservation.forfeit()
+        raise
+    usage = response.usage
+    if model.price is not None and not usage.cost:
+        usage = replace(usage, cost=model.price.cost(usage))
+        response = replace(response, usage=usage)
+    reservation.settle(usage)
+    return response
+
+
+async def _reserved(ctx: Context, model: Model, request: ModelRequest) -> tuple[Reservation, ModelRequest]:
+    """Reserve a request's worst case and count the call; return the request with the output tokens granted."""
+    settings = request.settings
+    prompt = await model.count_tokens(request)
+    most = min(settings.max_tokens, model.max_output(request, prompt))
+    if most < 1:
+        raise ContextOverflow(f"a prompt of {prompt:,} tokens does not fit; shorten it", model=model.name)
+    reservation = await ctx.reserve(_worst_case(model, prompt, most, settings.min_tokens, ctx))
+    try:
+        ctx.spend(MODEL_CALLS)  # at the start of the real call (rule B2): a denied one, or a cache's answer, is none
+    except BudgetExceeded:
+        reservation.release()
+        raise
+    if reservation.granted != settings.max_tokens:
+        request = replace(request, settings=replace(settings, max_tokens=reservation.granted))
+    return reservation, request
+
+
+async def _answer(ctx: Context, model: Model, request: ModelRequest) -> ModelResponse:
+    """Let the model answer; raises `ModelUnavailable` once nothing has arrived for the request's `idle_timeout`."""
+    idle = request.settings.idle_timeout
+    if idle is None:
+        return await model.generate(request, ctx.text_delta)
+
+    def heard(text: str) -> None:
+        scope.deadline = anyio.current_time() + idle
+        ctx.text_delta(text)
+
+    with anyio.move_on_after(idle) as scope:
+        return await model.generate(request, heard)
+    raise ModelUnavailable(f"stalled: nothing arrived for {idle:g} s", model=model.name)
+
+
 class Chat(Node[ModelRequest, ModelResponse]):
-    """Ask a model once: reserve the worst case, call, settle what was used."""
+    """Ask a model, as a step of its own."""
 
     kind = "chat"
-    counts = (STEPS, MODEL_CALLS)
     name: str = "chat"
 
     def __init__(self, model: Model) -> None:
@@ -134,45 +299,19 @@ class Chat(Node[ModelRequest, ModelResponse]):
         self.model = model
 
     async def invoke(self, ctx: Context, value: ModelRequest, /) -> ModelResponse:
-        model, settings = self.model, value.settings
-        prompt = await model.count_tokens(value)
-        most = min(settings.max_tokens, model.max_output(value, prompt))
-        if most < 1:
-            raise ContextOverflow(f"a prompt of {prompt:,} tokens does not fit; shorten it", model=model.name)
-        reservation = await ctx.reserve(_worst_case(model, prompt, most, settings.min_tokens, ctx))
-        if reservation.granted != settings.max_tokens:
-            value = replace(value, settings=replace(settings, max_tokens=reservation.granted))
-        try:
-            response = await model.generate(value, ctx.text_delta)
-        except ModelError as error:
-            if error.billed is False:
-                reservation.release()
-            else:
-                reservation.forfeit()
-            raise
-        except BaseException:
-            reservation.forfeit()
-            raise
-        usage = response.usage
-        if model.price is not None and not usage.cost:
-            usage = replace(usage, cost=model.price.cost(usage))
-            response = replace(response, usage=usage)
-        reservation.settle(usage)
-        return response
+        return await ask(ctx, self.model, value)
 
 
 def _worst_case(model: Model, prompt: int, most: int, least: int, ctx: Context) -> Request:
     price = model.price
     if price is None:
         if "usd" in ctx.budget.remaining:
-            raise UnknownPrice(
-                "no known price, so a usd limit cannot be kept; limit tokens instead, or give the model a price",
-                model=model.name,
-            )
+            raise UnknownPrice(UNPRICED, model=model.name)
         price = FREE
+    rates = price.at(prompt)
     fixed, unit = [0] * len(DIMENSIONS), [0] * len(DIMENSIONS)
     fixed[INPUT] = fixed[TOKENS] = prompt
-    fixed[USD] = prompt * price.input
+    fixed[USD] = price.request + prompt * rates.input
     unit[OUTPUT] = unit[TOKENS] = 1
-    unit[USD] = price.output
+    unit[USD] = max(rates.output, rates.reasoning or 0)
     return Request(fixed, unit, floor=min(least, most), want=most, enough=ENOUGH_TOKENS)

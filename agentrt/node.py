@@ -27,6 +27,7 @@ from agentrt.errors import DefinitionError, InvalidArguments
 from agentrt.usage import PICO
 
 if TYPE_CHECKING:
+    from agentrt.events import Event
     from agentrt.model import Model
     from agentrt.partial import Partial
     from agentrt.plan import Plan
@@ -444,8 +445,24 @@ class Context(ABC, Generic[D]):
         """Reserve the worst case of a leaf effect, waiting in turn if it has to; raises `BudgetExceeded`."""
 
     @abstractmethod
+    def spend(self, *dimensions: int) -> None:
+        """Spend one of each dimension at once (rule B2); raises `BudgetExceeded`, and then none is spent."""
+
+    @abstractmethod
+    def record(self, event: Event) -> None:
+        """Record an event of this step, which carries its `path` and the time of its `clock`."""
+
+    @abstractmethod
+    def clock(self) -> float:
+        """Return the time events carry, in seconds since the epoch."""
+
+    @abstractmethod
+    def retrying(self, error: Exception, *, delay: float = 0.0, model: str | None = None) -> None:
+        """Record that an attempt of this step ended in an error and another follows, which may ask another model."""
+
+    @abstractmethod
     def text_delta(self, text: str) -> None:
-        """Publish a piece of text that a model streams."""
+        """Publish a piece of text that a model streams; an empty one says nothing."""
 
 
 class Reservation(ABC):

@@ -37,14 +37,15 @@ class Retry:
 
     def delay(self, attempt: int, error: Exception) -> float | None:
         """Return how many seconds to wait after this attempt (from 1) failed, or None to give up."""
-        if attempt >= self.attempts or not self._covers(error):
+        if attempt >= self.attempts or not self.covers(error):
             return None
         wait = min(self.backoff * 2.0 ** min(attempt - 1, 64), self.longest)
         wait *= random.uniform(0.5, 1.0)
         asked = error.retry_after if isinstance(error, RateLimited) else None
         return max(wait, asked or 0.0)
 
-    def _covers(self, error: Exception) -> bool:
+    def covers(self, error: Exception) -> bool:
+        """Say whether this is an error to try again."""
         if isinstance(error, BudgetExceeded):
             return False
         if isinstance(self.on, (type, tuple)):

@@ -24,10 +24,11 @@ from agentrt.events import ErrorInfo, Event, RunCancelled, RunFailed, RunFinishe
 from agentrt.graph import Graph
 from agentrt.guardrail import unguarded
 from agentrt.journal import Journal, JournalWriter
-from agentrt.model import Model, default_model, resolve_model
+from agentrt.model import Model, bound, default_model, resolve_model
 from agentrt.node import Node, as_node
 from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
+from agentrt.pricing import check_prices
 from agentrt.progress import Past, Progress
 from agentrt.scheduler import DEFAULT_CONCURRENCY, Scheduler
 
@@ -224,12 +225,12 @@ class _Models:
         self._open: dict[str, Model] = {}
 
     def __call__(self, named: Model | str | None) -> Model:
-        chosen = self._override or named or default_model()
-        if not isinstance(chosen, str):
-            return chosen
-        if chosen not in self._open:
-            self._open[chosen] = resolve_model(chosen)
-        return self._open[chosen]
+        return bound(self._override or named or default_model(), self._named)
+
+    def _named(self, name: str) -> Model:
+        if name not in self._open:
+            self._open[name] = resolve_model(name)
+        return self._open[name]
 
     async def aclose(self) -> None:
         opened, self._open = self._open, {}
@@ -282,6 +283,7 @@ class _Run:
         self._stopped: Result[Any] | None = None
 
     async def execute(self) -> Result[Any]:
+        check_prices(self.node, self.models, limited=self.budget is not None and self.budget.usd is not None)
         tracer = _load(_TRACING)(self.run_id)
         observers = [*self.observers, *([tracer] if tracer else [])]
         outcome: Any = _UNFINISHED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,22 +12,74 @@ PICO = 10**12
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Hold what one token costs, in pico-dollars (1 $ per million tokens = 1,000,000)."""
+    """Hold what one token costs, in pico-dollars (1 $ per million tokens = 1,000,000).
+
+    cached, cache_write: of prompt tokens read from, or written to, the provider's cache; None: as any input.
+    reasoning: of output tokens spent on reasoning; None: as any output.
+    request: of every call besides.
+    above: (n, price) charges a call with more than n input tokens at another price, the whole of it.
+    """
 
     input: int
     output: int
     cached: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+    request: int = 0
+    above: tuple[int, Price] | None = None
 
     @classmethod
-    def per_million(cls, *, input: float, output: float, cached: float | None = None) -> Self:
+    def per_million(
+        cls,
+        *,
+        input: float,
+        output: float,
+        cached: float | None = None,
+        cache_write: float | None = None,
+        reasoning: float | None = None,
+    ) -> Self:
         """Build a price from dollars per million tokens, as providers print it."""
-        return cls(_pico(input), _pico(output), None if cached is None else _pico(cached))
+        read, written, thought = (None if rate is None else _pico(rate) for rate in (cached, cache_write, reasoning))
+        return cls(_pico(input), _pico(output), read, written, thought)
+
+    @classmethod
+    def highest(cls, prices: Sequence[Price]) -> Price:
+        """Return a price that no call is above at any of these."""
+        tiers = [tier for price in prices for tier in price.tiers]
+        return cls(
+            max(max(t.input, t.cached or 0, t.cache_write or 0) for t in tiers),
+            max(max(t.output, t.reasoning or 0) for t in tiers),
+            request=max(t.request for t in tiers),
+        )
+
+    @property
+    def tiers(self) -> tuple[Price, ...]:
+        """Return this price and those for ever longer prompts."""
+        return (self,) if self.above is None else (self, *self.above[1].tiers)
+
+    def at(self, input_tokens: int) -> Price:
+        """Return the price of a call with so many input tokens."""
+        if self.above is not None and input_tokens > self.above[0]:
+            return self.above[1].at(input_tokens)
+        return self
 
     def cost(self, usage: Usage) -> int:
-        """Return what `usage` costs, in pico-dollars."""
-        cached_rate = self.input if self.cached is None else self.cached
-        uncached = usage.input_tokens - usage.cached_tokens
-        return uncached * self.input + usage.cached_tokens * cached_rate + usage.output_tokens * self.output
+        """Return what `usage` of one call costs, in pico-dollars."""
+        rates = self.at(usage.input_tokens)
+        fresh = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
+        plain = usage.output_tokens - usage.reasoning_tokens
+        return (
+            rates.request
+            + fresh * rates.input
+            + usage.cached_tokens * _or(rates.cached, rates.input)
+            + usage.cache_write_tokens * _or(rates.cache_write, rates.input)
+            + plain * rates.output
+            + usage.reasoning_tokens * _or(rates.reasoning, rates.output)
+        )
+
+
+def _or(rate: int | None, otherwise: int) -> int:
+    return otherwise if rate is None else rate
 
 
 def _pico(dollars_per_million: float) -> int:
@@ -40,7 +93,8 @@ FREE = Price(0, 0)
 class Usage:
     """Hold what a call or a run used.
 
-    `input_tokens` includes `cached_tokens`, `output_tokens` includes `reasoning_tokens` (as in the OpenTelemetry
+    `input_tokens` includes `cached_tokens`, read from the provider's cache, and `cache_write_tokens`, written to it;
+    `output_tokens` includes `reasoning_tokens` (as in the OpenTelemetry
     GenAI conventions). `cost` is in pico-dollars; `usd` is the same in dollars. `uncertain` is the part of
     `tokens` that was charged at its reservation because the provider never said what it used.
     """
@@ -54,6 +108,7 @@ class Usage:
     tool_calls: int = 0
     steps: int = 0
     uncertain: int = 0
+    cache_write_tokens: int = 0
 
     @property
     def tokens(self) -> int:
@@ -74,4 +129,5 @@ class Usage:
             tool_calls=self.tool_calls + other.tool_calls,
             steps=self.steps + other.steps,
             uncertain=self.uncertain + other.uncertain,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
         )

@@ -60,7 +60,7 @@ async def test_raise_carries_what_had_been_done() -> None:
     assert partial.dimension == "model_calls"
     assert sorted(v for p, v in partial.finished.items() if not p.endswith("chat")) == ["one two three"] * 2
     assert partial.cancelled == ("swarm/worker[2]",)
-    assert partial.not_started == ("swarm/worker[2]/chat", "swarm/worker[3]")
+    assert partial.not_started == ("swarm/worker[3]",)
 
 
 async def test_partial_is_a_result_without_output() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -15,6 +17,7 @@ from agentrt import (
     Context,
     ContextOverflow,
     DefinitionError,
+    Model,
     ModelRequest,
     ModelResponse,
     ModelSettings,
@@ -24,6 +27,8 @@ from agentrt import (
     StepFailed,
     UnknownModel,
     Usage,
+    Wrapper,
+    ask,
     run,
 )
 from agentrt import events as ev
@@ -144,3 +149,111 @@ async def test_the_runtime_prices_what_a_model_reports() -> None:
     assert 0 < model.bill.usd <= 0.005
     result = await run(several, 2)
     assert result.usage.cost == 2 * model.price.cost(Usage(input_tokens=4, output_tokens=10))  # type: ignore[union-attr]
+
+
+class Twice(Wrapper):
+    """Ask every question twice and give the second answer."""
+
+    async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
+        await ask(ctx, self.model, request)
+        return await ask(ctx, self.model, request)
+
+
+async def test_a_wrapper_pays_for_each_of_its_calls() -> None:
+    """One step, two model calls."""
+    result = await run(Chat(Twice(ScriptedModel(["a", "b c"]))), REQUEST)
+    assert result.output.message.text == "b c"
+    assert (result.usage.model_calls, result.usage.steps, result.usage.tokens) == (2, 1, 9)
+
+
+async def test_names_within_are_resolved_by_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once each, whatever is around them, and closed at its end; the wrapper itself can be used again."""
+    opened: list[FunctionModel] = []
+    closed: list[str] = []
+
+    class Closing(FunctionModel):
+        async def aclose(self) -> None:
+            closed.append(self.name)
+
+    def resolve(name: str) -> FunctionModel:
+        opened.append(Closing(lambda request: "x", name=name))
+        return opened[-1]
+
+    monkeypatch.setattr("agentrt.runtime.resolve_model", resolve)
+    model = Twice(Twice("test/a"))
+    for _ in range(2):
+        result = await run(Agent("agent", model=model), "go")
+        assert result.usage.model_calls == 4
+    assert [m.name for m in opened] == closed == ["test/a", "test/a"]
+    assert (await run(Agent("agent", model="test/b"), "go", model=model)).usage.model_calls == 4
+    assert closed[-1] == "test/a"
+
+
+async def test_a_wrapper_says_what_the_models_within_say() -> None:
+    """The name of the first, the most tokens, the highest price; None where one is not known."""
+    cheap, dear = (FunctionModel(lambda r: "", name=n, price=Price(*p), window=w) for n, p, w in (
+        ("test/a", (1, 5), 50), ("test/b", (3, 2), 20)))  # fmt: skip
+    both = Twice(cheap, dear)
+    assert (both.name, both.price, both.max_output(REQUEST, 10)) == ("test/a", Price(3, 5), 40)
+    assert await both.count_tokens(REQUEST) == 3
+    assert Twice(cheap, FunctionModel(lambda r: "", price=None)).price is None
+    assert Twice("openai/x").price is None
+    assert isinstance(both, Model)
+
+
+async def test_a_wrapper_is_asked_within_a_step_only() -> None:
+    """Nobody could pay for its calls else; and a name must have been resolved."""
+    with pytest.raises(DefinitionError, match="ask\\(ctx"):
+        await Twice(ScriptedModel([])).generate(REQUEST, print)
+    with pytest.raises(StepFailed, match="openai/x in <Twice openai/x> is only a name"):
+        await run(Chat(Twice("openai/x")), REQUEST)
+
+
+async def test_a_denied_call_is_no_model_call() -> None:
+    """B2: it is counted as it starts; and where the count is refused, the tokens return."""
+    with pytest.raises(BudgetExceeded) as denial:
+        await run(Chat(ScriptedModel([])), REQUEST, budget=Budget(tokens=6))
+    events: list[Any] = []
+    with pytest.raises(BudgetExceeded, match="model_calls"):
+        await run(Chat(ScriptedModel([])), REQUEST, budget=Budget(model_calls=0), observers=[events.append])
+    assert denial.value.dimension == "tokens"
+    assert (events[-1].usage.model_calls, events[-1].usage.tokens) == (0, 0)
+    assert [e.dimension for e in events if isinstance(e, ev.BudgetDenied)] == ["model_calls"]
+
+
+class Stalling(FunctionModel):
+    """Stream pieces, the empty ones too, each after a while, and then nothing more."""
+
+    def __init__(self, *pieces: str) -> None:
+        super().__init__(lambda request: "done")
+        self.pieces = pieces
+
+    async def generate(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelResponse:
+        for piece in self.pieces:
+            await anyio.sleep(0.01)
+            on_text(piece)
+        if not self.pieces[-1]:
+            return await super().generate(request, on_text)
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+async def test_a_stream_that_stalls_is_ended() -> None:
+    """And costs its reservation: cut without usage (B9)."""
+    request = replace(REQUEST, settings=replace(REQUEST.settings, idle_timeout=0.03))
+    events: list[Any] = []
+    with pytest.raises(StepFailed, match=r"stalled: nothing arrived for 0\.03 s") as failure:
+        await run(Chat(Stalling("a")), request, observers=[events.append])
+    assert isinstance(failure.value.cause, ModelUnavailable)
+    assert (events[-1].usage.tokens, events[-1].usage.uncertain) == (13, 13)
+
+
+async def test_whatever_arrives_keeps_a_stream_alive() -> None:
+    """With no text in it, too; such pieces are no events."""
+    request = replace(REQUEST, settings=replace(REQUEST.settings, idle_timeout=0.03))
+    events: list[Any] = []
+    result = await run(Chat(Stalling("", "", "a ", "", "")), request, observers=[events.append])
+    assert result.output.message.text == "done"
+    assert [e.text for e in events if isinstance(e, ev.TextDelta)] == ["a ", "done"]
+    with pytest.raises(DefinitionError, match="idle_timeout"):
+        ModelSettings(idle_timeout=0)

@@ -14,6 +14,7 @@ NAMES = """
     JournalError LoopDetected MaxTurns Model ModelError ModelRequest ModelResponse ModelSettings
     ModelUnavailable Node NothingArrived Observer Partial Passage Price RateLimited RequestRefused Result Retriever
     Retry StepFailed StopReason Stream Tool StepTimeout UnknownModel UnknownPrice Usage best collect first run
+    Cached Fallback Limited Priced Retried Wrapper ask
     run_sync stream tool vote Guarded Guardrail Handoff HistoryFilter Transfer guarded handoff keep_last without_tools
 """
 

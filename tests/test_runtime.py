@@ -315,11 +315,10 @@ async def test_remaining_tells_the_tightest_limit() -> None:
 
 
 async def test_an_unpriced_model_is_refused_under_a_usd_limit() -> None:
-    """Not counted as free."""
+    """Not counted as free, and before anything runs."""
     agent = Agent("a", model=ScriptedModel(["x"], price=None))
-    with pytest.raises(StepFailed) as error:
+    with pytest.raises(UnknownPrice, match="a: test/scripted"):
         await run(agent, "go", budget=Budget(usd=1))
-    assert isinstance(error.value.cause, UnknownPrice)
     assert (await run(agent, "go", budget=Budget(tokens=10_000))).output == "x"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,3 +34,23 @@ def test_a_price_is_read_as_printed() -> None:
 def test_usd_is_the_cost_in_dollars() -> None:
     """From pico-dollars."""
     assert Usage(cost=PICO // 2).usd == 0.5
+
+
+def test_every_kind_of_token_has_its_rate() -> None:
+    """Read from the cache, written to it, reasoned; and a fee for the call."""
+    used = Usage(input_tokens=100, cached_tokens=40, cache_write_tokens=10, output_tokens=20, reasoning_tokens=5)
+    price = Price(10, 100, cached=1, cache_write=12, reasoning=200, request=7)
+    assert price.cost(used) == 7 + 50 * 10 + 40 * 1 + 10 * 12 + 15 * 100 + 5 * 200
+
+
+@given(
+    st.lists(st.builds(Price, *[st.integers(0, 99)] * 2, *[st.none() | st.integers(0, 99)] * 3), min_size=1),
+    st.booleans(),
+)
+def test_no_call_costs_more_than_the_highest_price(prices: list[Price], longer: bool) -> None:
+    """Whatever is cached, written or reasoned, and however long the prompt."""
+    used = Usage(input_tokens=100, cached_tokens=30, cache_write_tokens=30, output_tokens=50, reasoning_tokens=20)
+    if longer:
+        prices = [replace(prices[0], above=(99, price)) for price in prices]
+    highest = Price.highest(prices)
+    assert all(price.cost(used) <= highest.cost(used) for price in prices)

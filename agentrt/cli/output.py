@@ -93,6 +93,7 @@ def usage_document(usage: Usage) -> dict[str, int | float]:
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
         "uncertain_tokens": usage.uncertain,
         "usd": usage.usd,

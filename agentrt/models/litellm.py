@@ -7,15 +7,13 @@ table it ships, without loading it and without touching the network.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
@@ -33,8 +31,9 @@ from agentrt.errors import (
 )
 from agentrt.messages import AssistantMessage, Message, ToolCall, ToolMessage
 from agentrt.model import ModelRequest, ModelResponse
+from agentrt.models import prices, tokens
 from agentrt.models.coalesce import Coalescer, Draw
-from agentrt.usage import FREE, PICO, Price, Usage
+from agentrt.usage import FREE, Price, Usage
 
 MOST_DRAWS: Final = 8
 """Draws asked for in one request; Gemini takes no more."""
@@ -42,11 +41,8 @@ MOST_DRAWS: Final = 8
 _OWN_MACHINE: Final = frozenset(
     {"docker_model_runner", "hosted_vllm", "llamafile", "lm_studio", "ollama", "ollama_chat", "oobabooga", "vllm"}
 )
-_OPENAI_TOKENS: Final = frozenset({"openai", "azure", "text-completion-openai"})
 _LONG_TEXT: Final = 100_000
 """Characters from which counting tokens takes long enough, 20 ms, to be done in a thread."""
-_TOOL_PREAMBLE: Final = 600
-"""Tokens of instructions that Anthropic and others put before tools, at most."""
 
 
 class LitellmModel:
@@ -78,27 +74,21 @@ class LitellmModel:
             return self._own_price
         if self._provider in _OWN_MACHINE:
             return FREE
-        return _price(_entry(self._name))
+        return prices.price(self._name)
 
     def __repr__(self) -> str:
         return f"<LitellmModel {self._name!r}>"
 
     async def count_tokens(self, request: ModelRequest) -> int:
-        """Return an upper estimate of the input tokens: only OpenAI's tokens are counted as they are.
-
-        Raises `UnknownModel`.
-        """
+        """Return how many input tokens will be billed, at most; raises `UnknownModel`."""
         await self._load()
-        text = _all_text(request)
-        if len(text) > _LONG_TEXT:
-            counted = await anyio.to_thread.run_sync(self._count, text)
-        else:
-            counted = self._count(text)
-        return _with_margin(counted, request, self._provider)
+        if len(tokens.written(request)) > _LONG_TEXT:
+            return await anyio.to_thread.run_sync(tokens.count_request, self._name, request)
+        return tokens.count_request(self._name, request)
 
     def max_output(self, request: ModelRequest, input_tokens: int) -> int:
         """Return what litellm's table says, else what is asked for: an unknown model refuses too much by itself."""
-        entry = _entry(self._name)
+        entry = prices.entry(self._name)
         window = entry.get("max_input_tokens") or entry.get("max_tokens")
         most = entry.get("max_output_tokens") or entry.get("max_tokens") or request.settings.max_tokens
         return int(most) if window is None else min(int(most), int(window) - input_tokens)
@@ -106,7 +96,7 @@ class LitellmModel:
     async def generate(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelResponse:
         """Answer; several draws at once come whole, a single one streams. Raises `ModelError`s."""
         await self._load()
-        if "n" in self._params:
+        if "n" in self._params and request.settings.idle_timeout is None:  # what comes whole shows no life before
             return await self._draws.generate(request, on_text)
         return await Coalescer(self._send, most=1).generate(request, on_text)
 
@@ -136,9 +126,6 @@ class LitellmModel:
             raise _unknown_provider(self._name)
         return frozenset(params)
 
-    def _count(self, text: str) -> int:
-        return int(_litellm().token_counter(model=self._name, text=text))
-
     async def _send(self, request: ModelRequest, draws: Sequence[Draw]) -> None:
         try:
             if len(draws) == 1:
@@ -157,18 +144,18 @@ class LitellmModel:
             async for chunk in stream:
                 if piece := answer.add(chunk):
                     answer.first_chunk = answer.first_chunk or perf_counter() - asked
-                    draw.text(piece)
+                draw.text(piece)  # an empty one still says that the stream is alive
         finally:
             with anyio.CancelScope(shield=True):  # the provider stops generating once the connection is closed
                 await stream.aclose()
-        usage = _usage(answer.usage) if answer.usage is not None else self._guessed_usage(request, answer.text)
+        usage = _usage(answer.usage) if answer.usage is not None else self._worst_usage(request)
         draw.finish(answer.response(self._name, usage))
 
     async def _ask_together(self, request: ModelRequest, draws: Sequence[Draw]) -> None:
         """Ask for several draws, not streaming: litellm's stream ends when the first of them does."""
         reply = await _litellm().acompletion(**self._asking(request), n=len(draws))
         bill, messages = _usage(reply.usage), [choice.message for choice in reply.choices]
-        shares = _shares(bill, [self._count(_said(m)) for m in messages], request.settings.max_tokens)
+        shares = _shares(bill, [tokens.count_text(self._name, _said(m)) for m in messages], request.settings.max_tokens)
         for draw, choice, usage in zip(draws, reply.choices, shares, strict=False):
             answer = _Answer(
                 text=choice.message.content or "",
@@ -197,10 +184,10 @@ class LitellmModel:
         # No retries here: each would be a call that the budget did not reserve.
         return {k: v for k, v in asked.items() if v is not None} | {"num_retries": 0, "max_retries": 0}
 
-    def _guessed_usage(self, request: ModelRequest, text: str) -> Usage:
-        tokens = _with_margin(self._count(_all_text(request)), request, self._provider)
-        output = min(self._count(text), request.settings.max_tokens)
-        return Usage(input_tokens=tokens, output_tokens=output, uncertain=tokens + output)
+    def _worst_usage(self, request: ModelRequest) -> Usage:
+        """Return the whole reservation: a stream without usage says nothing of the reasoning it will be billed for."""
+        prompt, output = tokens.count_request(self._name, request), request.settings.max_tokens
+        return Usage(input_tokens=prompt, output_tokens=output, uncertain=prompt + output)
 
 
 _WITH_USAGE: Final = {"include_usage": True}
@@ -296,30 +283,20 @@ def _response_format(request: ModelRequest) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": request.output_schema}}
 
 
-def _all_text(request: ModelRequest) -> str:
-    tools = [[tool.name, tool.description, tool.parameters] for tool in request.tools]
-    return json.dumps([_conversation(request), tools, request.output_schema], ensure_ascii=False)
-
-
 def _said(message: Any) -> str:
     calls = (f"{c.function.name}{c.function.arguments}" for c in message.tool_calls or ())
     return "".join([message.content or "", *calls]) or "."
 
 
-def _with_margin(counted: int, request: ModelRequest, provider: str) -> int:
-    """Return an upper estimate: other vocabularies than OpenAI's give up to two fifths more tokens for a text."""
-    if provider in _OPENAI_TOKENS:
-        return counted + counted // 20 + 16
-    return counted + counted * 2 // 5 + 32 + (_TOOL_PREAMBLE if request.tools else 0)
-
-
 def _usage(bill: Any) -> Usage:
     prompt, output = bill.prompt_tokens or 0, bill.completion_tokens or 0
-    details, thought = bill.prompt_tokens_details, bill.completion_tokens_details
+    read, thought = bill.prompt_tokens_details, bill.completion_tokens_details
     output = max(output, (bill.total_tokens or 0) - prompt)  # some leave the reasoning out of the completion
+    cached = min(getattr(read, "cached_tokens", 0) or 0, prompt)
     return Usage(
         input_tokens=prompt,
-        cached_tokens=min(getattr(details, "cached_tokens", 0) or 0, prompt),
+        cached_tokens=cached,
+        cache_write_tokens=min(getattr(read, "cache_creation_tokens", 0) or 0, prompt - cached),
         output_tokens=output,
         reasoning_tokens=min(getattr(thought, "reasoning_tokens", 0) or 0, output),
     )
@@ -339,35 +316,8 @@ def _shares(bill: Usage, weights: Sequence[int], most: int) -> Iterator[Usage]:
     parts[0] += rest
     thought = [bill.reasoning_tokens * part // (bill.output_tokens or 1) for part in parts]
     for i, (part, reasoning) in enumerate(zip(parts, thought, strict=True)):
-        prompt, cached = (bill.input_tokens, bill.cached_tokens) if i == 0 else (0, 0)
-        yield Usage(input_tokens=prompt, cached_tokens=cached, output_tokens=part, reasoning_tokens=reasoning)
-
-
-@cache
-def _prices() -> dict[str, dict[str, Any]]:
-    spec = importlib.util.find_spec("litellm")  # finds it without running it
-    if spec is None or spec.origin is None:
-        return {}
-    table = Path(spec.origin).with_name("model_prices_and_context_window_backup.json")
-    loaded: dict[str, dict[str, Any]] = json.loads(table.read_text(encoding="utf-8")) if table.exists() else {}
-    return loaded
-
-
-def _entry(name: str) -> dict[str, Any]:
-    """Return what litellm's table says of a model: under its whole name, or the bare one if the provider fits."""
-    if entry := _prices().get(name):
-        return entry
-    provider, _, bare = name.partition("/")
-    entry = _prices().get(bare, {})
-    return entry if entry.get("litellm_provider") == provider else {}
-
-
-def _price(entry: dict[str, Any]) -> Price | None:
-    rates = [entry.get(f"{kind}_cost_per_token") for kind in ("input", "output")]
-    if rates[0] is None or rates[1] is None:
-        return None
-    cached = entry.get("cache_read_input_token_cost")
-    return Price(round(rates[0] * PICO), round(rates[1] * PICO), None if cached is None else round(cached * PICO))
+        prompt = bill if i == 0 else Usage()
+        yield replace(prompt, output_tokens=part, reasoning_tokens=reasoning)
 
 
 @cache

@@ -272,8 +272,8 @@ class _Answer:
             if self._first_chunk is None:
                 self._first_chunk = perf_counter() - self._asked
             self._pieces.append(piece)
-            if not self._request.tools:  # with tools it is JSON of our own making: told once it is read
-                self._tell(piece)
+            # With tools it is JSON of our own making: told once it is read, and till then that it goes on.
+            self._tell("" if self._request.tools else piece)
         if (reason := choice["finish_reason"]) is not None:
             self._reason = reason
         return reason is not None

@@ -103,6 +103,8 @@ def billed(usage: Usage) -> Attributes:
     attributes: Attributes = {c.INPUT_TOKENS: usage.input_tokens, c.OUTPUT_TOKENS: usage.output_tokens}
     if usage.cached_tokens:
         attributes[c.CACHE_READ_TOKENS] = usage.cached_tokens
+    if usage.cache_write_tokens:
+        attributes[c.CACHE_WRITE_TOKENS] = attributes[c.CACHE_CREATION_TOKENS] = usage.cache_write_tokens
     if usage.reasoning_tokens:
         attributes[c.REASONING_TOKENS] = usage.reasoning_tokens
     if usage.cost:

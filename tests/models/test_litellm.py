@@ -21,8 +21,9 @@ from agentrt.errors import (
 )
 from agentrt.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, ToolSpec, UserMessage
 from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings
-from agentrt.models.litellm import LitellmModel, _messages
-from agentrt.usage import FREE, Price
+from agentrt.models.litellm import LitellmModel, _litellm, _messages
+from agentrt.models.tokens import count_text, vocabulary
+from agentrt.usage import FREE, Price, Usage
 
 pytestmark = [
     pytest.mark.anyio,
@@ -80,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
         if body["model"] in ERRORS:
             status, message, headers = ERRORS[body["model"]]
             self.reply(status, {"error": {"message": message, "type": "invalid_request_error"}}, headers)
+        elif self.path.endswith("/messages"):
+            self.anthropic()
         elif body.get("stream"):
             try:
                 self.stream(body)
@@ -87,6 +90,23 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.hung_up.set()
         else:
             self.whole(body["model"], body["n"])
+
+    def anthropic(self) -> None:
+        """Stream as Anthropic does: what was read at first, what was written at the end."""
+        read = {"input_tokens": 100, "cache_read_input_tokens": 1000, "cache_creation_input_tokens": 200}
+        message = {"id": "m", "type": "message", "role": "assistant", "model": "claude", "content": []}
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        for event in (
+            {"type": "message_start", "message": message | {"usage": read | {"output_tokens": 1}}},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "blue"}},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 50}},
+            {"type": "message_stop"},
+        ):
+            self.wfile.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
 
     def reply(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -175,7 +195,7 @@ def ask(*, seed: int | None = None, **parts: Any) -> ModelRequest:
 async def test_text_streams_and_usage_is_the_bill(named: Callable[[str], LitellmModel], provider: FakeProvider) -> None:
     pieces: list[str] = []
     response = await named("openai/any").generate(ask(), pieces.append)
-    assert pieces == ["blue ", "is ", "nice"]
+    assert [piece for piece in pieces if piece] == ["blue ", "is ", "nice"]
     assert response.message == AssistantMessage("blue is nice")
     usage = response.usage
     assert (usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens) == (10, 4, 6, 2)
@@ -183,8 +203,22 @@ async def test_text_streams_and_usage_is_the_bill(named: Callable[[str], Litellm
     assert provider.asked[0]["max_tokens"] == 20
 
 
+async def test_anthropics_cache_is_counted(named: Callable[[str], LitellmModel], provider: FakeProvider) -> None:
+    """What is read from it and what is written to it are parts of the input."""
+    model = LitellmModel("anthropic/claude-sonnet-4-5", api_base=provider.url.removesuffix("/v1"), api_key="key")
+    response = await model.generate(ask(), ignore)
+    await model.aclose()
+    usage = response.usage
+    assert response.message.text == "blue"
+    assert (usage.input_tokens, usage.cached_tokens, usage.cache_write_tokens) == (1300, 1000, 200)
+    assert usage.output_tokens == 50
+
+
 async def test_calls_of_tools_are_put_together(named: Callable[[str], LitellmModel], provider: FakeProvider) -> None:
-    response = await named("openai/any").generate(ask(tools=(SEARCH,)), ignore)
+    heard: list[str] = []
+    response = await named("openai/any").generate(ask(tools=(SEARCH,)), heard.append)
+    assert len(heard) >= 4, "chunks without text show that the stream is alive"
+    assert not any(heard)
     assert response.message.tool_calls == (
         ToolCall("c1", "search", '{"query": "bells"}'),
         ToolCall("c2", "search", "{}"),
@@ -291,11 +325,11 @@ async def test_cancelling_hangs_up(named: Callable[[str], LitellmModel], provide
 
 
 async def test_counting_never_counts_too_few(named: Callable[[str], LitellmModel]) -> None:
-    """The count is an upper estimate, more so where the vocabulary is not known."""
+    """The count is an upper estimate, more so where the vocabulary is not known, whatever the provider's name."""
     request = ask(messages=(UserMessage("hello world " * 50),))
     ours = await named("openai/gpt-4o").count_tokens(request)
     other = await named("anthropic/any").count_tokens(request)
-    assert 100 <= ours < other
+    assert 100 <= ours < other == await named("openai/my-own-server").count_tokens(request)
     long = ask(messages=(UserMessage("hello world " * 20_000),))
     assert await named("openai/gpt-4o").count_tokens(long) >= 40_000
 
@@ -328,6 +362,25 @@ def test_the_window_and_the_longest_answer_are_the_tables() -> None:
     assert LitellmModel("openai/gpt-4o").max_output(ask(), 127_990) == 10
     assert LitellmModel("openai/gpt-4o").max_output(ask(), 200_000) < 1
     assert LitellmModel("openai/nosuch").max_output(ask(), 1000) == 20
+
+
+def test_a_count_is_the_vocabularys_own() -> None:
+    """Not English text counts for less in the newer one, and each model is counted in its own."""
+    words = "Привет мир, как дела? 你好世界。" * 20
+    _litellm()
+    new, old = (count_text(f"openai/{name}", words) for name in ("gpt-5-mini", "gpt-3.5-turbo"))
+    assert new < old == count_text("ollama/any", words)
+    assert [vocabulary(n) for n in ("azure/gpt-4o", "openrouter/openai/o3", "openai/llama")] == ["o200k_base"] * 2 + [
+        None
+    ]
+
+
+async def test_a_stream_without_usage_is_charged_its_worst_case(named: Callable[[str], LitellmModel]) -> None:
+    """Marked uncertain: reasoning may be billed that never showed."""
+    request = ask()
+    usage = named("openai/any")._worst_usage(request)
+    prompt = await named("openai/any").count_tokens(request)
+    assert usage == Usage(input_tokens=prompt, output_tokens=20, uncertain=prompt + 20)
 
 
 def test_it_is_a_model() -> None:

@@ -1,0 +1,73 @@
+"""Attempts: a model asked again when it fails, and another model asked instead."""
+
+from __future__ import annotations
+
+from itertools import count, pairwise
+from typing import Final
+
+import anyio
+
+from agentrt.errors import (
+    AuthenticationFailed,
+    ContextOverflow,
+    DefinitionError,
+    ModelUnavailable,
+    RateLimited,
+    RequestRefused,
+    UnknownModel,
+)
+from agentrt.model import Model, ModelRequest, ModelResponse, Wrapper, ask
+from agentrt.node import Context
+from agentrt.retry import Retry, Retryable
+
+OF_ONE_MODEL: Final[tuple[type[Exception], ...]] = (
+    AuthenticationFailed,
+    ContextOverflow,
+    ModelUnavailable,
+    RateLimited,
+    RequestRefused,
+    UnknownModel,
+)
+"""Errors that another model may not have. A missing price is not among them: it is a mistake, and would be hidden."""
+
+
+class Retried(Wrapper):
+    """Ask a model again, as `retry` says, when it fails; each attempt is charged, and the pause holds no budget."""
+
+    def __init__(self, model: Model | str, retry: Retry | None = None) -> None:
+        super().__init__(model)
+        self.retry = retry or Retry()
+
+    async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
+        for attempt in count(1):
+            try:
+                return await ask(ctx, self.model, request)
+            except Exception as error:
+                if (delay := self.retry.delay(attempt, error)) is None:
+                    raise
+                ctx.retrying(error, delay=delay)
+            await anyio.sleep(delay)
+        raise AssertionError("a retry ends by itself")
+
+
+class Fallback(Wrapper):
+    """Ask the next model where one fails; the last one's error is raised.
+
+    on: the errors that lead on: classes, or a function of the error. A denial by a budget never does.
+    """
+
+    def __init__(self, *models: Model | str, on: Retryable = OF_ONE_MODEL) -> None:
+        if not models:
+            raise DefinitionError("Fallback(): name at least one model")
+        super().__init__(*models)
+        self._errors = Retry(on=on)
+
+    async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
+        for model, following in pairwise(self.bound_models):
+            try:
+                return await ask(ctx, model, request)
+            except Exception as error:
+                if not self._errors.covers(error):
+                    raise
+                ctx.retrying(error, model=following.name)
+        return await ask(ctx, self.bound_models[-1], request)

@@ -1,0 +1,110 @@
+"""A model asked no faster than its provider allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+from typing import Final, Literal
+
+import anyio
+
+from agentrt.errors import BudgetExceeded, DefinitionError, ModelError, RateLimited
+from agentrt.events import RateLimitWaited
+from agentrt.limiter import Adaptive, Limiter, Turn
+from agentrt.model import Model, ModelRequest, ModelResponse, Wrapper, ask
+from agentrt.node import Context
+from agentrt.retry import Retry
+
+_RETRY: Final = Retry(attempts=8, backoff=1.0, on=RateLimited)
+
+
+class Limited(Wrapper):
+    """Hold back calls of a model so that its provider need not refuse them, in one queue, in order of arrival.
+
+    rpm, tpm: requests and tokens a minute. Unused ones are saved up, a minute's worth at most, as providers do. A
+        call takes its prompt and `max_tokens` at first, and gives back what it did not use.
+    concurrency: how many calls may be under way at once; "adaptive" finds out: more while all goes well, half as many
+        once the provider refuses.
+    retry: how a call that the provider refused all the same (429) is tried again, in its old place. Nobody starts
+        before the provider's `retry_after` is over.
+
+    Share one `Limited` among all who share the quota: agents, and runs one after another. A call that waits holds no
+    budget. Put other wrappers around it, not inside: what it limits is one call of the model within.
+    Raises `DefinitionError` for limits below one.
+    """
+
+    def __init__(
+        self,
+        model: Model | str,
+        *,
+        rpm: int | None = None,
+        tpm: int | None = None,
+        concurrency: int | Literal["adaptive"] | None = None,
+        retry: Retry = _RETRY,
+    ) -> None:
+        super().__init__(model)
+        for name, limit in (("rpm", rpm), ("tpm", tpm), ("concurrency", concurrency)):
+            if isinstance(limit, int) and limit < 1:
+                raise DefinitionError(f"Limited({name}={limit}): at this limit no call could ever start")
+        self.retry = retry
+        self._limiter = Limiter(
+            rpm=rpm, tpm=tpm, concurrency=Adaptive() if isinstance(concurrency, str) else concurrency
+        )
+
+    def statistics(self) -> Mapping[str, float]:
+        """Return how many calls wait, are in flight, have started and were refused, and how many may be at once."""
+        return self._limiter.statistics()
+
+    async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
+        turn = self._limiter.arrive(await self._most_tokens(request))
+        for attempt in count(1):
+            await self._start(ctx, turn)
+            try:
+                return await self._call(ctx, turn, request)
+            except RateLimited as error:
+                if (delay := self.retry.delay(attempt, error)) is None:
+                    raise
+                ctx.retrying(error, delay=delay)
+            await anyio.sleep(delay)
+        raise AssertionError("a retry ends by itself")
+
+    async def _most_tokens(self, request: ModelRequest) -> int:
+        if not self._limiter.counts_tokens:
+            return 0
+        prompt = await self.model.count_tokens(request)
+        return prompt + max(0, min(request.settings.max_tokens, self.model.max_output(request, prompt)))
+
+    async def _start(self, ctx: Context, turn: Turn) -> None:
+        """Wait for the turn to start."""
+        began, waited = anyio.current_time(), False
+        self._limiter.queue(turn)
+        try:
+            while (wait := self._limiter.start(turn, anyio.current_time())) > 0:
+                waited = True
+                notified = anyio.Event()
+                turn.notify = notified.set
+                with anyio.move_on_after(wait):
+                    await notified.wait()
+        except BaseException:
+            self._limiter.withdraw(turn)
+            raise
+        if waited:
+            seconds = anyio.current_time() - began
+            ctx.record(RateLimitWaited(path=ctx.path, at=ctx.clock(), seconds=seconds))
+
+    async def _call(self, ctx: Context, turn: Turn, request: ModelRequest) -> ModelResponse:
+        """Ask once, and tell the limiter how it ended."""
+        limiter, now = self._limiter, anyio.current_time
+        try:
+            response = await ask(ctx, self.model, request)
+        except RateLimited as error:
+            limiter.refuse(turn, now(), error.retry_after)
+            raise
+        except BudgetExceeded:
+            limiter.unsent(turn, now())
+            raise
+        except BaseException as error:
+            limiter.fail(turn, now(), billed=not isinstance(error, ModelError) or error.billed is not False)
+            raise
+        limiter.finish(turn, now(), response.usage.tokens)
+        return response
