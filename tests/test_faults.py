@@ -27,7 +27,12 @@ FAULTS = [
     ("budget", "return self.full if asking.wraps is self else self.bounded", "return self.full", LEDGER),
     ("budget", "return self.full if asking.wraps is self", "return self.full if asking.wraps is not None", LEDGER),
     ("budget", "return self.closed and asking.wraps is not self", "return False", LEDGER),
-    ("budget", "if scope.spent[d] + least[d] > limit:", "if scope.spent[d] + scope.reserved[d] + least[d] > limit:", LEDGER),
+    (
+        "budget",
+        "if scope.spent[d] + least[d] > limit:",
+        "if scope.spent[d] + scope.reserved[d] + least[d] > limit:",
+        LEDGER,
+    ),
     ("budget", "enough = max(request.floor, min(", "enough = min(request.floor, min(", LEDGER),
     ("budget", "if any(used):", "if False:", LEDGER),
     ("budget", "return bool(over)", "return False", LEDGER),
