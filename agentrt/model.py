@@ -245,9 +245,9 @@ async def ask(ctx: Context, model: Model, request: ModelRequest) -> ModelRespons
     except BaseException:
         reservation.forfeit()
         raise
-    usage = response.usage
-    if model.price is not None and not usage.cost:
-        usage = replace(usage, cost=model.price.cost(usage))
+    usage, price = response.usage, model.price
+    if price is not None and not usage.cost and (cost := price.cost(usage)):
+        usage = replace(usage, cost=cost)
         response = replace(response, usage=usage)
     reservation.settle(usage)
     return response
