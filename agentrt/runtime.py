@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from agentrt.budget import Budget, Ledger
+from agentrt.clock import event_clock
 from agentrt.context import StepContext, check_policy
 from agentrt.deps import check_all_deps
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, StepFailed
@@ -327,7 +327,7 @@ class _Run:
             ledger=self.ledger,
             record=record,
             models=self.models,
-            clock=time.time,
+            clock=event_clock(),
             concurrency=self.concurrency,
             past=self.past,
             deps=self.deps,
@@ -338,15 +338,15 @@ class _Run:
         run_id, name, record = self.run_id, self.node.name, scheduler.record
         limits = _tightest(self.budget, self.node.budget)
         if self.past is None:
-            record(RunStarted(run_id=run_id, at=time.time(), name=name, input=self.input, limits=limits))
+            record(RunStarted(run_id=run_id, at=scheduler.clock(), name=name, input=self.input, limits=limits))
         else:
-            record(RunResumed(run_id=run_id, at=time.time(), name=name, limits=limits))
+            record(RunResumed(run_id=run_id, at=scheduler.clock(), name=name, limits=limits))
         root = Activation(self.node, self.input, name)
         caller = StepContext(scheduler, "", self.ledger.root, float("inf"), root, -1)
         try:
             outcome = await scheduler.step(root, caller, self.budget, 0.0)
         except BaseException:
-            record(RunCancelled(run_id=run_id, at=time.time(), usage=self.ledger.usage()))
+            record(RunCancelled(run_id=run_id, at=scheduler.clock(), usage=self.ledger.usage()))
             raise
         finally:
             with anyio.CancelScope(shield=True):
@@ -363,7 +363,7 @@ class _Run:
         return StopReason.PARTIAL if isinstance(outcome, Partial) else StopReason.WRAPPED_UP
 
     def _closing_event(self, outcome: Any, scheduler: Scheduler) -> RunFinished | RunFailed:
-        at, usage, stop_reason = time.time(), self.ledger.usage(), self._stop_reason(outcome, scheduler)
+        at, usage, stop_reason = scheduler.clock(), self.ledger.usage(), self._stop_reason(outcome, scheduler)
         if not isinstance(outcome, Failure):
             return RunFinished(run_id=self.run_id, at=at, output=outcome, usage=usage, stop_reason=stop_reason)
         return RunFailed(
