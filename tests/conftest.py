@@ -1,9 +1,12 @@
-"""What every test shares: the event loop's name, and how hard hypothesis tries."""
+"""What every test shares: the event loop, in virtual time, and how hard hypothesis tries."""
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = ["agentrt.testing.plugin"]
 
 _PATIENT = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
@@ -13,8 +16,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Run async tests in virtual time: nothing sleeps, and what hangs under a deadline fails at once."""
+    from agentrt.testing import virtual_backend
+
+    return virtual_backend()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

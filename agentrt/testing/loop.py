@@ -57,14 +57,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._held_up = 0.0
         self._executing = 0
         self._order = None if seed is None else Order(seed)
-        super().__init__(_Selector(self._wait))
+        self._files = _Selector(self._wait)
+        super().__init__(self._files)
 
     def time(self) -> float:
         """Return the virtual time, in seconds since the loop was made."""
         return self._now
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> asyncio.Future[T]:
         """Run in a thread, and let time wait for it."""
         future = super().run_in_executor(executor, func, *args)
@@ -104,4 +105,4 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _outside(self) -> bool:
         """Say whether something may happen that no timer of this loop brings about."""
         threads = anyio.to_thread.current_default_thread_limiter().borrowed_tokens
-        return bool(self._executing or threads or len(self._selector.get_map()) > _OWN_PIPE)
+        return bool(self._executing or threads or len(self._files.get_map()) > _OWN_PIPE)

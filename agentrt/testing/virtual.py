@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, TypeVarTuple, Unpack
@@ -18,7 +19,7 @@ Backend: TypeAlias = tuple[str, dict[str, Any]]
 
 def run_virtual(
     function: Callable[[Unpack[Ts]], Awaitable[T]],
-    *args: Unpack[Ts],
+    *args: *Ts,
     seed: int | None = None,
     backend: Literal["asyncio", "trio"] = "asyncio",
 ) -> T:
@@ -38,9 +39,8 @@ def virtual_backend(seed: int | None = None, backend: Literal["asyncio", "trio"]
         return "asyncio", {"loop_factory": partial(virtual_loop, seed)}
     if seed is not None:
         raise ValueError("seed= needs the asyncio backend: trio shuffles by itself, and not by a seed")
-    import trio.testing
-
-    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+    trio_testing = importlib.import_module("trio.testing")
+    return "trio", {"clock": trio_testing.MockClock(autojump_threshold=0)}
 
 
 def virtual_loop(seed: int | None = None) -> VirtualLoop:
