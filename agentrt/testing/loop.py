@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextvars import Context
 from typing import Final, TypeAlias, TypeVar, TypeVarTuple, Unpack
 
 import anyio.to_thread
@@ -56,6 +57,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._awaited: asyncio.TimerHandle | None = None
         self._held_up = 0.0
         self._executing = 0
+        self._limiter: anyio.CapacityLimiter | None = None
         self._order = None if seed is None else Order(seed)
         self._files = _Selector(self._wait)
         super().__init__(self._files)
@@ -72,6 +74,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._executing += 1
         future.add_done_callback(self._executed)
         return future
+
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Set a timer. Whoever waits for time is a task, and only a task can ask anyio for its limit of threads."""
+        if self._limiter is None and asyncio.current_task(self) is not None:
+            self._limiter = anyio.to_thread.current_default_thread_limiter()
+        return super().call_at(when, callback, *args, context=context)
 
     def _executed(self, future: asyncio.Future[T]) -> None:
         self._executing -= 1
@@ -104,5 +114,5 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _outside(self) -> bool:
         """Say whether something may happen that no timer of this loop brings about."""
-        threads = anyio.to_thread.current_default_thread_limiter().borrowed_tokens
+        threads = self._limiter.borrowed_tokens if self._limiter is not None else 0
         return bool(self._executing or threads or len(self._files.get_map()) > _OWN_PIPE)
