@@ -259,8 +259,15 @@ class Graph(Node[In, Out], Generic[In, Out]):
         """Return the plan's routes, by source; validates first and raises `GraphError`."""
         if self._routes is None:
             self.validate()
-            self._routes = routes(self.edges)
-        return self._routes
+            self._route()
+        return self._routes or {}
+
+    def _route(self) -> None:
+        """Compile with the sub-graphs, which are valid if this is: each is validated once, however deep it lies."""
+        self._routes = routes(self.edges)
+        for node in self.nodes:
+            if isinstance(node, Graph) and node._routes is None:  # noqa: SLF001
+                node._route()  # noqa: SLF001
 
 
 def _check_function(name: str, function: Any) -> None:

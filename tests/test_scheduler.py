@@ -30,9 +30,11 @@ from agentrt import (
 )
 from agentrt import events as ev
 from agentrt.runtime import _Run
+from agentrt.testing import run_virtual
 from tests.randomgraphs import Builder
 
 pytestmark = pytest.mark.anyio
+orders = st.none() | st.integers(0, 2**32)
 _TERMINAL = (ev.StepFinished, ev.StepFailed, ev.StepCancelled)
 
 
@@ -153,8 +155,8 @@ async def test_slots_are_lent_so_that_nesting_never_deadlocks(limit: int) -> Non
     assert await Recorded(root, concurrency=limit).execute() == 4
 
 
-@given(seed=st.integers(0, 2**32), limit=st.integers(1, 4), failing=st.sampled_from([0, 5, 30]))
-def test_every_step_that_starts_ends_once(seed: int, limit: int, failing: int) -> None:
+@given(seed=st.integers(0, 2**32), limit=st.integers(1, 4), failing=st.sampled_from([0, 5, 30]), order=orders)
+def test_every_step_that_starts_ends_once(seed: int, limit: int, failing: int, order: int | None) -> None:
     """Random graphs with failures, deaths and `first`: one terminal event a step, nothing reserved, no task left."""
     graph = Builder(seed, failing).build()
 
@@ -164,11 +166,15 @@ def test_every_step_that_starts_ends_once(seed: int, limit: int, failing: int) -
         except (StepFailed, BudgetExceeded):
             return
 
-    anyio.run(main)
+    run_virtual(main, seed=order)
 
 
-@given(seed=st.integers(0, 2**32), limit=st.integers(1, 4), after=st.integers(0, 30), native=st.booleans())
-def test_cancelling_at_any_moment_leaves_nothing(seed: int, limit: int, after: int, native: bool) -> None:
+@given(
+    seed=st.integers(0, 2**32), limit=st.integers(1, 4), after=st.integers(0, 30), native=st.booleans(), order=orders
+)
+def test_cancelling_at_any_moment_leaves_nothing(
+    seed: int, limit: int, after: int, native: bool, order: int | None
+) -> None:
     """From outside, after any number of turns of the loop, by anyio's scopes or by asyncio."""
     graph = Builder(seed, 5).build()
 
@@ -195,7 +201,7 @@ def test_cancelling_at_any_moment_leaves_nothing(seed: int, limit: int, after: i
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
 
-    anyio.run(main)
+    run_virtual(main, seed=order)
 
 
 async def test_a_failed_sibling_cancels_the_rest_at_once() -> None:
