@@ -265,7 +265,7 @@ class Graph(Node[In, Out], Generic[In, Out]):
     def _route(self) -> None:
         """Compile with the sub-graphs, which are valid if this is: each is validated once, however deep it lies."""
         self._routes = routes(self.edges)
-        for node in self.nodes:
+        for node in map(unguarded, self.nodes):
             if isinstance(node, Graph) and node._routes is None:  # noqa: SLF001
                 node._route()  # noqa: SLF001
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["agentrt.testing.plugin"]
+pytest_plugins = ["agentrt.testing.plugin", "pytester"]
 
 _PATIENT = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
@@ -23,8 +23,17 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return virtual_backend()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all tests of the embedded model in one process: it is loaded once, and does not compete with itself."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave slow tests out unless `-m` names them, and keep all tests of the embedded model in one process.
+
+    It is loaded once there, and does not compete with itself. (An `-m "not slow"` in `addopts` would be lost with
+    every other `-m`.)
+    """
+    if "slow" not in config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
     for item in items:
         if item.get_closest_marker("model"):
             item.add_marker(pytest.mark.xdist_group("model"))

@@ -458,4 +458,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedger = LedgerMachine.TestCase
-TestLedger.settings = settings(stateful_step_count=40)
+TestLedger.settings = settings(stateful_step_count=40, max_examples=settings().max_examples // 4)
+
+
+@pytest.mark.slow
+class TestLedgerAtLength(LedgerMachine.TestCase):  # type: ignore[name-defined, misc]
+    """Some faults show once in a thousand cases only."""
+
+    settings = settings(stateful_step_count=40, max_examples=settings().max_examples * 20)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import agentrt.runtime
+import agentrt.testing.cassette
 from agentrt import ModelRequest
 from agentrt.testing import FunctionModel
 
@@ -30,6 +31,16 @@ def test_examples_run(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python block of the docs runs as printed, with a fake model behind every name."""
     monkeypatch.setattr(agentrt.runtime, "resolve_model", lambda name: FunctionModel(reply))
     exec(compile(block, "docs", "exec"), {"__name__": "__main__"})
+
+
+def test_tests_of_the_docs_pass(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the docs show as tests is run by pytest, with the plugin."""
+    monkeypatch.setattr(agentrt.testing.cassette, "resolve_model", lambda name: FunctionModel(reply, name=name))
+    (block,) = (param.values[0] for param in BLOCKS if "def test_" in str(param.values[0]))
+    pytester.makepyfile(test_reader=str(block))
+    pytester.makeconftest("import pytest\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n")
+    pytester.runpytest_inprocess("-p", "agentrt.testing.plugin", "-p", "no:cacheprovider").assert_outcomes(passed=3)
+    assert (pytester.path / "cassettes/test_reader/test_with_a_recording.jsonl").exists()
 
 
 def test_ci_runs_the_readme_command() -> None:

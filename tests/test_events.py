@@ -103,7 +103,9 @@ def test_values_that_contain_themselves_can_be_recorded(value: Any) -> None:
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)
+        st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+        lambda s: st.lists(s, max_size=4) | st.dictionaries(st.text(max_size=9), s, max_size=4),
+        max_leaves=20,
     )
 )
 def test_json_comes_back_as_it_was(value: Any) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cli.conftest import Write
+from tests.cli.conftest import Shell, Write
 
 NOISY = """
 import os, subprocess, sys
@@ -58,13 +58,12 @@ def test_nothing_but_json_on_stdout(write: Write) -> None:
     assert err.count("noise") == 4
 
 
-def test_interrupt_cancels_and_records(write: Write) -> None:
+def test_interrupt_cancels_and_records(write: Write, shell: Shell) -> None:
     """Ctrl-C ends the run in one line with status 130, and the record says cancelled."""
     status, out, err = interrupted("run", f"{write(STUCK)}:wait", "hi")
     assert (status, out) == (130, "")
     assert "cancelled" in err.splitlines()[-1]
-    listed, _ = start("runs", "--json").communicate(timeout=60)
-    assert [r["status"] for r in json.loads(listed)] == ["cancelled"]
+    assert [r["status"] for r in json.loads(shell("runs", "--json").stdout)] == ["cancelled"]
 
 
 def test_interrupt_does_not_wait_for_a_thread(write: Write) -> None:

@@ -30,6 +30,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Accessing the .model_:DeprecationWarning"),  # litellm 1.100 with pydantic 2.14
 ]
 
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    """Import litellm before the first test, which should not pay for it: some seconds."""
+    _litellm()
+
+
 SEARCH = ToolSpec("search", "Search.", {"type": "object", "properties": {"query": {"type": "string"}}})
 ERRORS: dict[str, tuple[int, str, dict[str, str]]] = {
     "e401": (401, "Incorrect API key provided", {}),

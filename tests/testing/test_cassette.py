@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentrt.testing.cassette
@@ -108,6 +108,7 @@ async def test_the_file_is_a_line_for_each_request_in_the_order_asked(path: Path
     ]
 
 
+@settings(max_examples=20)
 @given(order=st.permutations("aabbc"), seed=st.integers(0, 99))
 def test_requests_may_come_in_any_order(order: list[str], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Equal ones get their answers in the order recorded, also side by side."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["pytester"]
 PLUGIN = ("-p", "agentrt.testing.plugin", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
 VIRTUAL = """
