@@ -18,6 +18,11 @@ NAMES = """
     run_sync stream tool vote Guarded Guardrail Handoff HistoryFilter Transfer guarded handoff keep_last without_tools
 """
 
+TESTING = """
+    Cassette CassetteMismatch FunctionModel Reply ScriptMismatch ScriptedModel call count recorded run_virtual text
+    virtual_backend virtual_loop
+"""
+
 HEAVY = "litellm openai networkx opentelemetry.sdk rich typer httpx sqlite3 xllamacpp pytest hypothesis"
 
 
@@ -33,6 +38,7 @@ def test_the_public_names_are_these() -> None:
     """Adding or losing one is a decision."""
     assert sorted(agentrt.__all__) == sorted(NAMES.split())
     assert all(hasattr(agentrt, name) for name in NAMES.split())
+    assert sorted(agentrt.testing.__all__) == sorted(TESTING.split())
 
 
 def test_importing_loads_nothing_heavy() -> None:

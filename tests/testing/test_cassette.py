@@ -111,7 +111,7 @@ async def test_the_file_is_a_line_for_each_request_in_the_order_asked(path: Path
 @settings(max_examples=20)
 @given(order=st.permutations("aabbc"), seed=st.integers(0, 99))
 def test_requests_may_come_in_any_order(order: list[str], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Equal ones get their answers in the order recorded, also side by side."""
+    """Side by side, served in any order; each gets an answer of its own."""
     path = tmp_path_factory.mktemp("any") / "x.jsonl"
     answers: dict[str, list[str]] = {}
 
@@ -127,6 +127,12 @@ def test_requests_may_come_in_any_order(order: list[str], seed: int, tmp_path_fa
 
     run_virtual(main, seed=seed)
     assert {w: sorted(said) for w, said in answers.items()} == {"a": ["a1", "a2"], "b": ["b1", "b2"], "c": ["c1"]}
+
+
+async def test_equal_requests_get_their_answers_in_recorded_order(path: Path) -> None:
+    """Whatever is asked between them."""
+    await say(recorded(path, ScriptedModel(["first", "other", "second"])), "a", "b", "a")
+    assert await say(recorded(path), "a", "a", "b") == ["first", "second", "other"]
 
 
 async def test_a_request_that_was_not_recorded_is_a_mismatch_with_a_diff(path: Path) -> None:

@@ -70,8 +70,13 @@ async def test_script(scripted_model):
     model = scripted_model("hello", "again")
     assert (await run(Agent("a"), "hi", model=model)).output == "hello"
 
+asked = []
+
+def teardown_module():
+    print(f"asked {len(asked)} times")
+
 async def test_tape(cassette):
-    model = cassette(FunctionModel(lambda r: "SAID"))
+    model = cassette(FunctionModel(lambda r: asked.append(r) or "SAID"))
     other = cassette(FunctionModel(lambda r: "other"), name="critic")
     assert (await run(Agent("a"), "hi", model=model)).output == "SAID"
     assert (await run(Agent("a"), "QUESTION", model=other)).output == "other"
@@ -133,14 +138,16 @@ def test_scripts_and_cassettes_are_checked(pytester: pytest.Pytester) -> None:
 def test_an_option_says_whether_to_record(pytester: pytest.Pytester) -> None:
     """`none` needs a recording, `all` makes a new one, once for all interleavings."""
     pytester.makepyfile(test_models=MODELS)
-    run = lambda mode: pytester.runpytest_inprocess(*PLUGIN, "-k", "tape", f"--agentrt-record={mode}")  # noqa: E731
+    run = lambda mode: pytester.runpytest_inprocess(*PLUGIN, "-s", "-k", "tape", f"--agentrt-record={mode}")  # noqa: E731
     run("none").assert_outcomes(failed=2)
     run("once").assert_outcomes(passed=2)
     edit(pytester.path / "cassettes" / "test_models" / "test_tape.critic.jsonl", "QUESTION", "ANOTHER")
     result = run("none")
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(['*"text": "ANOTHER"*', '*"text": "QUESTION"*'])
-    run("all").assert_outcomes(passed=2)
+    result = run("all")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*asked 1 times*"])
 
 
 @pytest.mark.parametrize("options", [(), PLUGIN[:2]])
