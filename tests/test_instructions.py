@@ -82,7 +82,7 @@ async def test_an_agent_can_be_told_its_budget() -> None:
         (Budget(usd=0.0123), "$0.0123 left"),
         (Budget(usd=0, tool_calls=1), "$0.00, 1 tool call left"),
         (Budget(seconds=3600), "3,600 s left"),
-        (Budget(seconds=0.75), "0.7 s left"),
+        (Budget(seconds=0.75), "0.8 s left"),
     ],
 )
 async def test_a_budget_says_what_is_left(budget: Budget | None, said: str) -> None:
