@@ -42,6 +42,7 @@ from agentrt.priced import Priced
 from agentrt.retrieval import Index, Passage, Retriever
 from agentrt.retry import Retry
 from agentrt.runtime import Observer, Result, StopReason, Stream, run, run_sync, stream
+from agentrt.statistics import LedgerStatistics, RunStatistics
 from agentrt.tool import Tool, tool
 from agentrt.usage import FREE, Price, Usage
 
@@ -75,6 +76,7 @@ __all__ = [
     "InvalidArguments",
     "Join",
     "JournalError",
+    "LedgerStatistics",
     "Limited",
     "LoopDetected",
     "MaxTurns",
@@ -97,6 +99,7 @@ __all__ = [
     "Retried",
     "Retriever",
     "Retry",
+    "RunStatistics",
     "StepFailed",
     "StepTimeout",
     "StopReason",

@@ -45,7 +45,7 @@ class Retried(Wrapper):
             except Exception as error:
                 if (delay := self.retry.delay(attempt, error)) is None:
                     raise
-                ctx.retrying(error, delay=delay)
+                ctx.retrying(error, delay=delay, attempts=self.retry.attempts)
             await anyio.sleep(delay)
         raise AssertionError("a retry ends by itself")
 

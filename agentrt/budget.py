@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal, TypeAlias, TypedDict
 
 from agentrt.errors import BudgetExceeded, DefinitionError
+from agentrt.statistics import LedgerStatistics
 from agentrt.usage import PICO, Usage
 
 DIMENSIONS: Final = ("usd", "tokens", "input_tokens", "output_tokens", "model_calls", "tool_calls", "steps")
@@ -411,9 +412,18 @@ class Ledger:
             cache_write_tokens=self._cache_writes,
         )
 
-    def statistics(self) -> Mapping[str, int]:
-        """Return how many requests wait and how many tokens are reserved."""
-        return {"waiting": len(self._queue), "reserved_tokens": self.root.reserved[TOKENS]}
+    def __repr__(self) -> str:
+        return f"<Ledger {self.root!r}: {len(self._queue)} waiting>"
+
+    def statistics(self) -> LedgerStatistics:
+        """Return what is spent and reserved, and how many requests wait."""
+        reserved = self.root.reserved
+        return LedgerStatistics(
+            spent=self.usage(),
+            reserved_tokens=reserved[TOKENS],
+            reserved_usd=reserved[USD] / PICO,
+            waiting=len(self._queue),
+        )
 
     def _examine(self) -> None:
         """Decide again every request in the queue, in order of arrival (rules B6, B7)."""

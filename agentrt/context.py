@@ -253,7 +253,9 @@ class StepContext(Context):
     def clock(self) -> float:
         return self.scheduler.clock()
 
-    def retrying(self, error: Exception, *, delay: float = 0.0, model: str | None = None) -> None:
+    def retrying(
+        self, error: Exception, *, delay: float = 0.0, model: str | None = None, attempts: int | None = None
+    ) -> None:
         self._attempts += 1
         self.record(
             StepRetried(
@@ -263,6 +265,7 @@ class StepContext(Context):
                 error=ErrorInfo.of(error),
                 delay=delay,
                 model=model,
+                attempts=attempts,
             )
         )
 

@@ -129,7 +129,8 @@ class StepCancelled:
 class StepRetried:
     """Attempt `attempt` of a step (from 1) failed, which ends it; the next begins after `delay` seconds.
 
-    `model` names the model the next attempt asks, where it is another one.
+    `model` names the model the next attempt asks, where it is another one; `attempts` is how many there may be, where
+    that is known.
     """
 
     path: str
@@ -138,6 +139,7 @@ class StepRetried:
     error: ErrorInfo
     delay: float
     model: str | None = None
+    attempts: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,10 +69,9 @@ class Execution:
                 return await self._attempt()
             except Exception as error:
                 failure = context.failure_of(error, self._value)
-                delay = node.retry.delay(attempt, failure.error) if node.retry is not None else None
-                if delay is None:
+                if node.retry is None or (delay := node.retry.delay(attempt, failure.error)) is None:
                     raise
-                context.retrying(failure.error, delay=delay)
+                context.retrying(failure.error, delay=delay, attempts=node.retry.attempts)
             context.restart()
             await context.wait(partial(anyio.sleep, delay))
             self._scheduler.ledger.count(context.account, node.counts, context.path)

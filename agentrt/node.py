@@ -457,8 +457,13 @@ class Context(ABC, Generic[D]):
         """Return the time events carry, in seconds since the epoch."""
 
     @abstractmethod
-    def retrying(self, error: Exception, *, delay: float = 0.0, model: str | None = None) -> None:
-        """Record that an attempt of this step ended in an error and another follows, which may ask another model."""
+    def retrying(
+        self, error: Exception, *, delay: float = 0.0, model: str | None = None, attempts: int | None = None
+    ) -> None:
+        """Record that an attempt of this step ended in an error and another follows, which may ask another model.
+
+        `attempts` is how many there may be.
+        """
 
     @abstractmethod
     def text_delta(self, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -20,7 +21,19 @@ from agentrt.clock import event_clock
 from agentrt.context import StepContext, check_policy
 from agentrt.deps import check_all_deps
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, StepFailed
-from agentrt.events import ErrorInfo, Event, RunCancelled, RunFailed, RunFinished, RunResumed, RunStarted
+from agentrt.events import (
+    BudgetDenied,
+    CacheHit,
+    ErrorInfo,
+    Event,
+    RateLimitWaited,
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    StepRetried,
+)
 from agentrt.graph import Graph
 from agentrt.guardrail import unguarded
 from agentrt.journal import Journal, JournalWriter
@@ -31,6 +44,7 @@ from agentrt.plan import Activation, Failure
 from agentrt.pricing import check_prices
 from agentrt.progress import Past, Progress
 from agentrt.scheduler import DEFAULT_CONCURRENCY, Scheduler
+from agentrt.statistics import RunStatistics, SchedulerStatistics
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream
@@ -39,8 +53,9 @@ T = TypeVar("T")
 In = TypeVar("In")
 Observer: TypeAlias = Callable[[Event], None]
 
+_IDLE: Final = SchedulerStatistics(running=0, queued=0, resuming=0)
 _UNFINISHED: Final = object()
-_TRACING: Final = "agentrt.tracing:run_observer"
+_TRACING: Final = "agentrt.tracing:run_observers"
 _logger = logging.getLogger("agentrt")
 
 
@@ -156,12 +171,22 @@ def run_sync(node: Any, input: Any, **options: Unpack[Options]) -> Result[Any]:
 class Stream(Generic[T]):
     """Iterate over a run's events as they happen, nested agents' too; `result` is there when they end."""
 
-    def __init__(self, events: MemoryObjectReceiveStream[Event]) -> None:
+    def __init__(self, events: MemoryObjectReceiveStream[Event], statistics: Callable[[], RunStatistics]) -> None:
         self._events = events
+        self._statistics = statistics
         self._outcome: Result[T] | Exception | None = None
+
+    def __repr__(self) -> str:
+        now = self._statistics()
+        state = "goes on" if self._outcome is None else "has ended"
+        return f"<Stream {now.run_id} {state}: {now.running} running, {now.queued} queued, {now.events:,} events>"
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events.__aiter__()
+
+    def statistics(self) -> RunStatistics:
+        """Return what the run is doing now; after its end, what it did."""
+        return self._statistics()
 
     @property
     def result(self) -> Result[T]:
@@ -187,9 +212,9 @@ def stream(
 async def stream(node: Any, input: Any, **options: Unpack[Options]) -> AsyncIterator[Stream[Any]]:
     """Run as `run` does, inside `async with`, yielding a `Stream` of events; leaving early cancels the run."""
     send, receive = anyio.create_memory_object_stream[Event](float("inf"))
-    events: Stream[Any] = Stream(receive)
     options["observers"] = (*options.get("observers", ()), send.send_nowait)
     started = _Run(as_node(node), input, options)
+    events: Stream[Any] = Stream(receive, started.statistics)
 
     async def work() -> None:
         with send:
@@ -241,10 +266,12 @@ class _Models:
 class _Recorder:
     """Pass every event to every observer; one that fails is logged and dropped."""
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
+    def __init__(self, observers: Sequence[Observer], counts: defaultdict[type[Event], int]) -> None:
         self._observers = list(observers)
+        self._counts = counts
 
     def __call__(self, event: Event) -> None:
+        self._counts[type(event)] += 1
         for observer in self._observers:
             try:
                 observer(event)
@@ -281,11 +308,29 @@ class _Run:
         self.past: Past | None = None
         self._progress: Progress | None = None
         self._stopped: Result[Any] | None = None
+        self._running: Scheduler | None = None
+        self._recorded: defaultdict[type[Event], int] = defaultdict(int)
+
+    def statistics(self) -> RunStatistics:
+        """Return what the run is doing now."""
+        recorded = self._recorded
+        steps = _IDLE if self._running is None else self._running.statistics()
+        return RunStatistics(
+            run_id=self.run_id,
+            running=steps.running,
+            queued=steps.queued,
+            resuming=steps.resuming,
+            retries=recorded[StepRetried],
+            rate_limit_waits=recorded[RateLimitWaited],
+            cache_hits=recorded[CacheHit],
+            denials=recorded[BudgetDenied],
+            events=sum(recorded.values()),
+            ledger=self.ledger.statistics(),
+        )
 
     async def execute(self) -> Result[Any]:
         check_prices(self.node, self.models, limited=self.budget is not None and self.budget.usd is not None)
-        tracer = _load(_TRACING)(self.run_id)
-        observers = [*self.observers, *([tracer] if tracer else [])]
+        observers = [*self.observers, *_load(_TRACING)(self.run_id)]
         outcome: Any = _UNFINISHED
         scheduler: Scheduler | None = None
         writer: JournalWriter | None = None
@@ -296,9 +341,10 @@ class _Run:
                     observers.append(writer)
                     tasks.start_soon(writer.run, name="agentrt journal")
                 try:
-                    scheduler = self._scheduler(tasks, _Recorder(observers))
+                    scheduler = self._running = self._scheduler(tasks, _Recorder(observers, self._recorded))
                     outcome = await self._steps(scheduler)
                 finally:
+                    self._running = None
                     if writer is not None:
                         writer.close()
         if writer is not None and writer.error is not None:

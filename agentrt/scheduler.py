@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import anyio
@@ -26,6 +26,7 @@ from agentrt.execution import Execution
 from agentrt.model import Model
 from agentrt.plan import Activation, Failure
 from agentrt.progress import MISSING, Past
+from agentrt.statistics import SchedulerStatistics
 
 DEFAULT_CONCURRENCY: Final = 1000
 
@@ -71,9 +72,13 @@ class Scheduler:
         self._burst = 1
         self._ended = self._ended_before = 0
 
-    def statistics(self) -> Mapping[str, int]:
+    def __repr__(self) -> str:
+        now = self.statistics()
+        return f"<Scheduler {self.run_id}: {now.running} running, {now.queued} queued, {now.resuming} resuming>"
+
+    def statistics(self) -> SchedulerStatistics:
         """Return how many steps run, wait in the queue, and wait for a slot to go on."""
-        return {"running": self._active, "queued": self._queued, "resuming": len(self._resuming)}
+        return SchedulerStatistics(running=self._active, queued=self._queued, resuming=len(self._resuming))
 
     async def step(
         self, activation: Activation, caller: StepContext, budget: Budget | None, waited: float, depth: int = 0

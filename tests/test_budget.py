@@ -208,7 +208,8 @@ def test_statistics_tell_what_waits_and_is_reserved() -> None:
     book, run = ledger(tokens=100)
     book.request(run, tokens(60), "a")
     book.request(run, tokens(80), "b")
-    assert book.statistics() == {"waiting": 1, "reserved_tokens": 60}
+    now = book.statistics()
+    assert (now.waiting, now.reserved_tokens, now.reserved_usd, now.spent) == (1, 60, 0.0, Usage())
     assert repr(run) == "<Account 'run' tokens 0+60/100>"
 
 

@@ -11,11 +11,12 @@ import agentrt.testing
 NAMES = """
     END FREE START Agent AgentrtError AuthenticationFailed Budget BudgetExceeded Context ContextOverflow DeadEnd
     DefinitionError Format FunctionNode Graph GraphError GuardrailTripped Index InvalidArguments Join
-    JournalError LoopDetected MaxTurns Model ModelError ModelRequest ModelResponse ModelSettings
+    JournalError LedgerStatistics LoopDetected MaxTurns Model ModelError ModelRequest ModelResponse ModelSettings
     ModelUnavailable Node NothingArrived Observer Partial Passage Price RateLimited RequestRefused Result Retriever
     Retry StepFailed StopReason Stream Tool StepTimeout UnknownModel UnknownPrice Usage best collect first run
     Cached Fallback Limited Priced Retried Wrapper ask
     run_sync stream tool vote Guarded Guardrail Handoff HistoryFilter Transfer guarded handoff keep_last without_tools
+    RunStatistics
 """
 
 TESTING = """

@@ -70,7 +70,7 @@ class Recorded:
         finally:
             check_record(self.events)
             assert self.inner.ledger.root.reserved == [0] * 7
-            assert self.inner.ledger.statistics()["waiting"] == 0
+            assert self.inner.ledger.statistics().waiting == 0
             assert len(asyncio.all_tasks()) == tasks
 
 

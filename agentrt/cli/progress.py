@@ -137,10 +137,19 @@ def _running(tally: Tally) -> str:
 
 
 def _counts(tally: Tally) -> str:
-    failed = [f"{tally.failed:,} failed"] if tally.failed else []
-    cost = [dollars(tally.usage.cost)] if tally.usage.cost else []
-    tokens = [plural(tally.usage.tokens, "token")] if tally.usage.tokens else []
-    return " · ".join([plural(tally.done, "step"), *failed, *tokens, *cost, seconds(tally.elapsed(time.time()))])
+    now = time.time()
+    waiting = tally.retrying(now)
+    parts = [
+        plural(tally.done, "step"),
+        f"{tally.failed:,} failed" if tally.failed else "",
+        f"{tally.retries:,} retried" + (f", {waiting:,} about to be" if waiting else "") if tally.retries else "",
+        f"{seconds(tally.held_back)} held back by rate limits" if tally.held_back else "",
+        f"{tally.cached:,} from the cache" if tally.cached else "",
+        plural(tally.usage.tokens, "token") if tally.usage.tokens else "",
+        dollars(tally.usage.cost) if tally.usage.cost else "",
+        seconds(tally.elapsed(now)),
+    ]
+    return " · ".join(filter(None, parts))
 
 
 def _bars(tally: Tally) -> Table:

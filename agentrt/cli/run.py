@@ -31,7 +31,7 @@ from agentrt.runtime import run as run_node
 from agentrt.scheduler import DEFAULT_CONCURRENCY
 from agentrt.stores import open_store
 
-_TRACE_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_TRACE_VARIABLES = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("TRACES_", "", "METRICS_"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +222,7 @@ async def _run(node: Any, value: Any, how: Options, progress: Progress) -> Resul
 
 @contextmanager
 def _traced(*, quiet: bool) -> Iterator[None]:
-    """Send traces where the environment says, and say where; without it nothing is traced."""
+    """Send traces and metrics where the environment says, and say where; without it there are none."""
     endpoint = next((os.environ[v] for v in _TRACE_VARIABLES if os.environ.get(v)), None)
     if endpoint is None:
         yield
@@ -238,8 +238,8 @@ def _traced(*, quiet: bool) -> Iterator[None]:
             note(
                 f"{plural(tracing.dropped, 'span')} of the trace lost: does a collector listen at {endpoint}?", "yellow"
             )
-        elif not quiet:
-            note(f"trace sent to {endpoint}")
+        elif tracing.signal and not quiet:
+            note(f"{tracing.signal} sent to {endpoint}")
 
 
 def _opening(order: Order, name: str, how: Options) -> str:
@@ -257,6 +257,7 @@ def _print_summary(order: Order, tally: Tally, failure: BaseException | None) ->
         f"run {tally.run_id}",
         stopped.replace("_", " "),
         plural(usage.steps or tally.done, "step"),
+        *([f"{tally.retries:,} retried"] if tally.retries else []),
         plural(usage.tokens, "token"),
         dollars(usage.cost),
         seconds(tally.elapsed(0)),

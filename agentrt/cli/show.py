@@ -39,7 +39,7 @@ _TROUBLED: Final = 5
 _NOTES: Final = 5
 _LONGEST: Final = 70
 _WHOLE: Final = 100_000
-_STYLES: Final = {"done": "", "failed": "red", "cancelled": "yellow", "denied": "yellow", "running": "cyan"}
+_STYLES: Final = {"done": "", "failed": "red", "running": "cyan"}
 
 
 def show(
@@ -158,12 +158,14 @@ def _left_out(steps: Sequence[Step], branch: str) -> Line:
 
 
 def _step_line(step: Step, branch: str, hidden: int, longest: int) -> Line:
-    text = Text(clean(step.label), style=f"bold {_STYLES[step.outcome]}")
+    text = Text(clean(step.label), style=f"bold {_STYLES.get(step.outcome, 'yellow')}")
     what = step.attributes.get("model") if step.kind == "chat" else step.kind
-    if what and what != "node":
+    if what and what not in ("node", "attempt"):
         text.append(f" {clean(str(what))}", "not bold dim")
     if step.outcome != "done":
         text.append(f" {step.outcome}", "not bold")
+    if step.attempt > 1 and step.kind != "attempt":
+        text.append(f" (attempt {step.attempt})", "not bold dim")
     if step.join:
         text.append(f" (join {step.join[0]:,} of {step.join[1]:,})", "not bold dim")
     if hidden:
@@ -220,7 +222,7 @@ def _headline(summary: RunSummary, tree: StepTree) -> Text:
         summary.name,
         moment(summary.started),
         seconds(duration(summary)) if summary.ended is not None else "not ended",
-        plural(len(tree.steps), "step"),
+        plural(tree.total, "step"),
         plural(summary.tokens, "token"),
         dollars(summary.cost),
         *(["budget " + ", ".join(f"{k}={v:g}" for k, v in limits.items())] if limits else []),
@@ -249,6 +251,7 @@ def _step_document(step: Step) -> dict[str, object]:
         "name": step.name,
         "kind": step.kind,
         "outcome": step.outcome,
+        "attempt": step.attempt,
         "started": step.started,
         "seconds": step.seconds,
         "waited": step.waited,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from agentrt.events import (
     BranchDied,
     BudgetClamped,
     BudgetDenied,
+    BudgetExhausted,
     BudgetOverrun,
     BudgetWaited,
+    CacheHit,
     Emitted,
     ErrorInfo,
     Event,
+    RateLimitWaited,
     RunCancelled,
     RunFailed,
     RunFinished,
@@ -23,6 +26,7 @@ from agentrt.events import (
     StepCancelled,
     StepFailed,
     StepFinished,
+    StepRetried,
     StepStarted,
     UsageRecorded,
 )
@@ -30,7 +34,10 @@ from agentrt.events import (
 
 @dataclass(slots=True)
 class Step:
-    """Hold one step; `tokens` and `cost` (pico-dollars) include the steps below."""
+    """Hold one step; `tokens` and `cost` (pico-dollars) include the steps below.
+
+    An earlier attempt that called others is a step of the kind `attempt` below the one that was retried.
+    """
 
     path: str
     label: str
@@ -49,6 +56,8 @@ class Step:
     tokens: int = 0
     cost: int = 0
     below: int = 0
+    attempt: int = 1
+    exhausted: str = ""
     notes: list[str] = field(default_factory=list)
     children: list[Step] = field(default_factory=list)
 
@@ -65,11 +74,13 @@ class Step:
 
 
 class StepTree:
-    """Fold a run's events into its steps: `roots` are the steps without one above, `steps` all by path."""
+    """Fold a run's events into its steps: `roots` are the steps without one above, `steps` all by path, of those
+    that were retried what the last attempt called; `total` counts every attempt's."""
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.roots: list[Step] = []
         self.steps: dict[str, Step] = {}
+        self.total = 0
         self.opening: RunStarted | None = None
         self.closing: RunFinished | RunFailed | RunCancelled | None = None
         for event in events:
@@ -80,22 +91,36 @@ class StepTree:
         if isinstance(event, RunStarted):
             self.opening = event
         elif isinstance(event, RunResumed):
-            self.closing = None
+            self._resume(event)
         elif isinstance(event, RunFinished | RunFailed | RunCancelled):
             self.closing = event
         elif isinstance(event, StepStarted):
             self._start(event)
         elif isinstance(event, StepFinished | StepFailed | StepCancelled):
             self._end(event)
+        elif isinstance(event, StepRetried):
+            self._retry(event)
         elif isinstance(event, UsageRecorded):
             step = self._at(event.path)
             step.tokens += event.usage.tokens
             step.cost += event.usage.cost
         elif (write := _NOTES.get(type(event))) is not None:
-            step = self._at(event.path)
-            step.notes.append(write(event))
-            if isinstance(event, BudgetDenied) and step.started is None:
-                step.outcome = "denied"
+            self._note(event, write(event))
+
+    def _note(self, event: Any, text: str) -> None:
+        step = self._at(event.path)
+        step.notes.append(text)
+        if isinstance(event, BudgetDenied) and step.started is None:
+            step.outcome = "denied"
+        elif isinstance(event, BudgetExhausted):
+            step.exhausted = event.policy
+
+    def _resume(self, event: RunResumed) -> None:
+        self.closing = None
+        limits = ", ".join(f"{name}={limit:g}" for name, limit in event.limits.items())
+        self._at(event.name).notes.append(f"resumed under {limits}" if limits else "resumed")
+        if self.opening is not None:
+            self.opening = replace(self.opening, limits=event.limits)
 
     def _start(self, event: StepStarted) -> None:
         step = self._at(event.path)
@@ -107,11 +132,30 @@ class StepTree:
         step = self._at(event.path)
         step.ended = event.at
         if isinstance(event, StepFinished):
-            step.outcome, step.output = "done", event.output
+            step.outcome, step.output = "partial" if step.exhausted == "partial" else "done", event.output
         elif isinstance(event, StepFailed):
-            step.outcome, step.error = "failed", event.error
+            step.outcome = "exhausted" if event.error.type == "BudgetExceeded" else "failed"
+            step.error = event.error
         else:
             step.outcome = "cancelled"
+
+    def _retry(self, event: StepRetried) -> None:
+        """Put what the failed attempt called below a step of its own: the next one's steps have the same paths."""
+        step = self._at(event.path)
+        again = f"again after {event.delay:.2f} s" + (f" with {event.model}" if event.model else "")
+        step.attempt = event.attempt + 1
+        earlier = [child for child in step.children if child.kind == "attempt"]
+        called = step.children[len(earlier) :]
+        if not called:
+            step.notes.append(f"attempt {event.attempt} failed, {again}: {event.error.type}: {event.error.message}")
+            return
+        attempt = Step(event.path, f"attempt {event.attempt}", kind="attempt", outcome="failed", children=called)
+        attempt.started, attempt.ended, attempt.error = called[0].started, event.at, event.error
+        attempt.attempt = event.attempt
+        attempt.notes.append(again)
+        step.children = [*earlier, attempt]
+        for lost in walk(called):
+            self.steps.pop(lost.path, None)
 
     def _at(self, path: str) -> Step:
         """Return the step of a path; a step that a budget denied its start is known by that alone."""
@@ -122,7 +166,8 @@ class StepTree:
         return step
 
     def _sum_up(self) -> None:
-        for step in reversed(self.steps.values()):  # a step comes after the one it is below
+        self.total = sum(step.kind != "attempt" for step in walk(self.roots))
+        for step in reversed(list(walk(self.roots))):  # a step comes after the one it is below
             for child in step.children:
                 step.tokens += child.tokens
                 step.cost += child.cost
@@ -137,11 +182,15 @@ def _emitted(event: Emitted) -> str:
     return event.value if isinstance(event.value, str) else f"emitted {event.value!r}"
 
 
+_POLICIES: Final = {"wrap_up": "wrapping up with what was held back", "partial": "the output is what there was"}
 _NOTES: Final[Mapping[type, Callable[[Any], str]]] = {
     BudgetClamped: lambda e: f"budget: clamped to {e.granted:,} of {e.wanted:,} output tokens",
     BudgetWaited: lambda e: f"budget: waited {e.seconds:.2f} s for others to settle",
     BudgetDenied: lambda e: f"budget: denied, {e.dimension} of {e.scope} are exhausted",
     BudgetOverrun: lambda e: f"budget: billed {e.billed:,} tokens, {e.reserved:,} were reserved",
+    BudgetExhausted: lambda e: f"budget: {e.dimension} exhausted, {_POLICIES.get(e.policy, e.policy)}",
+    RateLimitWaited: lambda e: f"rate limit: held back for {e.seconds:.2f} s",
+    CacheHit: lambda e: f"answered from the cache, {e.model} was not asked",
     BranchDied: _died,
     Emitted: _emitted,
 }

@@ -6,14 +6,18 @@ from collections import Counter
 from collections.abc import Mapping
 
 from agentrt.events import (
+    CacheHit,
     Event,
+    RateLimitWaited,
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
     StepCancelled,
     StepFailed,
     StepFinished,
+    StepRetried,
     StepStarted,
     UsageRecorded,
 )
@@ -33,10 +37,15 @@ class Tally:
         self.started: float | None = None
         self.done = 0
         self.failed = 0
+        self.retries = 0
+        self.cached = 0
+        self.held_back = 0.0
         self.usage = Usage()
         self.closing: RunFinished | RunFailed | RunCancelled | None = None
         self.finished: Counter[str] = Counter()
         self._open: dict[str, StepStarted] = {}
+        self._again: dict[str, float] = {}
+        self._again_steps = 0
         self._running: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
 
@@ -47,7 +56,14 @@ class Tally:
             self._end(event)
         elif isinstance(event, UsageRecorded):
             self.usage += event.usage
-        elif isinstance(event, RunStarted):
+        elif isinstance(event, StepRetried):
+            self._retry(event)
+        elif isinstance(event, RateLimitWaited):
+            self.held_back += event.seconds
+        elif isinstance(event, CacheHit):
+            self.cached += 1
+        elif isinstance(event, RunStarted | RunResumed):
+            self.closing = None
             self.run_id, self.name, self.started = event.run_id, event.name, event.at
         elif isinstance(event, RunFinished | RunFailed | RunCancelled):
             self.closing, self.usage = event, event.usage
@@ -55,6 +71,9 @@ class Tally:
     def _start(self, event: StepStarted) -> None:
         self._open[event.path] = event
         self._running[event.name] += 1
+        self._call(event)
+
+    def _call(self, event: StepStarted) -> None:
         if event.kind == "chat":
             self._calls["model_calls"] += 1
         elif event.kind == "tool" or self._kind(event.path.rpartition("/")[0]) == "agent":
@@ -63,10 +82,19 @@ class Tally:
     def _end(self, event: StepFinished | StepFailed | StepCancelled) -> None:
         if (begun := self._open.pop(event.path, None)) is None:
             return
+        self._again.pop(event.path, None)
         self._running[begun.name] -= 1
         self.finished[begun.name] += 1
         self.done += 1
         self.failed += isinstance(event, StepFailed)
+
+    def _retry(self, event: StepRetried) -> None:
+        """Note a failed attempt; the next one is charged as the first was."""
+        self.retries += 1
+        self._again[event.path] = event.at + event.delay
+        if (begun := self._open.get(event.path)) is not None:
+            self._call(begun)
+            self._again_steps += begun.kind != "chat"  # a model that is asked again is the same step
 
     def _kind(self, path: str) -> str:
         step = self._open.get(path)
@@ -79,6 +107,10 @@ class Tally:
             counts["chat"] = self._running["chat"]
         return counts
 
+    def retrying(self, now: float) -> int:
+        """Return how many steps wait to be tried again."""
+        return sum(until > now for until in self._again.values())
+
     def spent(self, now: float) -> dict[str, float]:
         """Return what is spent of each capped dimension, in its unit."""
         known: dict[str, float] = {
@@ -86,7 +118,7 @@ class Tally:
             "tokens": self.usage.tokens,
             "input_tokens": self.usage.input_tokens,
             "output_tokens": self.usage.output_tokens,
-            "steps": self.done + len(self._open),
+            "steps": self.done + len(self._open) + self._again_steps,
             "seconds": self.elapsed(now),
             "model_calls": self._calls["model_calls"],
             "tool_calls": self._calls["tool_calls"],

@@ -1,7 +1,7 @@
-"""Traces: OpenTelemetry spans of runs, by the GenAI semantic conventions.
+"""Traces and metrics: OpenTelemetry spans and measures of runs, by the GenAI semantic conventions.
 
-A run is traced when the process has a tracer provider: your own, or the one that `configure` sets up. The spans are
-made with the OpenTelemetry API alone; only `configure` imports its SDK.
+A run is traced when the process has a tracer provider, and measured when it has a meter provider: your own, or those
+that `configure` sets up. Both are made with the OpenTelemetry API alone; only `configure` imports its SDK.
 
     invoke_workflow {run}             the run: its totals, its budget, how it ended
     └─ node {node}                    one activation of a graph's node, linked to those it follows
@@ -15,11 +15,29 @@ made with the OpenTelemetry API alone; only `configure` imports its SDK.
   get the latter alone. A function does nothing that the conventions name, so it has a `node` span only.
 - A `node` span begins when the step could have run, the span of what it does when it did: a wait in the queue is told
   in `agentrt.queue.wait_ms`, and drawn as a span of its own when it was long.
+- A step that is retried has a span for each attempt: `node {node}` over `attempt {node}` over what that attempt did.
+  Nobody knows of the first attempt that there will be another, so what it did lies beside its own span.
+- After some thousand spans a run goes on in a new trace: root, and the graph or agent at work, begin again with a link
+  to where they were.
 - While a step runs its span is the current one, so spans of instrumented libraries, and runs inside runs, are drawn
   beneath it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agentrt.tracing.metrics import run_metrics
 from agentrt.tracing.setup import Tracing, configure, requested
 from agentrt.tracing.spans import run_observer
 
-__all__ = ["Tracing", "configure", "requested", "run_observer"]
+if TYPE_CHECKING:
+    from agentrt.runtime import Observer
+
+__all__ = ["Tracing", "configure", "requested", "run_metrics", "run_observer", "run_observers"]
+
+
+def run_observers(run_id: str) -> Sequence[Observer]:
+    """Return what traces and measures a run: nothing where the process has no provider."""
+    return [observer for observer in (run_observer(run_id), run_metrics()) if observer is not None]

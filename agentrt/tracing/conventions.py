@@ -1,4 +1,4 @@
-"""Names of span attributes, events and operations.
+"""Names of span attributes, events, operations and metrics.
 
 The `gen_ai.*` and `error.type` names follow the OpenTelemetry GenAI semantic conventions 1.42.0-dev (status:
 Development). They are kept here because the constants package marks its own as deprecated: they moved to
@@ -53,15 +53,27 @@ DOCUMENTS: Final = "gen_ai.retrieval.documents"
 
 RUN_ID: Final = "agentrt.run.id"
 RUN_STATUS: Final = "agentrt.run.status"
+RUN_STOP_REASON: Final = "agentrt.run.stop_reason"
+RUN_ATTEMPT: Final = "agentrt.run.attempt"
 RUN_SEGMENT: Final = "agentrt.run.segment"
 SPANS_DROPPED: Final = "agentrt.spans.dropped"
 NODE_NAME: Final = "agentrt.node.name"
 NODE_PATH: Final = "agentrt.node.path"
+NODE_ATTEMPTS: Final = "agentrt.node.attempts"
 NODE_OUTCOME: Final = "agentrt.node.outcome"
 STEP_PATH: Final = "agentrt.step.path"
 STEP_OUTCOME: Final = "agentrt.step.outcome"
 ERROR_PATH: Final = "agentrt.error.path"
 QUEUE_WAIT: Final = "agentrt.queue.wait_ms"
+RETRY_ATTEMPT: Final = "agentrt.retry.attempt"
+RETRY_MAX: Final = "agentrt.retry.max"
+RETRY_DELAY: Final = "agentrt.retry.delay_ms"
+RETRY_REASON: Final = "agentrt.retry.reason"
+RETRY_MODEL: Final = "agentrt.retry.model"
+RATELIMIT_SECONDS: Final = "agentrt.ratelimit.seconds"
+RATELIMIT_WAITED: Final = "agentrt.ratelimit.wait_ms"
+CACHE_MODEL: Final = "agentrt.cache.model"
+CHAT_CACHED: Final = "agentrt.chat.cached"
 EDGE_SOURCE: Final = "agentrt.edge.source"
 JOIN_SOURCES: Final = "agentrt.join.sources"
 JOIN_EXPECTED: Final = "agentrt.join.expected"
@@ -79,8 +91,32 @@ BUDGET_CLAMPED: Final = "agentrt.budget.clamped"
 BUDGET_WAITED: Final = "agentrt.budget.waited"
 BUDGET_DENIED: Final = "agentrt.budget.denied"
 BUDGET_OVERRUN: Final = "agentrt.budget.overrun"
+BUDGET_EXHAUSTED: Final = "agentrt.budget.exhausted"
+RATELIMIT_WAIT: Final = "agentrt.ratelimit.wait"
+CACHE_HIT: Final = "agentrt.cache.hit"
 
 BUDGET_EXCEEDED: Final = "budget_exceeded"
+
+INFERENCE_DURATION: Final = "gen_ai.client.inference.duration"
+INFERENCE_FIRST_CHUNK: Final = "gen_ai.client.inference.time_to_first_chunk"
+INFERENCE_INPUT_TOKENS: Final = "gen_ai.client.inference.usage.input_tokens"
+INFERENCE_OUTPUT_TOKENS: Final = "gen_ai.client.inference.usage.output_tokens"
+TOOL_DURATION: Final = "gen_ai.execute_tool.duration"
+AGENT_DURATION: Final = "gen_ai.invoke_agent.duration"
+WORKFLOW_DURATION: Final = "gen_ai.invoke_workflow.duration"
+COST_METRIC: Final = "agentrt.client.inference.cost"
+CACHE_HITS: Final = "agentrt.client.inference.cache_hits"
+RETRIES: Final = "agentrt.step.retries"
+QUEUE_DURATION: Final = "agentrt.queue.wait.duration"
+RATELIMIT_DURATION: Final = "agentrt.ratelimit.wait.duration"
+BUDGET_WAIT_DURATION: Final = "agentrt.budget.wait.duration"
+BUDGET_DENIALS: Final = "agentrt.budget.denials"
+BUDGET_DIMENSION: Final = "agentrt.budget.dimension"
+
+CLIENT_BUCKETS: Final = tuple(0.01 * 2**i for i in range(14))
+"""Seconds, 0.01 to 81.92, for model and tool calls."""
+WORKFLOW_BUCKETS: Final = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
+"""Seconds, for agents and workflows."""
 
 PROVIDERS: Final = {
     "azure": "azure.ai.openai",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 from opentelemetry.trace import SpanKind
@@ -121,6 +122,11 @@ def totals(usage: Usage) -> Attributes:
         c.USAGE + "output_tokens": usage.output_tokens,
         c.COST: usage.usd,
     }
+
+
+def model_named(event: StepStarted, model: str) -> StepStarted:
+    """Return a step as it is when it asks another model."""
+    return replace(event, attributes={**(event.attributes or {}), "model": model})
 
 
 def _known(event: StepStarted, name: str) -> object:

@@ -1,35 +1,26 @@
-"""Setup: where spans go. The SDK is imported when `configure` is called, and not before."""
+"""Setup: where spans and metrics go. The SDK is imported when `configure` is called, and not before."""
 
 from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
-from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio.to_thread
 from opentelemetry import trace
 
-from agentrt.errors import AgentrtError
 from agentrt.tracing import content
+from agentrt.tracing.endpoints import Protocol, metric_exporter, named, protocol_of, span_exporter, target, wanted
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from opentelemetry.sdk.trace.export import SpanExporter
-
     from agentrt.tracing.export import CountingExporter, CountingProvider
-
-Protocol: TypeAlias = Literal["grpc", "http/protobuf"]
+    from agentrt.tracing.meters import SwitchedMeterProvider
 
 DEFAULT_TIMEOUT: Final = 5.0
 """Seconds that `flush` and `shutdown` wait for the collector."""
-_DEFAULT_TARGETS: Final[dict[Protocol, str]] = {
-    "grpc": "http://localhost:4317",
-    "http/protobuf": "http://localhost:4318/v1/traces",
-}
 
 _logger = logging.getLogger("agentrt")
 
@@ -41,25 +32,62 @@ def configure(
     service_name: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Tracing:
-    """Send the spans of this process to an OpenTelemetry collector, such as Jaeger, by OTLP.
+    """Send the spans and metrics of this process to an OpenTelemetry collector, such as Jaeger, by OTLP.
 
     What is not given comes from the standard environment (`OTEL_EXPORTER_OTLP_ENDPOINT`, `…_PROTOCOL`, `…_HEADERS`,
-    `OTEL_SERVICE_NAME`); without a protocol port 4318 means HTTP and everything else gRPC. A tracer provider that is
-    installed already is left alone, and a log line says so. `timeout` is in seconds: what `shutdown` and `flush` wait.
-    Raises `AgentrtError` for a protocol that there is not.
+    `OTEL_SERVICE_NAME`, `OTEL_METRIC_EXPORT_INTERVAL`); without a protocol port 4318 means HTTP and everything else
+    gRPC. `OTEL_METRICS_EXPORTER=none` or `OTEL_TRACES_EXPORTER=none` switches one of them off, and where the
+    environment has an endpoint for one alone the other is not sent. To a collector that takes no metrics none are sent.
+    Where a tracer provider is installed already nothing is set up, and a log line says so; a meter provider is left
+    alone. `timeout` is in seconds: what `shutdown` and `flush` wait. Raises `AgentrtError` for a protocol that there is
+    not.
     """
-    from agentrt.tracing.export import MOST_IN_BATCH, MOST_IN_BATCH_WITH_CONTENT, MOST_QUEUED, CountingExporter
-
     if not _free():
         _logger.warning("spans go where the tracer provider sends them that this process has: configure() leaves it")
         return Tracing(None, None, timeout)
-    target = endpoint or _named_endpoint()
-    chosen = _protocol(target, protocol)
-    exporter = CountingExporter(_exporter(chosen, endpoint), target or _DEFAULT_TARGETS[chosen])
+    spans = protocol_of("traces", endpoint, protocol) if wanted("traces", endpoint) else None
+    measures = protocol_of("metrics", endpoint, protocol) if wanted("metrics", endpoint) else None
+    provider, exporter = _traces(spans, endpoint, service_name) if spans else (None, None)
+    meters = _meters(measures, endpoint, service_name, exporter) if measures else None
+    return Tracing(provider, exporter, timeout, meters)
+
+
+def _traces(
+    protocol: Protocol, endpoint: str | None, service_name: str | None
+) -> tuple[CountingProvider, CountingExporter]:
+    from agentrt.tracing.export import MOST_IN_BATCH, MOST_IN_BATCH_WITH_CONTENT, MOST_QUEUED, CountingExporter
+
+    exporter = CountingExporter(span_exporter(protocol, endpoint), target("traces", endpoint, protocol))
     provider = _provider(service_name)
     most_in_batch = MOST_IN_BATCH_WITH_CONTENT if content.captured() else MOST_IN_BATCH
     provider.export_to(exporter, most_queued=MOST_QUEUED, most_in_batch=most_in_batch)
-    return Tracing(provider, exporter, timeout)
+    return provider, exporter
+
+
+def _meters(
+    protocol: Protocol, endpoint: str | None, service_name: str | None, spans: CountingExporter | None
+) -> SwitchedMeterProvider | None:
+    """Return this process's meter provider, set to send; None if it is the user's own."""
+    from opentelemetry import metrics
+
+    from agentrt.tracing.export import described
+    from agentrt.tracing.meters import ForgivingExporter, SwitchedMeterProvider
+
+    provider = metrics.get_meter_provider()
+    if not isinstance(provider, SwitchedMeterProvider):
+        if not type(provider).__module__.startswith("opentelemetry.metrics"):
+            return None
+        provider = SwitchedMeterProvider()
+        metrics.set_meter_provider(provider)
+    if not provider.closed:
+        return None
+    exporter = ForgivingExporter(
+        metric_exporter(protocol, endpoint),
+        target("metrics", endpoint, protocol),
+        silent=lambda: spans is not None and spans.lost > 0,
+    )
+    provider.export_to(exporter, described(service_name))
+    return provider
 
 
 def _free() -> bool:
@@ -85,26 +113,40 @@ def _provider(service_name: str | None) -> CountingProvider:
 
 def requested() -> bool:
     """Say whether the environment names a collector."""
-    return bool(_named_endpoint())
+    return bool(named("traces") or named("metrics"))
 
 
 class Tracing:
-    """Hold what `configure` set up; use it with `with` or `async with`, so that the last spans are sent.
+    """Hold what `configure` set up; use it with `with` or `async with`, so that the last spans and metrics are sent.
 
     Nothing here blocks longer than the time-out, whether or not a collector is there; the `async` ways wait in a
     thread, off the event loop. Without either it is shut down when the process ends.
     """
 
-    def __init__(self, provider: CountingProvider | None, exporter: CountingExporter | None, timeout: float) -> None:
+    def __init__(
+        self,
+        provider: CountingProvider | None,
+        exporter: CountingExporter | None,
+        timeout: float,
+        meters: SwitchedMeterProvider | None = None,
+    ) -> None:
         self._provider = provider
         self._exporter = exporter
+        self._meters = meters
         self._timeout = timeout
         self._closing = threading.Event()
         self._closed = threading.Event()
-        if provider is not None:
+        if provider is not None or meters is not None:
             # Started now, since a thread cannot be started any more when the process ends.
             threading.Thread(target=self._watch, name="agentrt tracing", daemon=True).start()
             atexit.register(self.shutdown)
+        else:
+            self._closing.set()
+
+    @property
+    def signal(self) -> str:
+        """Return what is sent, in one word: `trace`, or `metrics` where they alone are, or nothing."""
+        return "trace" if self._provider is not None else "metrics" if self._meters is not None else ""
 
     @property
     def dropped(self) -> int:
@@ -117,29 +159,41 @@ class Tracing:
 
     def flush_sync(self) -> bool:
         """Send what has ended, blocking; say whether all of it was taken within the time-out."""
-        provider = self._provider
-        if provider is None or self._closing.is_set():
+        if self._closing.is_set():
             return True
         before = self.dropped
-        sender = threading.Thread(target=provider.force_flush, name="agentrt tracing flush", daemon=True)
+        taken: list[bool] = []
+        sender = threading.Thread(target=lambda: taken.append(self._send()), name="agentrt tracing flush", daemon=True)
         sender.start()
         sender.join(self._timeout)
-        return not sender.is_alive() and self.dropped == before
+        return taken == [True] and self.dropped == before
+
+    def _send(self) -> bool:
+        if self._provider is not None:
+            self._provider.force_flush()
+        return self._meters is None or self._meters.force_flush(self._timeout)
 
     def shutdown(self) -> None:
         """Send what is left, blocking, and stop; what ends later is not traced."""
-        if self._provider is None or self._closing.is_set():
+        if self._closing.is_set():
             return
         self._closing.set()
-        self._provider.shutdown()
+        if self._provider is not None:
+            self._provider.shutdown()
+        if self._meters is not None:
+            self._meters.shutdown(self._timeout)
         self._closed.set()
         atexit.unregister(self.shutdown)
 
     def _watch(self) -> None:
         """Give up on a collector that does not answer while this is closing."""
         self._closing.wait()
-        if not self._closed.wait(self._timeout) and self._exporter is not None:
+        if self._closed.wait(self._timeout):
+            return
+        if self._exporter is not None:
             self._exporter.shutdown()
+        if self._meters is not None:
+            self._meters.give_up()
 
     def __enter__(self) -> Self:
         return self
@@ -157,33 +211,3 @@ class Tracing:
     ) -> None:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self.shutdown)
-
-
-def _named_endpoint() -> str | None:
-    environ = os.environ
-    return environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-
-
-def _protocol(target: str | None, protocol: str | None) -> Protocol:
-    environ = os.environ
-    named = protocol or environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-    if named in _DEFAULT_TARGETS:
-        return named
-    if named:
-        known = " or ".join(_DEFAULT_TARGETS)
-        raise AgentrtError(f"spans cannot be sent by {named!r}: set OTEL_EXPORTER_OTLP_PROTOCOL to {known}")
-    url = urlsplit(target if target and "//" in target else f"//{target or ''}")
-    return "http/protobuf" if url.port == 4318 or url.path.endswith("/v1/traces") else "grpc"
-
-
-def _exporter(protocol: Protocol, endpoint: str | None) -> SpanExporter:
-    """Build the exporter, which reads the rest of the environment itself."""
-    if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-
-        return GrpcExporter(endpoint=endpoint)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
-
-    if endpoint is not None and not endpoint.endswith("/v1/traces"):
-        endpoint = endpoint.rstrip("/") + "/v1/traces"
-    return HttpExporter(endpoint=endpoint)

@@ -6,38 +6,26 @@ pooled workers, whose own context says nothing about the step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextvars import Token
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
-from opentelemetry.trace import (
-    Link,
-    Span,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TracerProvider,
-    set_span_in_context,
-)
+from opentelemetry.trace import Span, TracerProvider, set_span_in_context
 
 from agentrt.events import (
     BranchDied,
-    BudgetClamped,
-    BudgetDenied,
-    BudgetOverrun,
-    BudgetWaited,
-    ErrorInfo,
+    BudgetExhausted,
+    Emitted,
     Event,
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
     StepCancelled,
     StepFailed,
     StepFinished,
+    StepRetried,
     StepStarted,
     TextDelta,
     UsageRecorded,
@@ -45,7 +33,12 @@ from agentrt.events import (
 from agentrt.model import ModelResponse
 from agentrt.tracing import content
 from agentrt.tracing import conventions as c
-from agentrt.tracing.operations import Attributes, answered, billed, operation, totals, workflow
+from agentrt.tracing.endings import CountsDrops, close, error_status, error_type, outcome, retried, run_ended
+from agentrt.tracing.notes import Note, marked, told
+from agentrt.tracing.operations import Attributes, answered, model_named, operation, totals
+from agentrt.tracing.starts import Starts
+from agentrt.tracing.steps import Segment, Step, continues, nanoseconds, predecessors
+from agentrt.tracing.stopped import Stopped
 from agentrt.usage import Usage
 
 if TYPE_CHECKING:
@@ -54,75 +47,30 @@ if TYPE_CHECKING:
 LONG_WAIT: Final = 1.0
 """Seconds in the queue from which on a wait is drawn as a span of its own."""
 MOST_SPANS: Final = 3000
-"""Spans after which a run's root is ended and a new trace begun: Jaeger's critical path fails on far larger ones."""
-MOST_PREDECESSORS: Final = 131_072
-"""Ended activations that one graph remembers for links to them; the oldest is forgotten first."""
+"""Spans after which a run goes on in a new trace: Jaeger's critical path fails on far larger ones."""
 MOST_EVENTS: Final = 128
 """Dead branches told one by one on a graph's span: what OpenTelemetry keeps of a span's events by default."""
-
-_NOTHING: Final = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
 
 
 def run_observer(run_id: str) -> Observer | None:
     """Return an observer that traces a run under the caller's current span; None if the process has no tracer."""
     provider = trace.get_tracer_provider()
-    if isinstance(provider, _NOTHING):
+    if type(provider).__module__.startswith("opentelemetry.trace"):  # the API's own providers record nothing
         return None
     return RunSpans(run_id, provider, get_current())
-
-
-@runtime_checkable
-class CountsDrops(Protocol):
-    """Be a provider that knows how many spans it has lost, as the one of `configure` does."""
-
-    @property
-    def dropped(self) -> int: ...
-
-
-class Step:
-    """Hold the spans of one open step; for an activation of a graph `node` is the span around `span`."""
-
-    __slots__ = ("context", "dead", "ended", "kind", "name", "node", "parent", "span", "streams", "token", "usage")
-
-    def __init__(self, name: str, kind: str, span: Span, context: Context) -> None:
-        self.name = name
-        self.kind = kind
-        self.span = span
-        self.context = context
-        self.parent: Step | None = None
-        self.node: Span | None = None
-        self.token: Token[Context] | None = None
-        self.streams = False
-        self.usage: Usage | None = None
-        self.dead = 0
-        self.ended: dict[str, SpanContext] = {}
-
-    def charge(self, usage: Usage) -> None:
-        self.usage = usage if self.usage is None else self.usage + usage
-
-    def remember(self, path: str, activation: Step) -> None:
-        """Keep what links to an ended activation need, while its graph runs."""
-        self.ended[path] = (activation.node or activation.span).get_span_context()
-        if len(self.ended) > MOST_PREDECESSORS:
-            del self.ended[next(iter(self.ended))]
 
 
 class RunSpans:
     """Turn the events of one run into spans, below the span that is current in `around`."""
 
     def __init__(self, run_id: str, provider: TracerProvider, around: Context) -> None:
-        from agentrt import __version__
-
         self._run_id = run_id
         self._provider = provider
-        self._tracer = provider.get_tracer("agentrt", __version__)
-        self._around = around
-        self._capture = content.captured()
-        self._dropped = _dropped(provider)
+        self._starts = Starts(run_id, provider, around)
         self._open: dict[str, Step] = {}
-        self._spans = 0
-        self._segment = 0
-        self._run: RunStarted
+        self._recording = False
+        self._run: RunStarted | RunResumed
+        self._earlier: Stopped | None = None
         self._root: Step
 
     def __call__(self, event: Event) -> None:
@@ -134,179 +82,204 @@ class RunSpans:
             case StepFinished() | StepFailed() | StepCancelled():
                 self._end(event)
             case UsageRecorded():
-                self._charge(event)
-            case BudgetClamped() | BudgetWaited() | BudgetDenied() | BudgetOverrun():
-                self._tell(event)
+                self._nearest(event.path).charge(event.usage)
+            case StepRetried():
+                self._retry(event)
             case BranchDied():
                 self._branch_died(event)
-            case RunStarted():
+            case RunStarted() | RunResumed():
                 self._start_run(event)
             case RunFinished() | RunFailed() | RunCancelled():
                 self._end_run(event)
-            case _:
-                pass
+            case _ if not isinstance(event, Emitted):
+                self._tell(event)
 
-    def _start_run(self, event: RunStarted) -> None:
+    def _start_run(self, event: RunStarted | RunResumed) -> None:
         self._run = event
-        span = self._start_root(_nanoseconds(event.at), ())
-        self._root = Step(event.name, "run", span, set_span_in_context(span, self._around))
+        self._earlier = Stopped.recall(self._run_id) if isinstance(event, RunResumed) else None
+        links = [] if self._earlier is None else [self._earlier.link()]
+        span = self._starts.root(event, nanoseconds(event.at), links)
+        if self._earlier is not None:
+            span.set_attribute(c.RUN_ATTEMPT, self._earlier.attempt + 1)
+        self._recording = span.is_recording()
+        self._root = Step(event.name, "run", span, set_span_in_context(span, self._starts.around), Segment())
         self._open[event.name] = self._root
 
-    def _start_root(self, at: int, links: Sequence[Link]) -> Span:
-        name, kind, attributes = workflow(self._run.name)
-        self._segment += 1
-        attributes |= {c.RUN_ID: self._run_id, c.CONVERSATION_ID: self._run_id, c.RUN_SEGMENT: self._segment}
-        attributes |= {f"{c.BUDGET}{dimension}.limit": limit for dimension, limit in self._run.limits.items()}
-        return self._tracer.start_span(name, self._around, kind, attributes, links, start_time=at)
-
-    def _next_segment(self, at: int) -> None:
-        """End the root, and begin another with a link to it, which further steps of the run go below."""
-        root, earlier = self._root, self._root.span
-        earlier.set_attribute(c.RUN_STATUS, "continued")
-        root.span = self._start_root(at, [Link(earlier.get_span_context(), {c.LINK_TYPE: "segment"})])
-        root.context = set_span_in_context(root.span, self._around)
-        earlier.end(at)
-        self._spans = 0
-
     def _end_run(self, event: RunFinished | RunFailed | RunCancelled) -> None:
-        span = self._root.span
-        attributes: Attributes = {c.RUN_STATUS: "cancelled", **totals(event.usage), **self._spent(event)}
-        if self._dropped is not None:
-            attributes[c.SPANS_DROPPED] = (_dropped(self._provider) or 0) - self._dropped
+        at = nanoseconds(event.at)
+        for step in reversed(self._open.values()):  # left behind by code that lost its tasks
+            step.break_off("cancelled", at)
+        self._open.clear()
+        span = self._root_span
+        earlier = self._earlier
+        attributes = run_ended(self._run, event, self._root.exhausted, earlier.usage if earlier else Usage())
+        if attributes.get(c.ERROR_TYPE) == c.BUDGET_EXCEEDED:
+            Stopped(span, event.usage, earlier.attempt + 1 if earlier else 1).keep(self._run_id)
+        if isinstance(self._provider, CountsDrops):
+            attributes[c.SPANS_DROPPED] = self._provider.dropped_of(self._run_id)
         if self._root.dead:
             attributes[c.BRANCHES_DIED] = self._root.dead
-        if not isinstance(event, RunCancelled):
-            attributes[c.RUN_STATUS] = str(event.stop_reason)
-        if isinstance(event, RunFailed):
-            attributes |= {c.ERROR_TYPE: _error_type(event.error), c.ERROR_PATH: event.path}
-            span.set_status(_error_status(event.error))
         span.set_attributes(attributes)
-        span.end(_nanoseconds(event.at))
+        if isinstance(event, RunFailed):
+            span.set_status(error_status(event.error))
+        span.end(at)
 
-    def _spent(self, event: RunFinished | RunFailed | RunCancelled) -> Attributes:
-        """Return what the run counted, and what it used of every limit it had."""
-        counts = ("model_calls", "tool_calls", "steps")
-        attributes: Attributes = {c.USAGE + name: getattr(event.usage, name) for name in counts}
-        for dimension in self._run.limits:
-            used = event.at - self._run.at if dimension == "seconds" else getattr(event.usage, dimension, None)
-            if used is not None:
-                attributes[f"{c.BUDGET}{dimension}.used"] = used
-        return attributes
+    @property
+    def _root_span(self) -> Span:
+        return trace.get_current_span(self._root.outer)
 
     def _start(self, event: StepStarted) -> None:
         if event.path == self._run.name and event.kind == "graph":
             step = self._root  # a graph that is run is the root itself
-            step.kind = event.kind
+            step.kind, step.event = event.kind, event
         else:
+            if event.path != self._run.name and (lost := self._open.pop(event.path, None)) is not None:
+                lost.break_off("cancelled", nanoseconds(event.at))
             step = self._open[event.path] = self._step(event)
         step.token = attach(step.context)
 
     def _step(self, event: StepStarted) -> Step:
         """Start the spans of a step."""
         parent = self._nearest(event.path.rpartition("/")[0])
-        if not parent.span.is_recording():
-            return Step(event.name, event.kind, parent.span, parent.context)
-        if parent is self._root and self._spans >= MOST_SPANS:
-            self._next_segment(_nanoseconds(event.at - event.waited))
+        if not self._recording:
+            return Step(event.name, event.kind, parent.span, parent.context, parent.segment)
+        began = nanoseconds(event.at - event.waited)
+        if parent.segment.spans >= MOST_SPANS:
+            self._move(parent, began, nanoseconds(event.at))
+        step = Step.below(parent, event)
         found = operation(event)
-        step = Step(event.name, event.kind, parent.span, parent.context)
-        step.parent = parent
         if found is None or parent.kind == "graph":
-            step.node = step.span = self._start_node(event, parent)
-            step.context = set_span_in_context(step.span, step.context)
+            self._starts.node(step, event, began, predecessors(event, parent), LONG_WAIT)
         if found is not None:
-            name, kind, attributes = found
-            step.span = self._start_operation(event, step, name, kind, attributes)
-            step.context = set_span_in_context(step.span, step.context)
+            self._starts.operation(step, event, found, nanoseconds(event.at))
         return step
 
-    def _start_node(self, event: StepStarted, parent: Step) -> Span:
-        began = _nanoseconds(event.at - event.waited)
-        attributes: Attributes = {c.RUN_ID: self._run_id, c.NODE_NAME: event.name, c.NODE_PATH: event.path}
-        attributes |= _sources(event)
-        if event.waited > 0:
-            attributes[c.QUEUE_WAIT] = 1000 * event.waited
-        links = _links(event, parent)
-        self._spans += 1
-        span = self._tracer.start_span(
-            f"node {event.name}", parent.context, attributes=attributes, links=links, start_time=began
-        )
-        if event.waited >= LONG_WAIT:
-            self._draw_wait(event, set_span_in_context(span, parent.context), began)
-        return span
+    def _retry(self, event: StepRetried) -> None:
+        """End the spans of an attempt that failed, and start those of the next.
 
-    def _draw_wait(self, event: StepStarted, context: Context, began: int) -> None:
-        attributes = {c.RUN_ID: self._run_id, c.NODE_PATH: event.path}
-        self._spans += 1
-        span = self._tracer.start_span(f"queue {event.name}", context, attributes=attributes, start_time=began)
-        span.end(_nanoseconds(event.at))
+        Nobody knows of the first attempt that there will be another, so what it did lies below the step itself, and its
+        own span is drawn beside that when it has failed.
+        """
+        step = self._open.get(event.path)
+        if step is None or step.event is None or not self._recording:
+            return
+        at = nanoseconds(event.at)
+        attributes = step.billed()
+        if step.operation is not None:
+            close(step.operation, at, {c.STEP_OUTCOME: "failed", **attributes}, event.error)
+            attributes = {}
+        if step.attempt is None:
+            step.segment.spans += 1
+            step.attempt = self._starts.attempt(step, event.attempt, nanoseconds(step.event.at))
+        close(step.attempt, at, {c.NODE_OUTCOME: "failed", **retried(event), **attributes}, event.error)
+        if event.model is not None:
+            step.event = model_named(step.event, event.model)
+        self._start_again(step, step.event, event)
 
-    def _start_operation(
-        self, event: StepStarted, step: Step, name: str, kind: SpanKind, attributes: Attributes
-    ) -> Span:
-        attributes |= {c.RUN_ID: self._run_id, c.STEP_PATH: event.path}
-        if step.parent is not None and step.parent.kind == "agent":
-            attributes.setdefault(c.AGENT_NAME, step.parent.name)
-        if event.attributes is not None and "call_id" in event.attributes:
-            attributes[c.TOOL_CALL_ID] = str(event.attributes["call_id"])
-        if event.waited > 0 and step.node is None:
-            attributes[c.QUEUE_WAIT] = 1000 * event.waited
-        if self._capture:
-            attributes |= content.of_input(event)
-        self._spans += 1
-        return self._tracer.start_span(name, step.context, kind, attributes, start_time=_nanoseconds(event.at))
+    def _start_again(self, step: Step, begun: StepStarted, event: StepRetried) -> None:
+        """Start the spans of the next attempt: it is due now, and does something after the delay."""
+        if step.token is not None:
+            detach(step.token)
+        step.attempts, step.streams, step.context = event.attempt + 1, False, step.outer
+        step.attempt = step.enter(self._starts.attempt(step, step.attempts, nanoseconds(event.at)))
+        had, step.operation = step.operation, None
+        if had is not None and (found := operation(begun)) is not None:
+            self._starts.operation(step, begun, found, nanoseconds(event.at + event.delay))
+        step.token = attach(step.context)
+
+    def _move(self, step: Step, began: int, now: int) -> None:
+        """Go on with a step in the run's latest trace, or in a new one if that is full as well.
+
+        What is new has been due since `began`. Steps between the run and this one stay where they are, and end there:
+        a deep chain of them would fill every new trace with itself.
+        """
+        if self._root.segment.spans >= MOST_SPANS:
+            self._next_segment(began, now)
+        if step is not self._root and step.event is not None:
+            self._continue(step, step.event, began, now)
+
+    def _next_segment(self, began: int, now: int) -> None:
+        """End the root, and begin another with a link to it, which further steps of the run go below."""
+        root, earlier, attempt = self._root, self._root_span, self._root.attempt
+        root.break_off("continued", now)
+        close(earlier, now, {c.RUN_STATUS: "continued"})
+        root.span = self._starts.root(self._run, began, continues(earlier))
+        root.segment = Segment()
+        root.context = root.outer = set_span_in_context(root.span, self._starts.around)
+        if attempt is not None:
+            root.attempt = root.enter(self._starts.attempt(root, root.attempts, began, continues(attempt)))
+
+    def _continue(self, step: Step, event: StepStarted, began: int, now: int) -> None:
+        """End the spans of an open step, and start them again below the run's latest root."""
+        node, attempt, earlier = step.node, step.attempt, step.operation
+        step.break_off("continued", now)
+        step.node = step.attempt = step.operation = None
+        step.segment, step.context = self._root.segment, self._root.context
+        step.outer = step.context
+        if node is not None:
+            self._starts.node(step, event, began, continues(node), float("inf"))
+        if attempt is not None:
+            step.attempt = step.enter(self._starts.attempt(step, step.attempts, began, continues(attempt)))
+        if earlier is not None and (found := operation(event)) is not None:
+            self._starts.operation(step, event, found, began, continues(earlier))
 
     def _end(self, event: StepFinished | StepFailed | StepCancelled) -> None:
-        step = self._open.pop(event.path, None)
-        if step is None:
+        step = self._open.get(event.path)
+        if step is None or (step is self._root and step.token is None):
             return
         if step.token is not None:
             detach(step.token)
-        if step.parent is None:  # the root, which ends with the run, or a step of a run that is not sampled
-            return
-        outcome, attributes = self._outcome(step, event)
-        if step.span is not step.node:
-            _close(step.span, event, {c.STEP_OUTCOME: outcome, **attributes})
+            step.token = None
+        if step is not self._root:
+            del self._open[event.path]
+        if self._recording:
+            self._close(step, event)
+
+    def _close(self, step: Step, event: StepFinished | StepFailed | StepCancelled) -> None:
+        """End the spans of a step, from the inside out; the root's own ends with the run."""
+        at, how = nanoseconds(event.at), outcome(event, step.exhausted)
+        error = event.error if isinstance(event, StepFailed) else None
+        attributes = self._known(step, event)
+        if step.operation is not None:
+            close(step.operation, max(at, step.begins), {c.STEP_OUTCOME: how, **attributes}, error)
             attributes = {}
+        if step.attempt is not None:
+            close(step.attempt, at, {c.NODE_OUTCOME: how, **attributes}, error)
+            step.attempt = None
+            attributes = {c.NODE_ATTEMPTS: step.attempts, **(totals(step.total) if step.total else {})}
         if step.node is not None:
-            _close(step.node, event, {c.NODE_OUTCOME: outcome, **attributes})
-        if step.parent.kind == "graph":
+            close(step.node, at, {c.NODE_OUTCOME: how, **attributes}, error)
+        if step.parent is not None and step.parent.kind == "graph":
             step.parent.remember(event.path, step)
 
-    def _outcome(self, step: Step, event: StepFinished | StepFailed | StepCancelled) -> tuple[str, Attributes]:
-        """Return how a step ended, and what is known of it only now."""
+    def _known(self, step: Step, event: StepFinished | StepFailed | StepCancelled) -> Attributes:
+        """Return what is known of a step only when it ends."""
         attributes: Attributes = {c.BRANCHES_DIED: step.dead} if step.dead else {}
-        if step.usage is not None and step.parent is not None:
-            step.parent.charge(step.usage)
-            attributes |= billed(step.usage) if step.kind in {"agent", "chat"} else totals(step.usage)
-        match event:
-            case StepFailed():
-                return "failed", attributes
-            case StepCancelled():
-                return "cancelled", attributes
-        if step.kind == "chat" and isinstance(event.output, ModelResponse):
-            attributes |= answered(event.output)
-        if self._capture:
-            attributes |= content.of_output(step.kind, event.output)
-        return "finished", attributes
-
-    def _charge(self, event: UsageRecorded) -> None:
-        self._nearest(event.path).charge(event.usage)
+        attributes |= step.billed()
+        if isinstance(event, StepFinished):
+            if step.kind == "chat" and isinstance(event.output, ModelResponse):
+                attributes |= answered(event.output)
+            if self._starts.capture:
+                attributes |= content.of_output(step.kind, event.output)
+        return attributes
 
     def _first_chunk(self, event: TextDelta) -> None:
         step = self._open.get(event.path)
         if step is not None and not step.streams:
             step.streams = True
             step.span.set_attribute(c.REQUEST_STREAM, True)
-            step.span.add_event(c.FIRST_CHUNK, timestamp=_nanoseconds(event.at))
+            step.span.add_event(c.FIRST_CHUNK, timestamp=nanoseconds(event.at))
 
-    def _tell(self, event: BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun) -> None:
-        """Tell what the budget did, on the step's span; a step that was refused before it began has none of its own."""
-        span = self._nearest(event.path).span
-        if isinstance(event, BudgetClamped):
-            span.set_attribute(c.REQUEST_MAX_TOKENS, event.granted)
-        name, attributes = _budget_event(event)
-        span.add_event(name, {c.STEP_PATH: event.path, **attributes}, _nanoseconds(event.at))
+    def _tell(self, event: Note) -> None:
+        """Tell what held a step back, on its span; one that was refused before it began has none of its own."""
+        step = self._nearest(event.path)
+        if isinstance(event, BudgetExhausted):
+            step.exhausted = event.policy
+            if event.path == self._run.name:
+                self._root.exhausted = event.policy
+        name, attributes = told(event)
+        step.span.set_attributes(marked(event, step))
+        step.span.add_event(name, {c.STEP_PATH: event.path, **attributes}, nanoseconds(event.at))
 
     def _branch_died(self, event: BranchDied) -> None:
         graph = self._nearest(event.path.rpartition("/")[0])
@@ -314,8 +287,8 @@ class RunSpans:
         if graph.dead <= MOST_EVENTS:
             attributes: Attributes = {c.STEP_PATH: event.path}
             if event.error is not None:
-                attributes[c.ERROR_TYPE] = _error_type(event.error)
-            graph.span.add_event(c.BRANCH_DIED, attributes, _nanoseconds(event.at))
+                attributes[c.ERROR_TYPE] = error_type(event.error)
+            graph.span.add_event(c.BRANCH_DIED, attributes, nanoseconds(event.at))
 
     def _nearest(self, path: str) -> Step:
         """Return the open step at a path, else the nearest around it: a step may be refused before it begins."""
@@ -324,55 +297,3 @@ class RunSpans:
                 return step
             path = path.rpartition("/")[0]
         return self._root
-
-
-def _sources(event: StepStarted) -> Attributes:
-    """Name the predecessors: links alone are not enough, since Jaeger does not show their attributes."""
-    if event.join is not None:
-        arrived, expected = event.join
-        return {c.JOIN_SOURCES: event.after, c.JOIN_EXPECTED: expected, c.JOIN_ARRIVED: arrived}
-    if event.after and not event.path.startswith(event.after[0] + "/"):  # what follows START follows its graph
-        return {c.EDGE_SOURCE: event.after[0]}
-    return {}
-
-
-def _links(event: StepStarted, graph: Step) -> list[Link]:
-    attributes = {c.LINK_TYPE: "edge" if event.join is None else "join"}
-    return [Link(graph.ended[path], attributes) for path in event.after if path in graph.ended]
-
-
-def _budget_event(event: BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun) -> tuple[str, Attributes]:
-    match event:
-        case BudgetClamped():
-            return c.BUDGET_CLAMPED, {c.BUDGET + "wanted": event.wanted, c.BUDGET + "granted": event.granted}
-        case BudgetWaited():
-            return c.BUDGET_WAITED, {c.BUDGET + "seconds": event.seconds}
-        case BudgetDenied():
-            return c.BUDGET_DENIED, {c.BUDGET + "scope": event.scope, c.BUDGET + "dimension": event.dimension}
-        case BudgetOverrun():
-            return c.BUDGET_OVERRUN, {c.BUDGET + "reserved": event.reserved, c.BUDGET + "billed": event.billed}
-
-
-def _close(span: Span, event: StepFinished | StepFailed | StepCancelled, attributes: Attributes) -> None:
-    """End a span; cancelled is no error."""
-    if isinstance(event, StepFailed):
-        attributes[c.ERROR_TYPE] = _error_type(event.error)
-        span.set_status(_error_status(event.error))
-    span.set_attributes(attributes)
-    span.end(_nanoseconds(event.at))
-
-
-def _error_status(error: ErrorInfo) -> Status:
-    return Status(StatusCode.ERROR, error.message[: content.MOST_BYTES])
-
-
-def _error_type(error: ErrorInfo) -> str:
-    return c.BUDGET_EXCEEDED if error.type == "BudgetExceeded" else error.type
-
-
-def _dropped(provider: TracerProvider) -> int | None:
-    return provider.dropped if isinstance(provider, CountsDrops) else None
-
-
-def _nanoseconds(at: float) -> int:
-    return int(at * 1_000_000_000)

@@ -28,7 +28,8 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGENTRT_STORE", f"sqlite:///{tmp_path}/runs.db")
     monkeypatch.setenv("COLUMNS", "120")
-    for name in ("AGENTRT_MODEL", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+    signals = [f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_")]
+    for name in ("AGENTRT_MODEL", *signals):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = set(sys.modules)

@@ -1,13 +1,14 @@
 """What progress looks like."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
 from agentrt.cli.progress import Lines, LiveDisplay, Silence, shown
 from agentrt.cli.tally import Tally
-from agentrt.events import Emitted, RunStarted, StepStarted
+from agentrt.events import CacheHit, Emitted, ErrorInfo, RateLimitWaited, RunStarted, StepRetried, StepStarted
 
 
 def tally(**limits: float) -> Tally:
@@ -62,3 +63,16 @@ def test_quiet_is_silent() -> None:
     """--quiet shows nothing at all."""
     with shown(tally(), quiet=True) as progress:
         assert isinstance(progress, Silence)
+
+
+def test_retries_and_waits_are_visible(capsys: pytest.CaptureFixture[str]) -> None:
+    """The line says how often steps were tried again, what waits to be, and what rate limits cost."""
+    counted = tally()
+    for i, delay in enumerate((0.0, 1000.0)):
+        error = ErrorInfo("RateLimited", "slow")
+        counted(StepRetried(path=f"g/researcher[{i}]", at=time.time(), attempt=1, error=error, delay=delay))
+    counted(RateLimitWaited(path="g/researcher[2]/chat", at=1.0, seconds=3.25))
+    counted(CacheHit(path="g/researcher[3]/chat", at=1.0, model="m"))
+    Lines(counted).tick()
+    line = capsys.readouterr().err
+    assert "2 retried, 1 about to be · 3.2 s held back by rate limits · 1 from the cache" in line

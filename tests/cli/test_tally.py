@@ -1,7 +1,19 @@
 """What progress is counted from."""
 
 from agentrt.cli.tally import Tally
-from agentrt.events import ErrorInfo, RunFinished, RunStarted, StepFailed, StepFinished, StepStarted, UsageRecorded
+from agentrt.events import (
+    CacheHit,
+    ErrorInfo,
+    RateLimitWaited,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    StepFailed,
+    StepFinished,
+    StepRetried,
+    StepStarted,
+    UsageRecorded,
+)
 from agentrt.usage import Usage
 
 
@@ -52,3 +64,31 @@ def test_end_fixes_the_clock_and_the_bill() -> None:
     tally = running()
     tally(RunFinished(run_id="r", at=4.0, output=1, usage=Usage(input_tokens=7), stop_reason="done"))
     assert (tally.elapsed(99.0), tally.usage.tokens) == (3.0, 7)
+
+
+def test_retries_are_counted_and_charged() -> None:
+    """A step that waits to be tried again says so until it is due or over; every attempt is a call."""
+    tally = running({"steps": 50, "model_calls": 9})
+    tally(begin("g/chat", "chat"))
+    tally(StepRetried(path="g/chat", at=3.0, attempt=1, error=ErrorInfo("E", "e"), delay=2.0))
+    assert (tally.retries, tally.retrying(4.0), tally.retrying(5.5)) == (1, 1, 0)
+    assert tally.spent(4.0) == {"steps": 2, "model_calls": 2}
+    tally(StepFinished(path="g/chat", at=4.0, output=1))
+    assert tally.retrying(4.0) == 0
+
+
+def test_waits_for_limits_and_cache_hits_add_up() -> None:
+    """How long calls were held back, and how many were not made."""
+    tally = running()
+    tally(RateLimitWaited(path="g/a", at=2.0, seconds=1.5))
+    tally(RateLimitWaited(path="g/b", at=2.0, seconds=2.0))
+    tally(CacheHit(path="g/a", at=2.0, model="m"))
+    assert (tally.held_back, tally.cached) == (3.5, 1)
+
+
+def test_a_resumed_run_goes_on() -> None:
+    """What had closed it is forgotten."""
+    tally = running()
+    tally(RunFinished(run_id="r", at=4.0, output=1, usage=Usage(), stop_reason="partial"))
+    tally(RunResumed(run_id="r", at=5.0, name="g", limits={}))
+    assert tally.closing is None

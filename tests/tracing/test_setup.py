@@ -10,16 +10,18 @@ import time
 from collections.abc import Iterator, Sequence
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from agentrt import END, START, AgentrtError, Graph, collect, run
-from agentrt.tracing import Tracing, configure, requested, setup
+from agentrt.tracing import Tracing, configure, endpoints, requested
 from agentrt.tracing.export import CountingExporter, CountingProcessor, CountingProvider
-from tests.tracing.receivers import GrpcReceiver, HttpReceiver, Receiver, spans_of, text_attributes
+from tests.tracing.receivers import GrpcReceiver, HttpReceiver, Receiver, metrics_of, spans_of, text_attributes
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_provider")]
 
@@ -69,6 +71,103 @@ async def test_a_run_arrives_whole_with_its_links(collector: Receiver) -> None:
     assert [text_attributes(link.attributes) for link in links] == [{"agentrt.link.type": "join"}] * 5
     assert {s.trace_id for s in spans.values()} == {spans["invoke_workflow fan"].trace_id}
     assert spans["node total"].parent_span_id == spans["invoke_workflow fan"].span_id
+
+
+async def test_metrics_arrive_beside_the_spans(collector: Receiver) -> None:
+    """What is measured is sent at the end, to the same collector, from the same service."""
+    async with configure():
+        await run(fan(), 5)
+    (point,) = metrics_of(collector)["gen_ai.invoke_workflow.duration"].histogram.data_points
+    assert (point.count, text_attributes(point.attributes)["gen_ai.workflow.name"]) == (1, "fan")
+    assert list(point.explicit_bounds) == [1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
+    resource = collector.measures[0].resource_metrics[0].resource
+    assert text_attributes(resource.attributes)["service.name"] == "agentrt"
+
+
+async def test_metrics_can_be_switched_off(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OTEL_METRICS_EXPORTER=none leaves the spans, and OTEL_TRACES_EXPORTER=none the metrics."""
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    async with configure():
+        await run(fan(), 1)
+    assert (len(spans_of(collector)), collector.measures) == (4, [])
+    monkeypatch.delenv("OTEL_METRICS_EXPORTER")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    async with configure() as tracing:
+        await run(fan(), 1)
+        assert await tracing.flush()
+    assert (len(spans_of(collector)), len(metrics_of(collector)) > 0) == (4, True)
+
+
+async def test_metrics_are_measured_again_after_shutdown(collector: Receiver) -> None:
+    """A process can be measured, then not, then again, without what was before."""
+    for _ in range(2):
+        async with configure() as tracing:
+            await run(fan(), 1)
+            assert await tracing.flush()
+            (point,) = metrics_of(collector)["gen_ai.invoke_workflow.duration"].histogram.data_points
+            assert point.count == 1
+        await run(fan(), 1)
+
+
+@pytest.mark.parametrize("kind", [GrpcReceiver, HttpReceiver])
+async def test_a_collector_of_traces_alone_is_asked_once(
+    kind: type[GrpcReceiver | HttpReceiver], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Jaeger takes no metrics: its refusal ends the sending, and nobody is warned."""
+    protocol: endpoints.Protocol = "grpc" if kind is GrpcReceiver else "http/protobuf"
+    with kind(takes_metrics=False) as receiver:
+        async with configure(endpoint=receiver.endpoint, protocol=protocol) as tracing:
+            await run(fan(), 1)
+            assert await tracing.flush()
+            assert await tracing.flush()
+        assert (receiver.refused, len(spans_of(receiver))) == (1, 4)
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+async def test_a_meter_provider_of_the_users_own_stays(collector: Receiver) -> None:
+    """What runs do is measured there, and not sent by `configure`."""
+    reader = InMemoryMetricReader()
+    own = MeterProvider([reader])
+    metrics.set_meter_provider(own)
+    async with configure():
+        await run(fan(), 1)
+    assert metrics.get_meter_provider() is own
+    assert reader.get_metrics_data() is not None
+    assert (len(spans_of(collector)), collector.measures) == (4, [])
+    own.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("environment", "traces", "metrics_"),
+    [
+        ({}, True, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE}, True, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": NOWHERE}, True, False),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": NOWHERE}, False, True),
+        ({"OTEL_METRICS_EXPORTER": "None"}, True, False),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE}, False, True),
+    ],
+)
+def test_the_environment_says_what_is_sent(
+    environment: dict[str, str], traces: bool, metrics_: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal is not sent where it is switched off, nor where only the other one has an endpoint."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert (endpoints.wanted("traces", None), endpoints.wanted("metrics", None)) == (traces, metrics_)
+
+
+async def test_metrics_alone_that_do_not_arrive_are_one_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only metrics are sent and nobody listens, one line tells."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")
+    async with configure(endpoint=NOWHERE, protocol="grpc") as tracing:
+        await run(fan(), 1)
+        assert not await tracing.flush()
+    (line,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert line.getMessage().startswith(f"metrics do not reach {NOWHERE}")
 
 
 async def test_flush_sends_what_has_ended(collector: Receiver) -> None:
@@ -129,8 +228,7 @@ def test_the_environment_chooses_the_protocol(
     """What is named wins; else port 4318 and the path of traces mean HTTP, and everything else gRPC."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    target = setup._named_endpoint()
-    exporter = setup._exporter(setup._protocol(target, None), None)
+    exporter = endpoints.span_exporter(endpoints.protocol_of("traces", None, None), None)
     exporter.shutdown()
     assert type(exporter) is kind
     assert requested() is any("ENDPOINT" in name for name in environment)
@@ -156,7 +254,9 @@ async def test_a_provider_of_the_users_own_stays(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-async def test_no_collector_is_one_line_and_no_hang(protocol: setup.Protocol, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_collector_is_one_line_and_no_hang(
+    protocol: endpoints.Protocol, caplog: pytest.LogCaptureFixture
+) -> None:
     """Where nobody listens the run is not hurt, the wait is bounded, and one line tells."""
     began = time.monotonic()
     async with configure(endpoint=NOWHERE, protocol=protocol, timeout=0.1) as tracing:
@@ -215,8 +315,8 @@ async def test_evicted_spans_are_counted_and_told_on_the_root() -> None:
     assert stuck.names == ["first", "first", "node double", "node double", "node total", "invoke_workflow fan"]
 
 
-async def test_the_root_tells_the_spans_dropped_during_its_run() -> None:
-    """A run without losses says zero, and earlier losses are not its own."""
+async def test_the_root_tells_the_spans_its_own_run_lost() -> None:
+    """A run without losses says zero: those of other runs are not its own, whenever they happen."""
     ended: list[ReadableSpan] = []
 
     class Keep(SpanExporter):
@@ -227,9 +327,16 @@ async def test_the_root_tells_the_spans_dropped_during_its_run() -> None:
     provider = counted(Keep(), most_queued=100)
     provider.get_tracer("t").start_span("lost").end()
     provider.force_flush()
-    await run(fan(), 1)
+
+    async def lose(n: int) -> int:
+        ended.clear()
+        provider.get_tracer("t").start_span("lost", attributes={"agentrt.run.id": "other"}).end()
+        provider.force_flush()
+        return n
+
+    await run(lose, 1)
     provider.shutdown()
-    assert provider.dropped == 1
+    assert (provider.dropped, provider.dropped_of("other")) == (2, 1)
     assert ended[-1].attributes["agentrt.spans.dropped"] == 0
 
 

@@ -44,6 +44,7 @@ from agentrt.join import Join
 from agentrt.messages import AssistantMessage, ToolCall
 from agentrt.testing import FunctionModel, ScriptedModel, call
 from agentrt.tracing import spans as spans_module
+from agentrt.tracing import steps as steps_module
 
 if TYPE_CHECKING:
     from tests.tracing.conftest import Spans
@@ -325,7 +326,7 @@ async def test_cancelled_branches_are_no_errors(spans: Spans) -> None:
 
     await run(fan(race, Join(collect, first=1)), 3)
     outcomes = sorted(s.attributes["agentrt.node.outcome"] for s in spans.named("node race"))
-    assert outcomes == ["cancelled", "cancelled", "finished"]
+    assert outcomes == ["cancelled", "cancelled", "done"]
     assert all(s.status.status_code is StatusCode.UNSET for s in spans.all)
     join = spans.one("node total").attributes
     assert (join["agentrt.join.arrived"], join["agentrt.join.expected"]) == (1, 3)
@@ -510,7 +511,7 @@ def test_waits_and_overruns_are_events_of_the_chat(spans: Spans) -> None:
 
 async def test_links_are_bounded_by_what_a_graph_remembers(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest predecessors are forgotten first; the join's attributes name them still."""
-    monkeypatch.setattr(spans_module, "MOST_PREDECESSORS", 3)
+    monkeypatch.setattr(steps_module, "MOST_PREDECESSORS", 3)
     await run(fan(double), 6)
     join = spans.one("node total")
     assert (len(join.links), len(join.attributes["agentrt.join.sources"])) == (3, 6)

@@ -1,0 +1,94 @@
+"""Endings: how steps, attempts and runs end, on their spans."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Protocol, runtime_checkable
+
+from opentelemetry.trace import Span, Status, StatusCode
+
+from agentrt.events import (
+    ErrorInfo,
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    StepCancelled,
+    StepFailed,
+    StepFinished,
+    StepRetried,
+)
+from agentrt.tracing import content
+from agentrt.tracing import conventions as c
+from agentrt.tracing.operations import Attributes, totals
+from agentrt.usage import Usage
+
+
+@runtime_checkable
+class CountsDrops(Protocol):
+    """Be a provider that knows how many spans of a run it has lost, as the one of `configure` does."""
+
+    def dropped_of(self, run_id: str) -> int: ...
+
+
+def close(span: Span, at: int, attributes: Attributes, error: ErrorInfo | None = None) -> None:
+    """End a span; without an error it is none, cancelled or not."""
+    if error is not None:
+        attributes[c.ERROR_TYPE] = error_type(error)
+        span.set_status(error_status(error))
+    span.set_attributes(attributes)
+    span.end(at)
+
+
+def outcome(event: StepFinished | StepFailed | StepCancelled, exhausted: str) -> str:
+    """Say how a step ended; `exhausted` is the policy that took over when its budget ran out."""
+    if isinstance(event, StepCancelled):
+        return "cancelled"
+    if isinstance(event, StepFailed):
+        return "exhausted" if error_type(event.error) == c.BUDGET_EXCEEDED else "failed"
+    return "partial" if exhausted == "partial" else "done"
+
+
+def retried(event: StepRetried) -> Attributes:
+    """Describe an attempt that failed; the delay is the one before the next."""
+    attributes: Attributes = {
+        c.RETRY_ATTEMPT: event.attempt,
+        c.RETRY_DELAY: 1000 * event.delay,
+        c.RETRY_REASON: event.error.message[: content.MOST_BYTES],
+    }
+    if event.attempts is not None:
+        attributes[c.RETRY_MAX] = event.attempts
+    if event.model is not None:
+        attributes[c.RETRY_MODEL] = event.model
+    return attributes
+
+
+def run_ended(
+    run: RunStarted | RunResumed, event: RunFinished | RunFailed | RunCancelled, exhausted: str, before: Usage
+) -> Attributes:
+    """Return how a run ended, what it counted, and what it used of every limit it had.
+
+    `before` is what the run had used when it was resumed: the roots of one run add up to its bill.
+    """
+    reason = "cancelled" if isinstance(event, RunCancelled) else str(event.stop_reason)
+    own = Usage(**{f.name: getattr(event.usage, f.name) - getattr(before, f.name) for f in fields(Usage)})
+    attributes: Attributes = {c.RUN_STATUS: reason, c.RUN_STOP_REASON: reason, **totals(own)}
+    attributes |= {c.USAGE + name: getattr(own, name) for name in ("model_calls", "tool_calls", "steps")}
+    for dimension in run.limits:
+        used = event.at - run.at if dimension == "seconds" else getattr(event.usage, dimension, None)
+        if used is not None:
+            attributes[f"{c.BUDGET}{dimension}.used"] = used
+    if exhausted or reason == c.BUDGET_EXCEEDED:
+        attributes[c.ERROR_TYPE] = c.BUDGET_EXCEEDED
+    if isinstance(event, RunFailed):
+        attributes |= {c.ERROR_TYPE: error_type(event.error), c.ERROR_PATH: event.path}
+    return attributes
+
+
+def error_status(error: ErrorInfo) -> Status:
+    return Status(StatusCode.ERROR, error.message[: content.MOST_BYTES])
+
+
+def error_type(error: ErrorInfo) -> str:
+    return c.BUDGET_EXCEEDED if error.type == "BudgetExceeded" else error.type

@@ -1,0 +1,213 @@
+"""What is measured of a run, in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics.export import Histogram
+
+from agentrt import END, START, Agent, Budget, BudgetExceeded, Graph, Price, StepFailed, run, tool
+from agentrt.events import (
+    BudgetWaited,
+    CacheHit,
+    ErrorInfo,
+    Event,
+    RateLimitWaited,
+    RunFinished,
+    RunStarted,
+    StepCancelled,
+    StepFinished,
+    StepRetried,
+    StepStarted,
+)
+from agentrt.testing import FunctionModel, ScriptedModel, call
+from agentrt.tracing import conventions as c
+from agentrt.tracing import run_metrics, run_observers
+from agentrt.usage import Usage
+
+if TYPE_CHECKING:
+    from tests.tracing.conftest import Measures
+
+pytestmark = pytest.mark.anyio
+
+
+@tool
+async def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def adder() -> Agent[object, str]:
+    return Agent("adder", model=ScriptedModel([call("add", a=1, b=2), "3"], name="test/m"), tools=[add])
+
+
+def chain(*nodes: object) -> Graph[object, object]:
+    graph: Graph[object, object] = Graph("chain")
+    graph.chain(START, *nodes, END)
+    return graph
+
+
+async def test_operations_are_timed_by_what_they_are(measures: Measures) -> None:
+    """Model calls, tools, agents and the run each have their histogram, with the conventions' attributes."""
+    await run(chain(adder()), "1 + 2?")
+    counts = {name: [p.count for p in measures.points(name)] for name in (c.INFERENCE_DURATION, c.TOOL_DURATION)}
+    assert counts == {c.INFERENCE_DURATION: [2], c.TOOL_DURATION: [1]}
+    (chat,), (agent,) = measures.points(c.INFERENCE_DURATION), measures.points(c.AGENT_DURATION)
+    assert dict(chat.attributes) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "test",
+        "gen_ai.request.model": "m",
+    }
+    assert agent.attributes["gen_ai.agent.name"] == "adder"
+    (workflow,) = measures.points(c.WORKFLOW_DURATION)
+    assert (workflow.attributes["gen_ai.workflow.name"], workflow.count) == ("chain", 1)
+
+
+async def test_histograms_have_the_conventions_buckets(measures: Measures) -> None:
+    """Seconds, from a hundredth doubled for calls, up to two hours for runs."""
+    await run(chain(adder()), "1 + 2?")
+    found = measures.all()
+    for name, first, last in ((c.INFERENCE_DURATION, 0.01, 81.92), (c.WORKFLOW_DURATION, 1.0, 7200.0)):
+        metric = found[name]
+        assert metric.unit == "s"
+        assert isinstance(metric.data, Histogram)
+        (point,) = metric.data.data_points
+        assert (point.explicit_bounds[0], point.explicit_bounds[-1]) == (first, last)
+    assert len(found[c.INFERENCE_DURATION].data.data_points[0].explicit_bounds) == 14
+
+
+async def test_tokens_and_cost_equal_the_bill(measures: Measures) -> None:
+    """The counters add up to what the result says."""
+    model = FunctionModel(lambda request: "so it is", name="test/m", price=Price.per_million(input=1, output=2))
+    usage = (await run(Agent("a", model=model), "is it?")).usage
+    (read,), (written,) = measures.points(c.INFERENCE_INPUT_TOKENS), measures.points(c.INFERENCE_OUTPUT_TOKENS)
+    assert (read.value, written.value) == (usage.input_tokens, usage.output_tokens)
+    assert measures.points(c.COST_METRIC)[0].value == pytest.approx(usage.usd)
+    assert read.attributes["gen_ai.request.model"] == "m"
+
+
+async def test_errors_are_told_by_type(measures: Measures) -> None:
+    """A failed tool and a failed run have `error.type`; a run that is cancelled has none."""
+
+    @tool
+    async def broken(a: int) -> int:
+        """Break."""
+        raise ValueError("no luck")
+
+    with pytest.raises(StepFailed):
+        await run(broken, {"a": 1})
+    (point,), (workflow,) = measures.points(c.TOOL_DURATION), measures.points(c.WORKFLOW_DURATION)
+    assert point.attributes["error.type"] == workflow.attributes["error.type"] == "ValueError"
+
+
+async def test_denials_are_counted_by_dimension(measures: Measures) -> None:
+    """What a budget refused is counted, and the run's error says so."""
+    with pytest.raises(BudgetExceeded):
+        await run(Agent("a", model=ScriptedModel([])), "hi", budget=Budget(tokens=3))
+    (denial,) = measures.points(c.BUDGET_DENIALS)
+    assert (denial.value, dict(denial.attributes)) == (1, {"agentrt.budget.dimension": "tokens"})
+    assert measures.points(c.WORKFLOW_DURATION)[0].attributes["error.type"] == "budget_exceeded"
+
+
+async def test_a_subgraph_is_timed_and_the_root_graph_once(measures: Measures) -> None:
+    """The graph that is run is the run; graphs inside are workflows of their own."""
+
+    async def same(n: int) -> int:
+        return n
+
+    inner: Graph[int, int] = Graph("inner")
+    inner.chain(START, same, END)
+    await run(chain(inner), 1)
+    names = [(p.attributes["gen_ai.workflow.name"], p.count) for p in measures.points(c.WORKFLOW_DURATION)]
+    assert names == [("chain", 1), ("inner", 1)]
+
+
+def replay(*events: Event) -> None:
+    """Measure a run of one chat in which these events happen."""
+    observe = run_metrics()
+    assert observe is not None
+    observe(RunStarted(run_id="r", at=1.0, name="g", input="", limits={}))
+    observe(StepStarted(path="g", at=1.0, name="g", kind="graph", input=""))
+    observe(StepStarted(path="g/m", at=1.0, name="m", kind="chat", input="", attributes={"model": "test/m"}))
+    for event in events:
+        observe(event)
+    observe(StepFinished(path="g", at=9.0, output=""))
+    observe(RunFinished(run_id="r", at=9.0, output="", usage=Usage(), stop_reason="done"))
+
+
+def retried(model: str | None = None, delay: float = 2.0) -> StepRetried:
+    return StepRetried(path="g/m", at=2.0, attempt=1, error=ErrorInfo("RateLimited", "slow"), delay=delay, model=model)
+
+
+def test_attempts_are_timed_one_by_one(measures: Measures) -> None:
+    """A failed attempt has its error, the next begins after the delay and may ask another model."""
+    replay(retried(model="other/n"), StepFinished(path="g/m", at=4.5, output=""))
+    failed, done = sorted(measures.points(c.INFERENCE_DURATION), key=lambda p: p.sum, reverse=True)
+    assert (failed.sum, failed.attributes["error.type"]) == (1.0, "RateLimited")
+    assert (done.sum, done.attributes["gen_ai.request.model"]) == (0.5, "n")
+    (retries,) = measures.points(c.RETRIES)
+    assert (retries.value, retries.attributes["agentrt.node.name"]) == (1, "m")
+
+
+def test_an_attempt_that_never_began_is_not_timed(measures: Measures) -> None:
+    """A step cancelled while it waits to be tried again has one attempt."""
+    replay(retried(delay=60.0), StepCancelled(path="g/m", at=3.0))
+    assert [p.sum for p in measures.points(c.INFERENCE_DURATION)] == [1.0]
+
+
+def test_waits_and_cache_hits_are_told_by_model(measures: Measures) -> None:
+    """What held a call back has a histogram each; a hit is counted."""
+    replay(
+        RateLimitWaited(path="g/m", at=1.5, seconds=0.5),
+        BudgetWaited(path="g/m", at=1.5, seconds=0.25),
+        CacheHit(path="g/m", at=1.5, model="test/m"),
+        StepFinished(path="g/m", at=2.0, output=""),
+    )
+    (limited,), (waited,), (hit,) = map(measures.points, (c.RATELIMIT_DURATION, c.BUDGET_WAIT_DURATION, c.CACHE_HITS))
+    assert (limited.sum, waited.sum, hit.value) == (0.5, 0.25, 1)
+    assert hit.attributes["gen_ai.request.model"] == "m"
+    assert measures.points(c.INFERENCE_DURATION) == []  # no model was asked
+
+
+async def test_nothing_is_kept_of_a_run_that_ended(measures: Measures) -> None:
+    """Instruments are shared by runs, open steps are not."""
+    observers = [run_metrics(), run_metrics()]
+    await run(adder(), "1 + 2?", observers=[o for o in observers if o])
+    assert observers[0] is not None
+    assert observers[0]._open == {}  # type: ignore[attr-defined]
+    assert observers[0]._to is observers[1]._to  # type: ignore[union-attr]
+
+
+async def test_a_cancelled_run_is_timed_without_an_error(measures: Measures) -> None:
+    """Cancellation is no error."""
+
+    async def sleep(n: int) -> None:
+        await anyio.sleep_forever()
+
+    with anyio.move_on_after(0):
+        await run(chain(sleep), 1)
+    assert c.ERROR_TYPE not in measures.points(c.WORKFLOW_DURATION)[0].attributes
+
+
+def test_without_a_provider_nothing_is_installed(no_provider: None) -> None:
+    """No provider, or one that does nothing, means no observer at all."""
+    assert list(run_observers("r")) == []
+    metrics.set_meter_provider(metrics.NoOpMeterProvider())
+    assert list(run_observers("r")) == []
+
+
+def test_without_a_provider_the_api_of_metrics_is_not_imported() -> None:
+    """A process without metrics does not pay for their import."""
+    script = (
+        "import sys\n"
+        "from agentrt import run_sync\n"
+        "def double(i: int) -> int: return 2 * i\n"
+        "assert run_sync(double, 4).output == 8\n"
+        "assert 'opentelemetry.metrics' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
