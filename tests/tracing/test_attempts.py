@@ -15,7 +15,9 @@ from agentrt import (
     Agent,
     Budget,
     BudgetExceeded,
+    Cached,
     Context,
+    Fallback,
     FunctionNode,
     Graph,
     RateLimited,
@@ -258,6 +260,30 @@ def test_waits_for_a_limit_and_cache_hits_are_events_to_be_found(spans: Spans) -
     assert [e.name for e in chat.events] == [*["agentrt.ratelimit.wait"] * 2, "agentrt.cache.hit"]
     assert chat.events[0].attributes["agentrt.ratelimit.seconds"] == 0.25
     assert (chat.attributes["agentrt.ratelimit.wait_ms"], chat.attributes["agentrt.chat.cached"]) == (750.0, True)
+
+
+async def test_a_fallback_asks_the_next_model_in_an_attempt_of_its_own(spans: Spans) -> None:
+    """The chat that failed is one of the first model, the next is one of the second."""
+
+    def unavailable(request: object) -> str:
+        raise RateLimited("slow")
+
+    first, second = FunctionModel(unavailable, name="test/one"), FunctionModel(lambda r: "yes", name="test/two")
+    await run(Agent("a", model=Fallback(first, second)), "?")
+    asked = [(s.name, s.attributes["agentrt.step.outcome"]) for s in spans.all if s.name.startswith("chat ")]
+    assert asked == [("chat one", "failed"), ("chat two", "done")]
+    assert [s.attributes["agentrt.node.outcome"] for s in spans.named("attempt chat")] == ["failed", "done"]
+
+
+async def test_a_cached_answer_is_told_on_its_chat(spans: Spans) -> None:
+    """The second of two equal questions asks no model."""
+    model = Cached(FunctionModel(lambda request: "yes", name="test/m"))
+    for _ in range(2):
+        await run(Agent("a", model=model), "?")
+    asked, known = spans.named("chat m")
+    assert "agentrt.chat.cached" not in asked.attributes
+    assert (known.attributes["agentrt.chat.cached"], known.events[0].name) == (True, "agentrt.cache.hit")
+    await model.aclose()
 
 
 def test_steps_that_were_lost_end_with_the_run(spans: Spans) -> None:
