@@ -33,7 +33,9 @@ class Line:
     __slots__ = ("claiming", "enough", "least", "tickets")
 
     def __init__(self, dimensions: int) -> None:
-        self.tickets: OrderedDict[Ticket, None] = OrderedDict()  # a dict is slow to find its first entry, once many have left
+        self.tickets: OrderedDict[Ticket, None] = (
+            OrderedDict()
+        )  # a dict is slow to find its first entry, once many have left
         self.claiming: dict[Ticket, None] = {}
         self.least = [0] * dimensions
         self.enough = [0] * dimensions

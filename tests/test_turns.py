@@ -67,10 +67,16 @@ class World:
         getattr(self, name)(a, b, c)
 
     def open(self, at: int, tokens: int, output: int) -> None:
-        budget = Budget(tokens=tokens * 4 if tokens else None, output_tokens=output * 3 if output % 3 else None, on_exhausted="wrap_up" if output % 7 == 1 else "raise")
+        budget = Budget(
+            tokens=tokens * 4 if tokens else None,
+            output_tokens=output * 3 if output % 3 else None,
+            on_exhausted="wrap_up" if output % 7 == 1 else "raise",
+        )
         around = self.accounts[at % len(self.accounts)]
         wraps = output == 13
-        self.accounts.append(self.book.wrapping_up(around) if wraps else self.book.open(around, budget, str(len(self.accounts))))
+        self.accounts.append(
+            self.book.wrapping_up(around) if wraps else self.book.open(around, budget, str(len(self.accounts)))
+        )
 
     def request(self, at: int, prompt: int, shape: int) -> None:
         fixed, unit = [0] * 7, [0] * 7
@@ -108,7 +114,9 @@ class World:
 
 
 AMOUNT = st.integers(0, 40)
-NAMES = st.sampled_from(["open", "request", "request", "request", "settle", "settle", "withdraw", "close", "raise_limits"])
+NAMES = st.sampled_from(
+    ["open", "request", "request", "request", "settle", "settle", "withdraw", "close", "raise_limits"]
+)
 
 
 @given(st.lists(st.tuples(NAMES, AMOUNT, AMOUNT, AMOUNT), max_size=80))
