@@ -19,7 +19,6 @@ from types import ModuleType
 from typing import Any
 
 import anyio
-
 import floor
 import subject
 

@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import anyio
-
 import subject
 
 ALLOWED = 5.0

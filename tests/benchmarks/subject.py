@@ -50,7 +50,7 @@ def nested(n: int) -> Work:
     """Run n graphs side by side, each a graph around a graph around the node."""
 
     async def node(i: int) -> int:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return i
 
     inner = Graph("innermost", input=int, output=int)
