@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeAlias, TypedDict
 
 from agentrt.errors import BudgetExceeded, DefinitionError
 from agentrt.statistics import LedgerStatistics
+from agentrt.turns import Line, Turns
 from agentrt.usage import PICO, Usage
 
 DIMENSIONS: Final = ("usd", "tokens", "input_tokens", "output_tokens", "model_calls", "tool_calls", "steps")
@@ -207,8 +208,8 @@ class Account:
     """
 
     __slots__ = (
-        "bounded", "chain", "claims", "closed", "full", "is_capped", "limits", "most", "reserved", "scope", "spent",
-        "wraps",
+        "bounded", "chain", "claims", "closed", "full", "is_capped", "limits", "line", "most", "reserved", "scope",
+        "spent", "wraps",
     )  # fmt: skip
 
     def __init__(self, scope: str, budget: Budget | None, parent: Account | None, wraps: Account | None = None) -> None:
@@ -220,6 +221,7 @@ class Account:
         self.is_capped: bool = budget is not None or (parent is not None and parent.is_capped)
         self.closed = False
         self.claims = 0
+        self.line: Line | None = None
         caps = _UNCAPPED if budget is None else budget.caps
         self.full, self.bounded, self.limits, self.most = caps.full, caps.bounded, caps.limits, caps.most
 
@@ -282,7 +284,7 @@ class Ticket:
     While `granted` and `refusal` are None it waits; `notify` is called once when that changes.
     """
 
-    __slots__ = ("account", "ended", "granted", "notify", "path", "refusal", "refused_by", "request")
+    __slots__ = ("account", "ended", "granted", "notify", "path", "refusal", "refused_by", "request", "turn")
 
     def __init__(self, account: Account, request: Request, path: str) -> None:
         self.account = account
@@ -293,6 +295,7 @@ class Ticket:
         self.refused_by: list[Account] = []
         self.notify: Callable[[], None] = _nobody
         self.ended = False
+        self.turn = 0
 
     @property
     def waiting(self) -> bool:
@@ -308,7 +311,7 @@ class Ledger:
 
     def __init__(self, scope: str, budget: Budget | None) -> None:
         self.root = Account(scope, budget, None)
-        self._queue: list[Ticket] = []
+        self._turns = Turns(self._decide, _deny)
         self._cached = self._cache_writes = self._reasoning = self._uncertain = 0
 
     def open(self, parent: Account, budget: Budget, scope: str) -> Account:
@@ -333,7 +336,9 @@ class Ledger:
         ticket = Ticket(account, request, path)
         self._decide(ticket)
         if ticket.waiting:
-            self._queue.append(ticket)
+            self._turns.enter(ticket)
+        elif ticket.granted is not None:
+            self._turns.granted(ticket)
         return ticket
 
     def settle(self, ticket: Ticket, usage: Usage) -> bool:
@@ -346,34 +351,31 @@ class Ledger:
         held = ticket.request.cost(ticket.granted)
         used = _vector(usage)
         over = [d for d in range(len(held)) if used[d] > held[d]]
+        _add(ticket.account, held, -1)
+        amounts = [(d, amount) for d, amount in enumerate(used) if amount]
         for scope in ticket.account.chain:
-            for d in range(len(held)):
-                scope.reserved[d] -= held[d]
-                scope.spent[d] += used[d]
-            if any(scope.limits[d] is not None for d in over):
+            spent = scope.spent
+            for d, amount in amounts:
+                spent[d] += amount
+            if over and any(scope.limits[d] is not None for d in over):
                 scope.close()
         self._cached += usage.cached_tokens
         self._cache_writes += usage.cache_write_tokens
         self._reasoning += usage.reasoning_tokens
         self._uncertain += usage.uncertain
         ticket.ended = True
-        self._examine()
+        self._turns.examine(ticket.account)
         return bool(over)
 
     def withdraw(self, ticket: Ticket) -> None:
         """Give up a request whose effect never started: it leaves the queue, or its reservation returns whole."""
         if ticket.ended:
             return
+        leaving = ticket if ticket.waiting else None
         if ticket.granted is not None:
-            held = ticket.request.cost(ticket.granted)
-            for scope in ticket.account.chain:
-                for d in range(len(held)):
-                    scope.reserved[d] -= held[d]
-        elif ticket.waiting:
-            self._unclaim(ticket)
-            self._queue.remove(ticket)
+            _add(ticket.account, ticket.request.cost(ticket.granted), -1)
         ticket.ended = True
-        self._examine()
+        self._turns.examine(ticket.account, leaving=leaving)
 
     def wrapping_up(self, account: Account) -> Account:
         """Open the account for the one call that may use what `account` holds back (rule B8)."""
@@ -382,12 +384,12 @@ class Ledger:
     def raise_limits(self, account: Account, budget: Budget) -> None:
         """Set other limits, never below what is spent and reserved, and open the account again (rules B11, E5)."""
         account.limit(budget)
-        self._examine()
+        self._turns.examine(account, raised=True)
 
     def close(self, account: Account) -> None:
         """Refuse everything that an account is asked for from now on (rule B7)."""
         account.close()
-        self._examine()
+        self._turns.examine(account)
 
     def worst_case(self, ticket: Ticket) -> Usage:
         """Return the whole reservation as usage, marked uncertain: the charge where nobody knows the bill (B9)."""
@@ -413,7 +415,7 @@ class Ledger:
         )
 
     def __repr__(self) -> str:
-        return f"<Ledger {self.root!r}: {len(self._queue)} waiting>"
+        return f"<Ledger {self.root!r}: {self._turns.waiting} waiting>"
 
     def statistics(self) -> LedgerStatistics:
         """Return what is spent and reserved, and how many requests wait."""
@@ -422,53 +424,32 @@ class Ledger:
             spent=self.usage(),
             reserved_tokens=reserved[TOKENS],
             reserved_usd=reserved[USD] / PICO,
-            waiting=len(self._queue),
+            waiting=self._turns.waiting,
         )
 
-    def _examine(self) -> None:
-        """Decide again every request in the queue, in order of arrival (rules B6, B7)."""
-        if not self._queue:
-            return
-        queue, self._queue = self._queue, []
-        for ticket in queue:
-            self._unclaim(ticket)
-        for ticket in queue:
-            self._decide(ticket)
-            if ticket.waiting:
-                self._queue.append(ticket)
-        for ticket in queue:
-            if not ticket.waiting:
-                ticket.notify()
-
     def _decide(self, ticket: Ticket) -> None:
-        """Grant, refuse or leave waiting by rules B3-B6; a request that waits claims the accounts that refuse it."""
+        """Grant, refuse or leave waiting by rules B3-B6, and name the accounts that refuse now in `refused_by`."""
         request, asking = ticket.request, ticket.account
-        chain = asking.chain
-        if (refusal := _refusal(ticket)) is not None:
-            ticket.refusal = refusal
+        _deny(ticket)
+        if ticket.refusal is not None:
             return
-        ever = min((_room(scope, asking, request, ()) for scope in chain), default=request.want)
-        enough = max(request.floor, min(request.enough, request.want, ever))
-        now = request.want
-        for scope in chain:
-            room = _room(scope, asking, request, scope.reserved)
-            now = min(now, room)
-            if room < enough or (room < 0):
-                ticket.refused_by.append(scope)
-        if ticket.refused_by or any(scope.claims for scope in chain):
-            for scope in ticket.refused_by:
-                scope.claims += 1
+        rooms = [(scope, *_rooms(scope, asking, request)) for scope in asking.chain if scope.full]
+        ever = min([request.want, *(ever for _, _, ever in rooms)])
+        enough = max(request.floor, min(request.enough, ever))
+        ticket.refused_by = [scope for scope, now, _ in rooms if now < enough]
+        if ticket.refused_by or any(scope.claims for scope in asking.chain):
             return
-        ticket.granted = now
-        held = request.cost(now)
-        for scope in chain:
-            for d in range(len(held)):
-                scope.reserved[d] += held[d]
+        ticket.granted = min([request.want, *(now for _, now, _ in rooms)])
+        _add(asking, request.cost(ticket.granted), 1)
 
-    def _unclaim(self, ticket: Ticket) -> None:
-        for scope in ticket.refused_by:
-            scope.claims -= 1
-        ticket.refused_by = []
+
+def _add(account: Account, held: Sequence[int], sign: int) -> None:
+    """Add to what is reserved on the whole chain, or take off."""
+    amounts = [(d, sign * amount) for d, amount in enumerate(held) if amount]
+    for scope in account.chain:
+        reserved = scope.reserved
+        for d, amount in amounts:
+            reserved[d] += amount
 
 
 def _check_count(scope: Account, asking: Account, d: int, path: str) -> None:
@@ -480,16 +461,23 @@ def _check_count(scope: Account, asking: Account, d: int, path: str) -> None:
         raise _exceeded(scope, d, 1, path)
 
 
-def _room(scope: Account, asking: Account, request: Request, reserved: Sequence[int]) -> int:
-    """Return the greatest n <= want that fits beside what is reserved, or -1 if not even `fixed` fits."""
-    room = request.want
+def _rooms(scope: Account, asking: Account, request: Request) -> tuple[int, int]:
+    """Return the greatest n <= want that fits now, and once all that is reserved has returned; -1 if none does."""
+    now = ever = request.want
     for d, limit in scope.caps(asking):
-        left = limit - scope.spent[d] - (reserved[d] if reserved else 0) - request.fixed[d]
-        if left < 0:
-            return -1
-        if request.unit[d]:
-            room = min(room, left // request.unit[d])
-    return room
+        left = limit - scope.spent[d] - request.fixed[d]
+        free = left - scope.reserved[d]
+        if unit := request.unit[d]:
+            left, free = left // unit, free // unit
+            now, ever = min(now, free), min(ever, left)
+        elif free < 0:
+            now, ever = -1, ever if left >= 0 else -1
+    return max(now, -1), max(ever, -1)
+
+
+def _deny(ticket: Ticket) -> None:
+    """Refuse a request that can never be granted."""
+    ticket.refusal = _refusal(ticket)
 
 
 def _refusal(ticket: Ticket) -> BudgetExceeded | None:

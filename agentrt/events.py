@@ -16,6 +16,7 @@ from pydantic_core import from_json, to_json
 
 from agentrt.messages import new_messages
 from agentrt.usage import Usage
+from agentrt.value import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class ErrorInfo:
         return cls(type(error).__name__, _text(error))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RunStarted:
     """A run begins; `limits` are those of the run and of its root node, the tightest of each dimension."""
 
@@ -41,7 +42,7 @@ class RunStarted:
     limits: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RunResumed:
     """A run that its budget had stopped goes on; steps that had finished are not run again."""
 
@@ -51,7 +52,7 @@ class RunResumed:
     limits: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RunFinished:
     """A run has its output: of `stop_reason` `partial` it is the `Partial` there was."""
 
@@ -62,7 +63,7 @@ class RunFinished:
     stop_reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RunFailed:
     """`path` is the step whose error ended the run; `stop_reason` is `failed` or `budget_exceeded`."""
 
@@ -74,7 +75,7 @@ class RunFailed:
     stop_reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RunCancelled:
     """A run was cancelled from outside."""
 
@@ -83,7 +84,7 @@ class RunCancelled:
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StepStarted:
     """`after` names the steps this one follows (at most 128); `join` is (arrived, branches) where a fork closed;
     `waited` is the time in the queue, in seconds; `attributes` are the node's, such as the name of a chat's model."""
@@ -99,7 +100,7 @@ class StepStarted:
     attributes: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StepFinished:
     """A step has its output."""
 
@@ -108,7 +109,7 @@ class StepFinished:
     output: object
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StepFailed:
     """A step raised an error, its own or that of a step below it."""
 
@@ -117,7 +118,7 @@ class StepFailed:
     error: ErrorInfo
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StepCancelled:
     """A step was cancelled before it had an output."""
 
@@ -125,7 +126,7 @@ class StepCancelled:
     at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StepRetried:
     """Attempt `attempt` of a step (from 1) failed, which ends it; the next begins after `delay` seconds.
 
@@ -142,7 +143,7 @@ class StepRetried:
     attempts: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class BranchDied:
     """`path` is the branch's last step: none of its edges held, or its error was dropped (then `error` says so)."""
 
@@ -151,7 +152,7 @@ class BranchDied:
     error: ErrorInfo | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class BudgetClamped:
     """A model call got fewer output tokens than it wanted."""
 
@@ -161,7 +162,7 @@ class BudgetClamped:
     granted: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class BudgetWaited:
     """A reservation waited this many seconds for others in flight to settle."""
 
@@ -170,7 +171,7 @@ class BudgetWaited:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class BudgetDenied:
     """The budget of `scope` refused what this step asked for."""
 
@@ -180,7 +181,7 @@ class BudgetDenied:
     dimension: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class BudgetOverrun:
     """A bill came in above its reservation; the accounts that cap what it overran are closed (rule B10)."""
 
@@ -190,7 +191,7 @@ class BudgetOverrun:
     billed: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class BudgetExhausted:
     """The scope at `path` is exhausted: its account is closed, and `policy` (`wrap_up`, `partial`) takes over."""
 
@@ -200,7 +201,7 @@ class BudgetExhausted:
     policy: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RateLimitWaited:
     """A model call was held back for this many seconds by the limits on its model."""
 
@@ -209,7 +210,7 @@ class RateLimitWaited:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class CacheHit:
     """A model call was answered from a cache, without asking the model."""
 
@@ -218,7 +219,7 @@ class CacheHit:
     model: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class UsageRecorded:
     """A leaf settled its reservation at this usage."""
 
@@ -227,7 +228,7 @@ class UsageRecorded:
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class TextDelta:
     """A model streamed a piece of text."""
 
@@ -236,7 +237,7 @@ class TextDelta:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Emitted:
     """A value that user code passed to `ctx.emit`."""
 

@@ -1,241 +1,133 @@
-"""Measure what the runtime itself costs, beside bare anyio in the same run.
+"""Measure what the runtime itself costs, beside bare anyio in the same run, and print Markdown tables of ratios.
 
-    python tests/benchmarks/bench.py                every work, then a table of ratios
-    python tests/benchmarks/bench.py WORK PEER N    one measurement in this process, one JSON line
+    python tests/benchmarks/bench.py [--only WORK] [--peers PYTHON --peer-bench FILE]
 
 Works, without model latency or network, so that what is left is the runtime:
-    chain     N visits of a no-op async node, one after another
-    fanout    one node yields N items, N no-op async nodes run concurrently, one join collects N results
-    sleepers  like fanout, each node sleeps 1.0 s
-    agents    N concurrent agents: a fake model asks for one tool call, the tool adds two ints, the model answers
-    import    import the public entry point (N ignored)
+    chain     n visits of a no-op async node, one after another
+    fanout    one node yields n items, n no-op async nodes run side by side, one join collects n results
+    sleepers  like fanout, each node sleeps 1.0 s, all at once
+    nested    n graphs side by side, each a graph around a graph around a no-op node
+    agents    n agents side by side: a fake model asks for one tool call, the tool adds two ints, the model answers
+    import    import the public names
 
-agentrt runs with budgets (three nested accounts), events and step paths on. Figures are the best of three runs after
-a warm-up: CPU in microseconds and peak memory growth in KiB, per node or agent. Compare ratios, not figures: only
-what ran in the same minute on the same machine is comparable.
+agentrt runs with three nested budgets, events and step paths on; "traced" with the OpenTelemetry SDK recording every
+span besides. Figures are CPU in microseconds a node (an agent, a graph), the best of alternating runs of floor and
+subject in one process, and peak memory growth in KiB. Compare ratios, not figures: only what ran in the same minute
+on the same machine is comparable. `--peers` names an interpreter that has other runtimes, `--peer-bench` the script
+that measures them (see `peers.py`).
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import json
 import os
-import resource
+import platform
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from pathlib import Path
 
-import anyio
-import anyio.lowlevel
+from peers import Peers
 
-Work = Callable[[], Awaitable[None]]
-
-SIZES = [
-    ("chain", 1_000),
-    ("fanout", 1_000),
-    ("fanout", 10_000),
-    ("fanout", 100_000),
-    ("sleepers", 2_000),
-    ("agents", 200),
-    ("import", 1),
-]
-IMPORTS = {
-    "anyio": "import anyio, pydantic; pydantic.BaseModel; import opentelemetry.trace",
-    "agentrt": "import agentrt; agentrt.Agent, agentrt.Graph",
+HERE = Path(__file__).parent
+SIZES = {
+    "chain": (1_000,),
+    "fanout": (1_000, 10_000, 100_000),
+    "sleepers": (2_000, 10_000),
+    "nested": (2_000,),
+    "agents": (200,),
 }
+PEER_SIZES = {"chain": 1_000, "fanout": 2_000, "sleepers": 2_000, "agents": 200}
+MEMORY = (("sleepers", 2_000), ("sleepers", 10_000), ("fanout", 100_000))
+IMPORTS = 5
 
 
-def anyio_chain(n: int) -> Work:
-    async def node(i: int) -> int:
-        await anyio.lowlevel.checkpoint()
-        return i + 1
-
-    async def work() -> None:
-        i = 0
-        while i < n:
-            i = await node(i)
-
-    return work
-
-
-def anyio_fanout(n: int, delay: float = 0) -> Work:
-    async def work() -> None:
-        outputs: list[int] = []
-
-        async def node(i: int) -> None:
-            await anyio.sleep(delay)
-            outputs.append(i)
-
-        async with anyio.create_task_group() as tasks:
-            for i in range(n):
-                tasks.start_soon(node, i)
-        assert len(outputs) == n
-
-    return work
-
-
-def anyio_sleepers(n: int) -> Work:
-    return anyio_fanout(n, 1.0)
-
-
-def agentrt_chain(n: int) -> Work:
-    from agentrt import END, START, Budget, Graph, run
-
-    async def node(i: int) -> int:
-        await anyio.lowlevel.checkpoint()
-        return i + 1
-
-    inner = Graph("inner", input=int, output=int, budget=Budget(steps=10 * n + 100))
-    inner.edge(START, node)
-    inner.edge(node, END, when=lambda i: i >= n)
-    inner.edge(node, node)
-    outer = Graph("outer", input=int, output=int, budget=Budget(steps=10 * n + 100))
-    outer.chain(START, inner, END)
-
-    async def work() -> None:
-        result = await run(outer, 0, budget=Budget(steps=10 * n + 100, tokens=1_000))
-        assert result.output == n
-
-    return work
-
-
-def agentrt_fanout(n: int, delay: float = 0, concurrency: int = 1_000) -> Work:
-    from agentrt import END, START, Budget, Graph, collect, run
-
-    async def items(n: int) -> list[int]:
-        return list(range(n))
-
-    async def node(i: int) -> int:
-        await anyio.sleep(delay)
-        return i
-
-    inner = Graph("inner", input=int, output=list[int], budget=Budget(steps=n + 100))
-    inner.edge(START, items)
-    inner.edge(items, node, each=True)
-    inner.edge(node, END, join=collect)
-    outer = Graph("outer", input=int, output=list[int], budget=Budget(steps=n + 100))
-    outer.chain(START, inner, END)
-
-    async def work() -> None:
-        result = await run(outer, n, budget=Budget(steps=n + 100, tokens=1_000), concurrency=concurrency)
-        assert len(result.output) == n
-
-    return work
-
-
-def agentrt_sleepers(n: int) -> Work:
-    return agentrt_fanout(n, 1.0, concurrency=n + 10)
-
-
-def agentrt_agents(n: int) -> Work:
-    from agentrt import END, START, Agent, Budget, Graph, ModelRequest, collect, run, tool
-    from agentrt.messages import AssistantMessage, ToolMessage
-    from agentrt.testing import FunctionModel, call
-
-    @tool
-    async def add(a: int, b: int) -> int:
-        """Add two integers."""
-        return a + b
-
-    def reply(request: ModelRequest) -> AssistantMessage | str:
-        return "5" if isinstance(request.messages[-1], ToolMessage) else call("add", a=2, b=3)
-
-    async def items(n: int) -> list[str]:
-        return ["2+3?"] * n
-
-    agent = Agent("agent", model=FunctionModel(reply), tools=[add], budget=Budget(tokens=100_000))
-    graph = Graph("graph", input=int, output=list[str])
-    graph.edge(START, items)
-    graph.edge(items, agent, each=True)
-    graph.edge(agent, END, join=collect)
-
-    async def work() -> None:
-        result = await run(graph, n, budget=Budget(tokens=100_000_000, steps=100 * n))
-        assert result.output == ["5"] * n
-
-    return work
-
-
-def measure(work: str, peer: str, n: int) -> dict[str, Any]:
-    """Return one measurement, the best of three runs after a warm-up."""
-    if work == "import":
-        return measure_import(peer)
-    task: Work = globals()[f"{peer}_{work}"](n)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-    async def timed() -> tuple[float, float]:
-        cpu, wall = time.process_time(), time.perf_counter()
-        await task()
-        return time.process_time() - cpu, time.perf_counter() - wall
-
-    rows = [anyio.run(timed) for _ in range(4)][1:]
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {
-        "work": work,
-        "peer": peer,
-        "n": n,
-        "cpu_us_per_node": round(min(r[0] for r in rows) / n * 1e6, 1),
-        "wall_s": round(min(r[1] for r in rows), 3),
-        "rss_kib_per_node": round(grown / n, 2),
-    }
-
-
-def measure_import(peer: str) -> dict[str, Any]:
-    code = (
-        "import sys, time; w = time.perf_counter(); c = time.process_time(); "
-        f"exec({IMPORTS[peer]!r}); print(time.perf_counter() - w, time.process_time() - c, len(sys.modules))"
-    )
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-c", code]
-    runs = [subprocess.run(command, capture_output=True, text=True, check=True, env=environment) for _ in range(6)]
-    wall, cpu, modules = min((r.stdout.split() for r in runs[1:]), key=lambda row: float(row[1]))
-    return {
-        "work": "import",
-        "peer": peer,
-        "wall_s": round(float(wall), 3),
-        "cpu_s": round(float(cpu), 3),
-        "modules": int(modules),
-    }
-
-
-def measure_apart(work: str, peer: str, n: int) -> dict[str, Any]:
-    """Return one measurement made in a process of its own."""
-    command = [sys.executable, __file__, work, peer, str(n)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+def measured(*arguments: object) -> dict[str, float]:
+    """Return one measurement, made in a process of its own."""
+    command = [sys.executable, str(HERE / "measure.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        return {"work": work, "peer": peer, "n": n, "failed": done.stderr.strip().splitlines()[-1:]}
-    row: dict[str, Any] = json.loads(done.stdout)
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    row: dict[str, float] = json.loads(done.stdout)
     return row
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the measurements beside their floor, with the ratio of CPU time, as a Markdown table."""
-    lines = ["| work | n | floor | agentrt | ratio | memory, KiB a node |", "|---|---|---|---|---|---|"]
-    floors = {(r["work"], r.get("n")): r for r in rows if r["peer"] == "anyio"}
-    for row in (r for r in rows if r["peer"] == "agentrt" and "failed" not in r):
-        key = "cpu_s" if row["work"] == "import" else "cpu_us_per_node"
-        unit = "s" if row["work"] == "import" else "µs"
-        floor = floors.get((row["work"], row.get("n")))
-        beside = f"{floor[key]} {unit}" if floor else "–"
-        ratio = f"{row[key] / floor[key]:.2f}×" if floor else "–"
-        memory = row.get("rss_kib_per_node", "–")
-        lines.append(f"| {row['work']} | {row.get('n', '')} | {beside} | {row[key]} {unit} | {ratio} | {memory} |")
-    return "\n".join(lines)
+def cost_row(work: str, n: int) -> str:
+    plain, traced = measured("pair", work, n), measured("pair", work, n, "traced")
+    floor, subject = plain.get("floor"), plain["subject"]
+    ratio = f"{subject / floor:.2f}×" if floor else "–"
+    beside = f"{floor:.1f}" if floor else "–"
+    return f"| {work} | {n:,} | {beside} | {subject:.1f} | {ratio} | {traced['subject']:.1f} |"
+
+
+def memory_row(work: str, n: int) -> str:
+    floor, subject = (measured("memory", work, n, side)[side] for side in ("floor", "subject"))
+    return f"| {work} | {n:,} | {floor:.2f} | {subject:.2f} | {subject / floor:.2f}× |"
+
+
+def import_row() -> str:
+    """Return the best of some alternating imports, in seconds."""
+    rounds = [{**measured("import", "floor"), **measured("import", "subject")} for _ in range(IMPORTS)]
+    floor, subject = (min(r[side] for r in rounds) for side in ("floor", "subject"))
+    return f"| import | – | {floor:.3f} s | {subject:.3f} s | {subject / floor:.2f}× | – |"
+
+
+def peer_rows(peers: Peers, work: str) -> list[str]:
+    n = PEER_SIZES[work]
+    own = measured("pair", work, n)["subject"]
+    figures = {name: peers.measure(work, name, n) for name in peers.named(work)}
+    return [
+        f"| {work} | {n:,} | {name} | {f'{us:,.0f} | {us / own:.1f}×' if us is not None else 'failed | –'} |"
+        for name, us in figures.items()
+    ] + [f"| {work} | {n:,} | agentrt | {own:,.1f} | 1× |"]
+
+
+def machine() -> str:
+    cpu = next((r.split(":")[1].strip() for r in _cpuinfo() if r.startswith("model name")), platform.processor())
+    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
+    today = datetime.datetime.now(datetime.UTC).date()
+    return (
+        f"{today}, {os.cpu_count()} cores, {cpu}, {platform.system()}, Python {platform.python_version()}, load {load}"
+    )
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure agentrt beside bare anyio, and peers if named.")
+    parser.add_argument("--only", choices=[*SIZES, "memory", "import"], help="one work instead of all")
+    parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has the peers")
+    parser.add_argument("--peer-bench", metavar="FILE", type=Path, help="the script that measures the peers")
+    given = parser.parse_args()
+    if (given.peers is None) != (given.peer_bench is None):
+        parser.error("--peers and --peer-bench go together")
+    return given
 
 
 def main() -> None:
-    if len(sys.argv) == 4:
-        work, peer, n = sys.argv[1:]
-        print(json.dumps(measure(work, peer, int(n))))
-        return
-    rows: list[dict[str, Any]] = []
-    for work, n in SIZES:
-        for peer in IMPORTS:
-            if work == "import" or f"{peer}_{work}" in globals():
-                rows.append(measure_apart(work, peer, n))
-                print(json.dumps(rows[-1]), flush=True)
-    print(table(rows))
+    given = arguments()
+    print(f"`python {' '.join(sys.argv)}`: {machine()}.\n")
+    wanted = [given.only] if given.only else [*SIZES, "memory", "import"]
+    print("| work | n | floor, µs | agentrt, µs | ratio | traced, µs |\n|---|---|---|---|---|---|", flush=True)
+    for work, sizes in SIZES.items():
+        for n in sizes if work in wanted else ():
+            print(cost_row(work, n), flush=True)
+    if "import" in wanted:
+        print(import_row(), flush=True)
+    if "memory" in wanted:
+        print("\n| memory | n | floor, KiB a node | agentrt, KiB a node | ratio |\n|---|---|---|---|---|", flush=True)
+        for work, n in MEMORY:
+            print(memory_row(work, n), flush=True)
+    if given.peers:
+        print("\n| work | n | runtime | µs | beside agentrt |\n|---|---|---|---|---|", flush=True)
+        peers = Peers(python=given.peers, script=given.peer_bench)
+        for work in PEER_SIZES:
+            if work in wanted:
+                print(*peer_rows(peers, work), sep="\n", flush=True)
 
 
 if __name__ == "__main__":
