@@ -14,7 +14,7 @@ from agentrt.budget import Budget
 from agentrt.conversation import Conversation
 from agentrt.deps import check_deps
 from agentrt.errors import DefinitionError, MaxTurns
-from agentrt.forecast import call_span, least_words, tools_span
+from agentrt.forecast import least_words, tools_span, turn_span
 from agentrt.format import Format
 from agentrt.handoff import Handoff, Transfer
 from agentrt.history import added, answered, mended
@@ -170,7 +170,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
         words = (
             0 if self.format is not None else least_words(self.instructions.fixed, outlook)
         )  # a format may leave out any
-        call = call_span(outlook.models(self.model), self.settings, words, outlook.path)
+        call = turn_span(outlook.models(self.model), self.settings, words, outlook.path)
         turns = Span(call.least, repeated(call.most, self.max_turns + outlook.wraps), call.call)
         return turns + tools_span(self.tools, outlook)
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias, TypedDict, Unpack
 from agentrt.bounds import Bounds, bounds_of
 from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, TOOL_CALLS, USD, Budget
 from agentrt.errors import DefinitionError, UnknownModel
-from agentrt.model import Model, ModelRequest, ModelSettings, default_model, resolve_model
+from agentrt.model import Model, ModelRequest, ModelSettings, Wrapper, bound, default_model, resolve_model
 from agentrt.node import Node
 from agentrt.span import (
     NONE,
@@ -22,10 +22,12 @@ from agentrt.span import (
     Outlook,
     Span,
     Vector,
+    endless,
     repeated,
     started,
 )
 from agentrt.tool import as_text
+from agentrt.usage import Price
 
 Widths: TypeAlias = Mapping[str, int | tuple[int, int]]
 _WIDEST: Final = 2**30
@@ -75,18 +77,18 @@ def _width(name: str, width: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _models(override: Model | str | None) -> Callable[[Model | str | None], Model | None]:
-    known: dict[str, Model | None] = {}
+    known: dict[str, Model] = {}
+
+    def resolve(name: str) -> Model:
+        if name not in known:
+            known[name] = resolve_model(name)
+        return known[name]
 
     def find(named: Model | str | None) -> Model | None:
-        chosen = override or named or default_model()
-        if not isinstance(chosen, str):
-            return chosen
-        if chosen not in known:
-            try:
-                known[chosen] = resolve_model(chosen)
-            except UnknownModel:  # whoever runs it is told; what it would take nobody knows
-                known[chosen] = None
-        return known[chosen]
+        try:
+            return bound(override or named or default_model(), resolve)
+        except UnknownModel:  # whoever runs it is told; what it would take nobody knows
+            return None
 
     return find
 
@@ -140,42 +142,70 @@ def wrapping_span(node: Node[Any, Any] | None, outlook: Outlook) -> Span:
     return Span(NONE, repeated(span.most, outlook.wraps), span.call)
 
 
-def call_span(model: Model | None, settings: ModelSettings, words: int, path: str) -> Span:
-    """Return the span of one model call by the agent at `path`.
+def turn_span(model: Model | None, settings: ModelSettings, words: int, path: str) -> Span:
+    """Return the span of one step in which the agent at `path` asks its model."""
+    return started(path, (STEPS,)) + call_span(model, settings, words, path)
 
-    A word of the prompt is a token at least, read from the cache if that is cheaper; an answer may be empty. At most
-    the prompt fills the model's window, as far as `Model.max_output` leaves room to answer: each further token of the
-    prompt may take at most one from the answer.
+
+def call_span(model: Model | None, settings: ModelSettings, words: int, path: str) -> Span:
+    """Return the span of one answer.
+
+    A word of the prompt is a token at least, at the lowest price; an answer may be empty. At most the prompt fills
+    the model's window, as far as `Model.max_output` leaves room to answer: each further token of the prompt may take
+    at most one from the answer. A wrapper asks the models within.
     """
     if model is None:
-        reason = "its model cannot be found, so nobody knows what it reads and charges"
-        tokens = {d: Amount(UNLIMITED, {}, {path: reason}) for d in (USD, TOKENS, INPUT, OUTPUT)}
-        return _call(path, {}, tokens, UNKNOWN_CALL)
-    worst = worst_call(model, settings)
-    price = model.price
-    rate = 0 if price is None else price.input if price.cached is None else min(price.input, price.cached)
+        return _unknown_span(path, "has a model that cannot be found, so nobody knows what it reads and charges")
+    if isinstance(model, Wrapper):
+        return _wrapped_span(model, settings, words, path)
+    worst, price = worst_call(model, settings), model.price
     read = max(1, words)
-    least = {INPUT: read, TOKENS: read, USD: read * rate}
-    window = f"the window of {model.name} is not known: limit its tokens"
-    money = f"the price of {model.name} is not known: give the model a price" if price is None else window
+    least = {MODEL_CALLS: 1, INPUT: read, TOKENS: read, USD: 0 if price is None else _lowest_cost(price, read)}
+    window = f"asks {model.name}, whose window is not known: limit its tokens"
+    money = f"asks {model.name}, whose price is not known: give it one" if price is None else window
     most = {
-        d: Amount(UNLIMITED, {}, {path: why}) if value == UNLIMITED else Amount(value, {path: value})
-        for d, value, why in (
-            (USD, worst.usd, money),
-            (TOKENS, worst.tokens, window),
-            (INPUT, worst.input_tokens, window),
-            (OUTPUT, worst.output_tokens, window),
-        )
+        MODEL_CALLS: _amount(path, 1, ""),
+        USD: _amount(path, worst.usd, money),
+        TOKENS: _amount(path, worst.tokens, window),
+        INPUT: _amount(path, worst.input_tokens, window),
+        OUTPUT: _amount(path, worst.output_tokens, window),
     }
-    return _call(path, {d: Amount(n, {path: n}) for d, n in least.items() if n}, most, worst)
+    return Span(_vector({d: _amount(path, n, "") for d, n in least.items()}), _vector(most), worst)
 
 
-def _call(path: str, least: Mapping[int, Amount], most: Mapping[int, Amount], worst: Call) -> Span:
-    count = Amount(1, {path: 1})
-    counts = {STEPS: count, MODEL_CALLS: count}
-    low, high = {**counts, **least}, {**counts, **{d: a for d, a in most.items() if a.value}}
-    dimensions = range(len(DIMENSIONS))
-    return Span(tuple(low.get(d, NOTHING) for d in dimensions), tuple(high.get(d, NOTHING) for d in dimensions), worst)
+def _unknown_span(path: str, reason: str) -> Span:
+    """Return the span of an answer of which only the one call is known."""
+    endless = {d: _amount(path, UNLIMITED, reason) for d in (USD, TOKENS, INPUT, OUTPUT)}
+    return Span(NONE, _vector({**endless, MODEL_CALLS: _amount(path, 1, "")}), replace(UNKNOWN_CALL, a_step=1))
+
+
+def _wrapped_span(model: Wrapper, settings: ModelSettings, words: int, path: str) -> Span:
+    """Return the span of an answer for which a wrapper asks one of the models within, or all, or none."""
+    spans = [call_span(asked, settings, words, path) for asked in model.asked]
+    once = sum(spans, Span())
+    ways = zip(*(s.least for s in spans), strict=True)
+    least = NONE if model.spares else tuple(min(amounts, key=lambda a: a.value) for amounts in ways)
+    if model.attempts is None:
+        most = endless(once.most, path, f"asks {model.name} through a wrapper that does not say how often: attempts=")
+        return Span(least, most, replace(once.call, a_step=UNLIMITED))
+    a_step = model.attempts * sum(s.call.a_step for s in spans)
+    return Span(least, repeated(once.most, model.attempts), replace(once.call, a_step=a_step))
+
+
+def _amount(path: str, value: float, reason: str) -> Amount:
+    if value == UNLIMITED:
+        return Amount(UNLIMITED, {}, {path: reason})
+    return Amount(value, {path: value}) if value else NOTHING
+
+
+def _vector(amounts: Mapping[int, Amount]) -> Vector:
+    return tuple(amounts.get(d, NOTHING) for d in range(len(DIMENSIONS)))
+
+
+def _lowest_cost(price: Price, tokens: int) -> int:
+    """Return the least that a prompt of so many tokens, or more, costs at any tier, from the cache or not."""
+    rates = [r for t in price.tiers for r in (t.input, t.cached, t.cache_write) if r is not None]
+    return min(t.request for t in price.tiers) + tokens * min(rates)
 
 
 def worst_call(model: Model, settings: ModelSettings) -> Call:
@@ -183,16 +213,16 @@ def worst_call(model: Model, settings: ModelSettings) -> Call:
     request = ModelRequest(messages=(), settings=settings)
     prompt = _longest_prompt(model, request)
     answer = max(0, min(settings.max_tokens, model.max_output(request, 0)))
-    price = model.price
-    rates = (UNLIMITED, UNLIMITED) if price is None else (price.input, price.output)
+    price = None if model.price is None else Price.highest([model.price])
+    dearest: float = UNLIMITED if price is None else max(price.input, price.output)
+    rate = UNLIMITED if price is None or price.request else dearest
     if prompt == UNLIMITED:
-        rate = max(rates)
         cost = UNLIMITED if rate else 0
-        return Call(usd=cost, tokens=UNLIMITED, input_tokens=UNLIMITED, output_tokens=answer, rate=rate)
+        return Call(usd=cost, tokens=prompt, input_tokens=prompt, output_tokens=answer, rate=rate, a_step=1)
     tokens = prompt + max(0, min(settings.max_tokens, model.max_output(request, int(prompt))))
-    long, terse = (tokens - answer, answer), (prompt, tokens - prompt)
-    cost = UNLIMITED if price is None else max(n * price.input + m * price.output for n, m in (long, terse))
-    return Call(usd=cost, tokens=tokens, input_tokens=prompt, output_tokens=answer, rate=max(rates))
+    ways = ((tokens - answer, answer), (prompt, tokens - prompt))  # a long answer, or a long prompt
+    costs = [UNLIMITED if price is None else price.request + n * price.input + m * price.output for n, m in ways]
+    return Call(usd=max(costs), tokens=tokens, input_tokens=prompt, output_tokens=answer, rate=rate, a_step=1)
 
 
 def _longest_prompt(model: Model, request: ModelRequest) -> float:

@@ -106,13 +106,18 @@ def repeated(vector: Vector, n: float) -> Vector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """Hold the most that one model call may take, and the price of its dearest token, in pico-dollars."""
+    """Hold the most that one model call may take.
+
+    `rate` is the price of its dearest token, in pico-dollars, infinite where more than tokens is charged; `a_step` is
+    how many such calls one step may make.
+    """
 
     usd: float = 0
     tokens: float = 0
     input_tokens: float = 0
     output_tokens: float = 0
     rate: float = 0
+    a_step: float = 0
 
     def __or__(self, other: Call) -> Call:
         return Call(**{f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(Call)})
@@ -167,9 +172,9 @@ def shown(d: int, value: float) -> str:
 
 
 def _consistent(most: list[Amount], call: Call) -> Vector:
-    """Bound each dimension by what bounds the others: calls are steps, and only calls cost tokens and money."""
-    for d in (MODEL_CALLS, TOOL_CALLS):
-        most[d] = most[d].capped(most[STEPS].value)
+    """Bound each dimension by what bounds the others: steps make calls, and only calls cost tokens and money."""
+    most[TOOL_CALLS] = most[TOOL_CALLS].capped(most[STEPS].value)
+    most[MODEL_CALLS] = most[MODEL_CALLS].capped(_product(most[STEPS].value, call.a_step))
     calls = most[MODEL_CALLS].value
     for d, each in ((INPUT, call.input_tokens), (OUTPUT, call.output_tokens), (TOKENS, call.tokens), (USD, call.usd)):
         most[d] = most[d].capped(_product(calls, each))

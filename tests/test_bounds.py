@@ -57,9 +57,15 @@ def test_a_choice_takes_the_greatest_of_each_dimension() -> None:
 
 
 def test_a_budget_caps_what_nobody_knows() -> None:
-    """Calls are steps, so that a limit of steps bounds them too; their tokens stay unknown."""
+    """Tool calls are steps, so that a limit of steps bounds them too; what a step asks of models stays unknown."""
     most = anything("a", "why").within(Budget(steps=5), "a").most
-    assert [most[d].value for d in (STEPS, MODEL_CALLS, TOOL_CALLS, TOKENS, USD)] == [5, 5, 5, math.inf, math.inf]
+    assert [most[d].value for d in (STEPS, MODEL_CALLS, TOOL_CALLS, TOKENS, USD)] == [
+        5,
+        math.inf,
+        5,
+        math.inf,
+        math.inf,
+    ]
 
 
 def test_a_scope_that_cannot_succeed_is_infinitely_dear() -> None:

@@ -9,7 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrt import Agent, Bounds, Budget, Context, DefinitionError, ModelSettings, Price, Retriever, tool
+from agentrt import (
+    Agent,
+    Bounds,
+    Budget,
+    Cached,
+    Context,
+    DefinitionError,
+    Fallback,
+    ModelRequest,
+    ModelResponse,
+    ModelSettings,
+    Price,
+    Priced,
+    Retried,
+    Retriever,
+    Retry,
+    Wrapper,
+    ask,
+    tool,
+)
 from agentrt.forecast import foresee, words_in, worst_call
 from agentrt.testing import FunctionModel, count
 
@@ -72,11 +91,35 @@ def test_unknown_prices_and_windows_are_named() -> None:
     """Only a limit bounds them; an unknown model leaves both unknown."""
     unpriced = bounds(model=model(price=None))
     assert (unpriced.usd.greatest, unpriced.tokens.greatest) == (math.inf, 10_000)
-    assert "the price of test/function is not known" in unpriced.usd.unbounded["a"]
+    assert "asks test/function, whose price is not known" in unpriced.usd.unbounded["a"]
     wide = bounds(model=model(2**40))
     assert (wide.input_tokens.greatest, wide.output_tokens.greatest) == (math.inf, 40_960)
     lost = bounds(model="nowhere")
     assert (lost.tokens.greatest, lost.usd.greatest, lost.model_calls.greatest) == (math.inf, math.inf, 10)
+
+
+def test_wrappers_ask_the_models_within() -> None:
+    """Again, one after the other, or not at all; at the price that is stated."""
+    retried = bounds(model=Retried(model(), Retry(attempts=3)), max_turns=2)
+    assert (retried.model_calls.least, retried.model_calls.greatest, retried.steps.greatest) == (1, 6, 3)
+    either = bounds(model=Fallback(model(100), model(50)), max_turns=1)
+    assert (either.tokens.least, either.tokens.greatest) == (2, 150)
+    cached = bounds(model=Cached(model(100)), max_turns=1)
+    assert (cached.tokens.least, cached.model_calls.least, cached.tokens.greatest) == (0, 0, 100)
+    priced = bounds(model=Priced(model(100, None), Price(1, 1, request=3)), max_turns=1)
+    assert (priced.usd.least, priced.usd.greatest) == pytest.approx((5e-12, 103e-12))
+
+
+def test_a_wrapper_that_does_not_say_how_often_is_named() -> None:
+    """One of your own, until it says `attempts`."""
+
+    class Mine(Wrapper):
+        async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
+            return await ask(ctx, self.model, request)
+
+    found = bounds(model=Mine(model()), max_turns=1)
+    assert (found.tokens.least, found.tokens.greatest, found.steps.greatest) == (0, math.inf, 2)
+    assert "does not say how often" in found.model_calls.unbounded["a"]
 
 
 def test_a_model_of_the_run_takes_every_models_place() -> None:

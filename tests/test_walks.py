@@ -20,13 +20,19 @@ from agentrt import (
     Bounds,
     Budget,
     BudgetTooSmall,
+    Cached,
+    Fallback,
     FunctionNode,
     Graph,
     Join,
+    Model,
     ModelRequest,
     ModelSettings,
+    ModelUnavailable,
     Node,
     Price,
+    Priced,
+    Retried,
     Retry,
     Tool,
     Usage,
@@ -102,7 +108,7 @@ class MixedBuilder(Builder):
             name,
             input=object,
             output=bool if name == "judge" else int,
-            model=self.model,
+            model=self._wrapped(self.model),
             instructions="Think of a number" if self.random.random() < 0.5 else "",
             tools=[Tool(look, budget=self._budget())] if self.random.random() < 0.5 else [],
             settings=ModelSettings(max_tokens=self.random.choice([20, 1000])),
@@ -118,7 +124,19 @@ class MixedBuilder(Builder):
         limit: Any = {name: self.random.randint(1, 60 if "tokens" in name else 6)}
         return Budget(on_exhausted=self.random.choice(policies), **limit)
 
+    def _wrapped(self, model: Model) -> Model:
+        again = Retry(attempts=self.random.randint(1, 3), backoff=0)
+        wrap = [
+            lambda: Retried(model, again),
+            lambda: Fallback(model, self.model),
+            lambda: Cached(model),
+            lambda: Priced(model, Price(5, 1, request=7)),
+        ]
+        return model if self.random.random() < 0.6 else self._wrapped(self.random.choice(wrap)())
+
     def _reply(self, request: ModelRequest) -> Reply:
+        if digest(len(self.model.requests)) % 6 == 0:
+            return ModelUnavailable("busy", billed=self.random.choice([True, False]))
         if request.output_schema and request.output_schema["title"] == "judge":
             return '{"result": true}'
         said = digest(self.outcomes.seed, request.messages, len(self.model.requests))
