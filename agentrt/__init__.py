@@ -2,6 +2,7 @@
 
 from agentrt.agent import Agent
 from agentrt.attempts import Fallback, Retried
+from agentrt.bounds import Bound, Bounds
 from agentrt.budget import Budget
 from agentrt.cached import Cached
 from agentrt.edge import END, START
@@ -9,6 +10,7 @@ from agentrt.errors import (
     AgentrtError,
     AuthenticationFailed,
     BudgetExceeded,
+    BudgetTooSmall,
     ContextOverflow,
     DeadEnd,
     DefinitionError,
@@ -55,8 +57,11 @@ __all__ = [
     "Agent",
     "AgentrtError",
     "AuthenticationFailed",
+    "Bound",
+    "Bounds",
     "Budget",
     "BudgetExceeded",
+    "BudgetTooSmall",
     "Cached",
     "Context",
     "ContextOverflow",

@@ -14,6 +14,7 @@ from agentrt.budget import Budget
 from agentrt.conversation import Conversation
 from agentrt.deps import check_deps
 from agentrt.errors import DefinitionError, MaxTurns
+from agentrt.forecast import least_words, tools_span, turn_span
 from agentrt.format import Format
 from agentrt.handoff import Handoff, Transfer
 from agentrt.history import added, answered, mended
@@ -23,6 +24,7 @@ from agentrt.model import Chat, Model, ModelRequest, ModelResponse, ModelSetting
 from agentrt.node import Context, Node
 from agentrt.partial import Partial
 from agentrt.retry import Retry
+from agentrt.span import Outlook, Span, repeated
 from agentrt.tool import as_text, as_tool, tool_spec
 from agentrt.toolbox import Repeats, Toolbox
 
@@ -162,6 +164,15 @@ class Agent(Node[In, Out], Generic[In, Out]):
             raise DefinitionError(f"agent {name!r}: stop_at names {', '.join(sorted(unknown))}, not among its tools")
         self._transfers = _transfers(name, handoffs, self.toolbox)
         self.handoffs = tuple(t.to for t in self._transfers.values())
+
+    def span(self, outlook: Outlook) -> Span:
+        """Return one to `max_turns` model calls, one more where the agent may wrap up, and what its tools take."""
+        words = (
+            0 if self.format is not None else least_words(self.instructions.fixed, outlook)
+        )  # a format may leave out any
+        call = turn_span(outlook.models(self.model), self.settings, words, outlook.path)
+        turns = Span(call.least, repeated(call.most, self.max_turns + outlook.wraps), call.call)
+        return turns + tools_span(self.tools, outlook)
 
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         check_deps(self.name, self.needs, ctx.deps)

@@ -34,9 +34,12 @@ OF_ONE_MODEL: Final[tuple[type[Exception], ...]] = (
 class Retried(Wrapper):
     """Ask a model again, as `retry` says, when it fails; each attempt is charged, and the pause holds no budget."""
 
+    spares = False
+
     def __init__(self, model: Model | str, retry: Retry | None = None) -> None:
         super().__init__(model)
         self.retry = retry or Retry()
+        self.attempts = self.retry.attempts
 
     async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
         for attempt in count(1):
@@ -55,6 +58,8 @@ class Fallback(Wrapper):
 
     on: the errors that lead on: classes, or a function of the error. A denial by a budget never does.
     """
+
+    attempts, spares = 1, False
 
     def __init__(self, *models: Model | str, on: Retryable = OF_ONE_MODEL) -> None:
         if not models:

@@ -43,6 +43,8 @@ class Cached(Wrapper):
     path: keeps the answers in this SQLite file instead, across processes, without a bound.
     """
 
+    attempts = 1
+
     def __init__(self, model: Model | str, *, size: int = 1000, path: str | PathLike[str] | None = None) -> None:
         super().__init__(model)
         if size < 1:

@@ -4,6 +4,7 @@ AgentrtError
 ├── DefinitionError         an agent, tool or function that cannot be what it says
 │   └── GraphError          a graph that does not validate; `.problems` lists all of them
 ├── BudgetExceeded          a limit refused a step; names the scope, the dimension and the step
+│   └── BudgetTooSmall          not even the least that a run takes fits its budget: refused before it begins
 ├── StepFailed              what `run` raises: `.path`, `.input` and `.cause` of the step that failed
 ├── DeadEnd                 outside every fork no edge holds
 ├── NothingArrived          `vote` or `best` closed a fork in which every branch died
@@ -88,6 +89,27 @@ class BudgetExceeded(AgentrtError):
                 "are needed"
             )
         super().__init__(f"{path}: the budget of {scope!r} is exhausted: {state}; raise Budget({dimension}=…)")
+
+
+class BudgetTooSmall(BudgetExceeded):
+    """Say that a run cannot succeed within its budget, before anything has run.
+
+    `needed` is the least it takes, `path` the step that needs most of it. Where `needed` is infinite a limit inside
+    `scope` is in the way, and `reason` says which.
+    """
+
+    def __init__(self, *, scope: str, dimension: str, needed: float, limit: float, path: str, reason: str = "") -> None:
+        super().__init__(scope=scope, dimension=dimension, needed=needed, spent=0, limit=limit, path=path)
+        self.reason = reason
+        if reason:
+            text = f"no run of {scope!r} can succeed: {reason}"
+        else:
+            most = f", most of it for {path}" if path != scope else ""
+            text = (
+                f"a run of {scope!r} needs at least {_number(needed)} {dimension}{most}, and its budget is "
+                f"{_number(limit)}; raise Budget({dimension}=…)"
+            )
+        self.args = (text,)
 
 
 def _number(value: float) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
+from agentrt.bounds import Bounds
 from agentrt.budget import Budget
 from agentrt.drawing import mermaid
 from agentrt.edge import END, START, Edge, Marker
 from agentrt.errors import DefinitionError, GraphError
+from agentrt.forecast import Assumptions, foresee, wrapping_span
 from agentrt.guardrail import unguarded
 from agentrt.handoff import with_handoffs
 from agentrt.join import Join
@@ -18,7 +20,9 @@ from agentrt.node import Context, Node, as_node
 from agentrt.partial import Partial
 from agentrt.plan import GraphPlan, Route
 from agentrt.retry import Retry
+from agentrt.span import Outlook, Span
 from agentrt.validation import problems, routes, to_networkx
+from agentrt.walks import routes_span
 
 if TYPE_CHECKING:
     import networkx
@@ -244,6 +248,18 @@ class Graph(Node[In, Out], Generic[In, Out]):
     def to_mermaid(self) -> str:
         """Return the graph as a Mermaid flowchart; sub-graphs are drawn as subroutines."""
         return mermaid(self.edges)
+
+    def bounds(self, input: In, budget: Budget | None = None, **assumed: Unpack[Assumptions]) -> Bounds:
+        """Return what a run on `input` would take at least and at most, in each dimension, without running anything.
+
+        The least is that of a run that succeeds; it counts the words of prompts that are known, and of answers
+        nothing. The greatest is made of `times`, `max_turns`, `max_tokens`, the models' windows and prices, and the
+        limits of nodes and of `budget`. Raises `GraphError`, and `DefinitionError` for `widths` that are no numbers.
+        """
+        return foresee(self, input, budget, **assumed)
+
+    def span(self, outlook: Outlook) -> Span:
+        return routes_span(self.compile(), outlook) + wrapping_span(self.last, outlook)
 
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         result: Out = await ctx.drive(GraphPlan(ctx.path, self.compile(), START, END, value))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 from agentrt.errors import DefinitionError, GuardrailTripped
+from agentrt.forecast import step_span
 from agentrt.handoff import Handoff
 from agentrt.node import Arguments, Context, FunctionNode, Node, as_node
 from agentrt.partial import Partial
+from agentrt.span import NONE, Outlook, Span, repeated
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -57,6 +60,15 @@ class Guarded(Node[In, Out], Generic[In, Out]):
             return inner.parse(data)[name]
 
         return Arguments(inner.schema, read)
+
+    def span(self, outlook: Outlook) -> Span:
+        """Return the node's span and its guardrails'; those of the output run again after wrapping up."""
+        later = replace(outlook, given=None)
+        before = [step_span(g, outlook) for g in self.before]
+        after = sum((step_span(g, later) for g in self.after), Span())
+        least = NONE if self.handoffs else after.least  # a handoff is no output
+        after = Span(least, repeated(after.most, 1 + outlook.wraps), after.call)
+        return sum(before, Span()) + self.node.span(outlook) + after
 
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         await self._check(ctx, self.before, value.input if isinstance(value, Handoff) else value)

@@ -29,6 +29,11 @@ class Instructions:
         self.changes = len(parameters) > 1
         self.needs = needed_deps(_annotation(given, parameters[1])) if self.changes else None
 
+    @property
+    def fixed(self) -> str:
+        """Return the text, as far as it is known before anything runs."""
+        return self._given if isinstance(self._given, str) else ""
+
     async def write(self, value: object, ctx: Context) -> str:
         if isinstance(self._given, str):
             return self._given

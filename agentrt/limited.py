@@ -33,6 +33,8 @@ class Limited(Wrapper):
     Raises `DefinitionError` for limits below one.
     """
 
+    spares = False
+
     def __init__(
         self,
         model: Model | str,
@@ -47,6 +49,7 @@ class Limited(Wrapper):
             if isinstance(limit, int) and limit < 1:
                 raise DefinitionError(f"Limited({name}={limit}): at this limit no call could ever start")
         self.retry = retry
+        self.attempts = retry.attempts
         self._limiter = Limiter(
             rpm=rpm, tpm=tpm, concurrency=Adaptive() if isinstance(concurrency, str) else concurrency
         )

@@ -151,7 +151,13 @@ class Wrapper(ABC):
     So every attempt is reserved, charged and traced on its own, and waiting holds no budget (rule B9). Wrappers nest
     in any order. A model may be given by its name, which the run resolves; until then it can be asked nothing.
     A wrapper's own state is shared by the copies that runs make of it.
+
+    `attempts` is how often it asks each model within for one answer at most, None where nobody knows; `spares` says
+    that it may ask none.
     """
+
+    attempts: int | None = None
+    spares: bool = True
 
     def __init__(self, *models: Model | str) -> None:
         self.models = models
@@ -182,6 +188,11 @@ class Wrapper(ABC):
             if isinstance(model, str):
                 raise DefinitionError(f"{model} in {self!r} is only a name: names of models are resolved by a run")
         return cast("tuple[Model, ...]", self.models)
+
+    @property
+    def asked(self) -> tuple[Model, ...]:
+        """Return the models within as they are asked."""
+        return self.bound_models
 
     @property
     def name(self) -> str:

@@ -24,6 +24,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from agentrt.budget import DIMENSIONS, STEPS, USD, Account, Budget, Limits, Request
 from agentrt.deps import check_deps, needed_deps
 from agentrt.errors import DefinitionError, InvalidArguments
+from agentrt.span import Outlook, Span, anything
 from agentrt.usage import PICO
 
 if TYPE_CHECKING:
@@ -93,6 +94,13 @@ class Node(ABC, Generic[In, Out]):
     @abstractmethod
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         """Do the work of one step: everything the step calls goes through `ctx`."""
+
+    def span(self, outlook: Outlook) -> Span:
+        """Return what one activation takes at least and at most, its own start and limits aside.
+
+        A node of a class that does not say is taken to call anything, any number of times.
+        """
+        return anything(outlook.path, "calls what it likes at run time: give it a budget=")
 
     async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Out:
         """Make an output of what there is once the node's own budget is exhausted.
@@ -233,6 +241,9 @@ class FunctionNode(Node[Any, Out]):
     @cached_property
     def arguments(self) -> Arguments:
         return Arguments.of_function(self.name, self.parameters, _parameter_notes(self.function))
+
+    def span(self, outlook: Outlook) -> Span:
+        return super().span(outlook) if self._context is not None else Span()
 
     async def invoke(self, ctx: Context, value: Any, /) -> Out:
         if self._single:

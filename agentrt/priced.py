@@ -16,6 +16,8 @@ class Priced(Wrapper):
     Around another wrapper the price is that of every model within.
     """
 
+    attempts, spares = 1, False
+
     def __init__(self, model: Model | str, price: Price) -> None:
         super().__init__(model)
         self._price = price
@@ -24,8 +26,12 @@ class Priced(Wrapper):
     def price(self) -> Price | None:
         return self._price
 
+    @property
+    def asked(self) -> tuple[Model, ...]:
+        return (_at(self.model, self._price),)
+
     async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
-        return await ask(ctx, _at(self.model, self._price), request)
+        return await ask(ctx, self.asked[0], request)
 
 
 def _at(model: Model, price: Price) -> Model:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from agentrt.budget import Budget
 from agentrt.node import Context, Node
+from agentrt.span import Outlook, Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,9 @@ class Retriever(Node[str, list[Passage]]):
         self.index = index
         self.k = k
         self.attributes = {"k": k}
+
+    def span(self, outlook: Outlook) -> Span:
+        return Span()
 
     async def invoke(self, ctx: Context, value: str, /) -> list[Passage]:
         return await self.index.search(value, self.k)

@@ -269,11 +269,11 @@ def _policies(graph: networkx.MultiDiGraph[AnyNode], edges: Sequence[Edge], outp
 def _takes_partial(taken: Any) -> bool:
     if get_origin(taken) in (Union, UnionType):
         return any(_takes_partial(part) for part in get_args(taken))
-    return not inspect.isclass(taken) or issubclass(Partial, taken)
+    return taken is Any or not inspect.isclass(taken) or issubclass(Partial, taken)
 
 
 def _fits(given: Any, taken: Any) -> bool:
-    if not (inspect.isclass(given) and inspect.isclass(taken)) or object in (given, taken):
+    if not (inspect.isclass(given) and inspect.isclass(taken)) or {object, Any} & {given, taken}:
         return True  # unions, generics and untyped nodes are for the type checker
     if getattr(taken, "_is_protocol", False) or is_typeddict(taken) or inspect.isabstract(taken):
         return True  # told by structure or registration, not by inheritance

@@ -72,6 +72,17 @@ RunJson = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Run nothing: print what a run takes at least and at most, and whether it fits."),
+]
+Widths = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NODE=N,...",
+        help="For --dry-run: how many items an each= fork into a node has, the most or least-most: solver=32.",
+    ),
+]
 Concurrency = Annotated[int, typer.Option(metavar="N", min=1, help="How many steps may work at once.")]
 RunHelp = Annotated[bool, typer.Option("--help", help="Show this message; after a FILE, its input's fields too.")]
 RunId = Annotated[

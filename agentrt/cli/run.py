@@ -5,26 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 import typer
 from typer.core import TyperCommand
 
-from agentrt.budget import Budget
 from agentrt.cli import options
 from agentrt.cli.console import clean, dollars, note, plural, print_json, seconds
+from agentrt.cli.dryrun import bounds_of_run, foretell
 from agentrt.cli.exits import ExitStatus, UsageError, describe, status_of, tell, told
-from agentrt.cli.inputs import entry, fields, read_input, type_name
+from agentrt.cli.inputs import entry, fields, type_name
 from agentrt.cli.models import fetch_missing
+from agentrt.cli.order import Order
 from agentrt.cli.output import print_output, stdout_kept, usage_document
 from agentrt.cli.progress import Progress, keep_ticking, shown
 from agentrt.cli.source import Source, load
 from agentrt.cli.tally import Tally
 from agentrt.errors import BudgetExceeded, JournalError, StepFailed
 from agentrt.events import RunFailed
-from agentrt.graph import Graph
 from agentrt.journal import Journal
 from agentrt.runtime import Options, Result, StopReason, new_run_id
 from agentrt.runtime import run as run_node
@@ -32,22 +31,6 @@ from agentrt.scheduler import DEFAULT_CONCURRENCY
 from agentrt.stores import open_store
 
 _TRACE_VARIABLES = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("TRACES_", "", "METRICS_"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """Hold what was typed after `agentrt run`."""
-
-    target: str
-    arguments: list[str] = field(default_factory=list)
-    model: str | None = None
-    budget: str | None = None
-    store: str | None = None
-    record: bool = True
-    json: bool = False
-    quiet: bool = False
-    debug: bool = False
-    concurrency: int = DEFAULT_CONCURRENCY
 
 
 class RunCommand(TyperCommand):
@@ -69,6 +52,8 @@ def run(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
     concurrency: options.Concurrency = DEFAULT_CONCURRENCY,
+    dry_run: options.DryRun = False,
+    widths: options.Widths = None,
     help: options.RunHelp = False,
 ) -> None:
     """Run a graph, an agent or a function from a Python file.
@@ -82,11 +67,12 @@ def run(
       agentrt run brief.py:graph "Why?" --budget usd=0.5,seconds=120
       agentrt run brief.py:graph "Why?" --budget tokens=20k,on_exhausted=partial
       agentrt run brief.py --model ollama/llama3.2 --json - < question.txt
+      agentrt run brief.py "Why?" --budget usd=0.5 --dry-run
       agentrt run brief.py --help
 
     \b
     Exit status:
-      0  done, or wrapped up       3    a budget was exceeded, or the result is partial
+      0  done, or wrapped up       3    a budget was exceeded or is too small, or the result is partial
       1  the run failed            130  interrupted
       2  wrong usage, or a graph that cannot be what it says
     """
@@ -103,8 +89,10 @@ def run(
         quiet=quiet,
         debug=debug,
         concurrency=concurrency,
+        dry_run=dry_run,
+        widths=widths,
     )
-    raise typer.Exit(execute(order))
+    raise typer.Exit(foretell(order) if dry_run else execute(order))
 
 
 def _help(context: typer.Context, target: str | None) -> ExitStatus:
@@ -166,12 +154,10 @@ def _is_partial(result: Result[Any]) -> bool:
 
 
 def _attempt(order: Order, tally: Tally) -> Result[Any]:
-    source = load(order.target)
+    source, value, budget = order.read()
     node = source.node
-    if isinstance(node, Graph):
-        node.validate()
-    value = read_input(node, order.arguments, order.target)
-    budget = Budget.parse(order.budget) if order.budget is not None else None
+    if budget is not None:
+        bounds_of_run(order, source, value, budget).check()
     for limits in (node.budget, budget):
         for name, limit in (limits.limits() if limits else {}).items():
             tally.limits[name] = min(limit, tally.limits.get(name, limit))

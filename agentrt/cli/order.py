@@ -1,0 +1,38 @@
+"""What was typed after `agentrt run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrt.budget import Budget
+from agentrt.cli.inputs import read_input
+from agentrt.cli.source import Source, load
+from agentrt.graph import Graph
+from agentrt.scheduler import DEFAULT_CONCURRENCY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Hold what was typed after `agentrt run`."""
+
+    target: str
+    arguments: list[str] = field(default_factory=list)
+    model: str | None = None
+    budget: str | None = None
+    store: str | None = None
+    record: bool = True
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+    concurrency: int = DEFAULT_CONCURRENCY
+    dry_run: bool = False
+    widths: str | None = None
+
+    def read(self) -> tuple[Source, Any, Budget | None]:
+        """Return what is to be run, on what, within which budget; raises `GraphError`, `UsageError` and the like."""
+        source = load(self.target)
+        if isinstance(source.node, Graph):
+            source.node.validate()
+        value = read_input(source.node, self.arguments, self.target)
+        return source, value, Budget.parse(self.budget) if self.budget is not None else None
