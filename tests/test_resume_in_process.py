@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import anyio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrt import Budget, BudgetExceeded, Context, Result, StepFailed, StopReason, run
 from agentrt.events import Event, StepFinished, StepStarted
+from agentrt.testing import run_virtual
 from tests.randomgraphs import Builder, Step, digest
 
 
@@ -65,13 +65,14 @@ async def stopped_again_and_again(seed: int, failing: int, first: int, more: int
         steps += more
 
 
-@given(seed=st.integers(0, 2**32), failing=st.sampled_from([0, 0, 5]), first=st.integers(0, 20), more=st.integers(1, 9))
+@settings(max_examples=settings().max_examples // 2)
+@given(seed=st.integers(0, 2**32), failing=st.sampled_from([0, 0, 5]), first=st.integers(0, 20), more=st.integers(2, 9))
 def test_a_run_stopped_again_and_again_ends_as_one_that_never_was(
     seed: int, failing: int, first: int, more: int
 ) -> None:
     """No step that had finished starts again, every step is paid once, and without a race the output is the same."""
     events: list[Event] = []
-    outcome = anyio.run(stopped_again_and_again, seed, failing, first, more, events)
+    outcome = run_virtual(stopped_again_and_again, seed, failing, first, more, events, seed=seed)
     finished: set[str] = set()
     for event in events:
         if isinstance(event, StepStarted):
@@ -85,4 +86,4 @@ def test_a_run_stopped_again_and_again_ends_as_one_that_never_was(
         e.join is not None and e.join.first is not None for e in CallingBuilder(seed, failing, size=6).build().edges
     )
     if not races and not failing:
-        assert outcome == anyio.run(undisturbed, seed, failing)
+        assert outcome == run_virtual(undisturbed, seed, failing, seed=seed + 1)

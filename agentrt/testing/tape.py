@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cache
 from typing import Final, Self
 
-from agentrt.testing.interaction import Interaction, key
+from pydantic import TypeAdapter
+
+from agentrt.testing.interaction import Interaction, key, plain
 from agentrt.usage import Price
 
 _FORMAT: Final = 1
@@ -23,7 +26,7 @@ class Tape:
 
     def dump(self) -> str:
         """Return the tape as JSON lines."""
-        head = {"cassette": _FORMAT, "model": self.name, "price": None if self.price is None else asdict(self.price)}
+        head = {"cassette": _FORMAT, "model": self.name, "price": plain(self.price)}
         return "".join(f"{line}\n" for line in (json.dumps(head), *(i.to_line() for i in self.interactions)))
 
     @classmethod
@@ -59,4 +62,9 @@ def _head(line: str) -> tuple[str, Price | None]:
     head = json.loads(line)
     if head["cassette"] != _FORMAT:
         raise ValueError(f"format {head['cassette']}, and this version reads format {_FORMAT}")
-    return head["model"], None if head["price"] is None else Price(**head["price"])
+    return head["model"], _prices().validate_python(head["price"])
+
+
+@cache
+def _prices() -> TypeAdapter[Price | None]:
+    return TypeAdapter(Price | None)

@@ -29,7 +29,7 @@ from agentrt.testing import CassetteMismatch, FunctionModel, ScriptedModel, call
 from agentrt.testing.tape import Tape
 
 pytestmark = pytest.mark.anyio
-PRICE = Price(3, 5, 1)
+PRICE = Price(3, 5, 1, above=(100_000, Price(6, 9)))
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ async def test_the_file_is_a_line_for_each_request_in_the_order_asked(path: Path
             tasks.start_soon(say, model, words)
             await anyio.sleep(0.1)
     lines = written(path).splitlines()
-    assert lines[0].startswith('{"cassette": 1, "model": "test/function", "price": {"input": 0, "output": 0, ')
+    assert lines[0] == '{"cassette": 1, "model": "test/function", "price": {"input": 0, "output": 0}}'
     assert [line[:55] for line in lines[1:]] == [
         f'{{"request": {{"messages": [{{"role": "user", "text": "{w}"}}]}}'[:55] for w in "abc"
     ]
