@@ -43,8 +43,9 @@ from agentrt.partial import Partial
 from agentrt.priced import Priced
 from agentrt.retrieval import Index, Passage, Retriever
 from agentrt.retry import Retry
-from agentrt.runtime import Observer, Result, StopReason, Stream, run, run_sync, stream
+from agentrt.runtime import Observer, Result, StopReason, run, run_sync, stream
 from agentrt.statistics import LedgerStatistics, RunStatistics
+from agentrt.stream import Stream
 from agentrt.tool import Tool, tool
 from agentrt.usage import FREE, Price, Usage
 

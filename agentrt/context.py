@@ -10,7 +10,7 @@ import anyio
 
 from agentrt.budget import Account, Budget, Limit, Request, Ticket
 from agentrt.drive import Drive
-from agentrt.errors import BudgetExceeded, DefinitionError
+from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError
 from agentrt.events import (
     BudgetClamped,
     BudgetDenied,
@@ -40,7 +40,8 @@ class StepContext(Context):
     """Be the context of one running step."""
 
     __slots__ = (
-        "_activation", "_attempts", "_busy_names", "_calls", "_failure", "_lent", "_nodes_called", "_waits",
+        "_activation", "_attempts", "_busy_names", "_calls", "_failure", "_held", "_lent", "_nodes_called", "_over",
+        "_waits",
         "account", "busy", "deadline", "denial", "depth", "is_counted", "limits", "path", "progress", "run_id",
         "scheduler", "state",
     )  # fmt: skip
@@ -65,7 +66,9 @@ class StepContext(Context):
         self._nodes_called: dict[str, int] | None = None
         self._busy_names: set[str] | None = None
         self._failure: Failure | None = None
+        self._held: list[StepReservation] | None = None
         self._lent = False
+        self._over = False
         self._waits = 0
         self._attempts = 0
 
@@ -119,6 +122,7 @@ class StepContext(Context):
 
     def restart(self) -> None:
         """Begin another attempt: what it calls gets the same paths again."""
+        self._forfeit_held()
         self._calls = self._nodes_called = self._failure = self.progress = self.state = None
 
     def note_outcome(self, path: str, outcome: Any) -> None:
@@ -140,20 +144,33 @@ class StepContext(Context):
         progress = self.progress = self.progress or Progress()
         return progress
 
-    async def run(self, node: Any, value: Any, *, key: str | int | None = None, budget: Budget | None = None) -> Any:
-        target = as_node(node)
-        label = target.name if key is None else f"{target.name}[{_checked(key)}]"
-        busy = self._busy_names = self._busy_names or set()
-        if label in busy:
-            raise DefinitionError(
-                f"{self.path} already runs {label!r}: give concurrent calls of one name different keys, "
-                "ctx.run(…, key=…), or use ctx.map, so that their paths do not depend on timing"
+    def end(self) -> None:
+        """Note that the step has ended: what it left behind may not act in its name any more."""
+        self._over = True
+        self._forfeit_held()
+
+    def _forfeit_held(self) -> None:
+        """Charge whole what was neither settled nor released (rule B9): it would be held for ever, and others wait."""
+        for reservation in self._held or ():
+            if reservation.held:
+                reservation.forfeit()
+
+    def _check_running(self) -> None:
+        if self._over:
+            raise AgentrtError(
+                f"{self.path} has ended, and something it left behind still used its context: "
+                "let a step wait for the tasks and threads it starts, in a task group of its own"
             )
+
+    async def run(self, node: Any, value: Any, *, key: str | int | None = None, budget: Budget | None = None) -> Any:
+        self._check_running()
+        target = as_node(node)
+        label = _label(target.name, key)
         if str(key).isdigit() and f"{target.name}[" in (self._calls or ()):
             raise _mixed(self.path, target.name)
-        activation = Activation(target, value, self._call_path(label))
-        busy.add(label)
+        busy = self._claim(label)
         try:
+            activation = Activation(target, value, self._call_path(label))
             if self.may_run_here:
                 return self._unwrap(await self.run_here(activation, budget))
             plan = BatchPlan(self.path, [activation])
@@ -171,24 +188,44 @@ class StepContext(Context):
             self.lend_if_waiting()
 
     async def map(
-        self, node: Any, values: Sequence[Any], *, limit: int | None = None, budget: Budget | None = None
+        self,
+        node: Any,
+        values: Sequence[Any],
+        *,
+        limit: int | None = None,
+        key: str | int | None = None,
+        budget: Budget | None = None,
     ) -> list[Any]:
+        self._check_running()
         target = as_node(node)
         if limit is not None and limit < 1:
             raise DefinitionError(f"ctx.map(limit={limit}): run at least one at a time")
-        if any(f"{target.name}[{i}]" in (self._calls or ()) for i in range(len(values))):
+        label = _label(target.name, key)
+        if any(f"{label}[{i}]" in (self._calls or ()) for i in range(len(values))):
             raise _mixed(self.path, target.name)
-        prefix = self._call_path(f"{target.name}[")
-        activations = [Activation(target, v, f"{prefix}{i}]") for i, v in enumerate(values)]
-        if budget is not None:
-            budget = budget.divided(self.budget.remaining, max(1, len(values)))
-        outputs: list[Any] = self._unwrap(
-            await Drive(self, BatchPlan(self.path, activations, limit=limit), budget).run()
-        )
-        return outputs
+        label += "["
+        busy = self._claim(label)
+        try:
+            prefix = self._call_path(label)
+            activations = [Activation(target, v, f"{prefix}{i}]") for i, v in enumerate(values)]
+            if budget is not None:
+                budget = budget.divided(self.budget.remaining, max(1, len(values)))
+            plan = BatchPlan(self.path, activations, limit=limit)
+            outputs: list[Any] = self._unwrap(await Drive(self, plan, budget).run())
+            return outputs
+        finally:
+            busy.discard(label)
 
     async def gather(self, calls: Sequence[tuple[Node[Any, Any], Any]]) -> list[Any]:
-        activations = [Activation(node, value, self._call_path(node.name)) for node, value in calls]
+        self._check_running()
+        names = {node.name for node, _ in calls}
+        busy = self._claim(*names)
+        try:
+            return await self._gather([Activation(n, value, self._call_path(n.name)) for n, value in calls])
+        finally:
+            busy -= names
+
+    async def _gather(self, activations: Sequence[Activation]) -> list[Any]:
         if len(activations) == 1 and self.may_run_here:
             outcome = await self.run_here(activations[0], None)
             if isinstance(outcome, Failure) and self.is_denied_by(outcome.error):
@@ -198,6 +235,7 @@ class StepContext(Context):
         return [o.error if isinstance(o, Failure) else o for o in outcomes]
 
     async def drive(self, plan: Plan) -> Any:
+        self._check_running()
         return self._unwrap(await Drive(self, plan).run())
 
     def latest(self, node: Any) -> Any:
@@ -225,6 +263,7 @@ class StepContext(Context):
         return branch.memory
 
     def emit(self, value: object) -> None:
+        self._check_running()
         event = Emitted(path=self.path, at=self.scheduler.clock(), value=value)
         if threading.get_ident() == self.scheduler.thread:
             self.scheduler.record(event)
@@ -270,10 +309,11 @@ class StepContext(Context):
         )
 
     def text_delta(self, text: str) -> None:
-        if text:
+        if text and not self._over:  # a model's transport may hand over a last piece late: that is nobody's mistake
             self.scheduler.record(TextDelta(path=self.path, at=self.scheduler.clock(), text=text))
 
     async def reserve(self, request: Request) -> Reservation:
+        self._check_running()
         ledger, clock, record = self.scheduler.ledger, self.scheduler.clock, self.scheduler.record
         ticket = ledger.request(self.account, request, self.path)
         if ticket.waiting:
@@ -290,6 +330,7 @@ class StepContext(Context):
             self._record_denial(ticket.refusal)
             raise ticket.refusal
         reservation = StepReservation(self.scheduler, ticket)
+        self._held = [*(r for r in self._held or () if r.held), reservation]
         if reservation.granted < request.want:
             record(BudgetClamped(path=self.path, at=clock(), wanted=request.want, granted=reservation.granted))
         return reservation
@@ -357,6 +398,19 @@ class StepContext(Context):
             raise outcome.error
         return outcome
 
+    def _claim(self, *labels: str) -> set[str]:
+        """Take labels for calls that begin now, and return the set to take them out of when they have ended."""
+        busy = self._busy_names = self._busy_names or set()
+        for label in labels:
+            if label in busy:
+                raise DefinitionError(
+                    f"{self.path} already runs {label.rstrip('[')!r}: give concurrent calls of one name different "
+                    "keys, ctx.run(…, key=…) or ctx.map(…, key=…), or use one ctx.map, so that their paths do not "
+                    "depend on timing"
+                )
+        busy.update(labels)
+        return busy
+
     def _call_path(self, label: str) -> str:
         """Number the calls of one name by this step (docs/design.md, "Paths")."""
         calls = self._calls = self._calls or {}
@@ -376,10 +430,12 @@ def check_policy(budget: Budget, node: Node[Any, Any]) -> None:
         raise DefinitionError(f"{node.name} cannot wrap up: only agents can, and graphs with Graph(…, wrap_up=node)")
 
 
-def _checked(key: str | int) -> str | int:
+def _label(name: str, key: str | int | None) -> str:
+    if key is None:
+        return name
     if isinstance(key, str) and (not key or set(key) & set("/#[]")):
-        raise DefinitionError(f"ctx.run(key={key!r}): a key stands in paths, so it needs some text without / # [ ]")
-    return key
+        raise DefinitionError(f"key={key!r} for {name!r}: a key stands in paths: write some text without / # [ ]")
+    return f"{name}[{key}]"
 
 
 def _mixed(path: str, name: str) -> DefinitionError:
@@ -404,6 +460,11 @@ class StepReservation(Reservation):
         self.granted = ticket.granted
         self._scheduler = scheduler
         self._ticket = ticket
+
+    @property
+    def held(self) -> bool:
+        """Say whether the reservation still waits to be ended."""
+        return not self._ticket.ended
 
     def settle(self, usage: Usage) -> None:
         scheduler, ticket = self._scheduler, self._ticket

@@ -2,7 +2,7 @@
 
 Every step that starts ends in exactly one of `StepFinished`, `StepFailed` and `StepCancelled`, and each attempt before
 its last in one `StepRetried`; every run in exactly one of `RunFinished`, `RunFailed` and `RunCancelled`. `at` is
-seconds since the epoch. `TextDelta` is a lossy side channel: the journal does not keep it.
+seconds since the epoch. `TextDelta` is a lossy side channel: the journal does not keep it, nor `EventsDropped`.
 """
 
 from __future__ import annotations
@@ -238,6 +238,14 @@ class TextDelta:
 
 
 @value
+class EventsDropped:
+    """A stream's reader was too slow and misses this many events from here on; only streams hold this event."""
+
+    at: float
+    count: int
+
+
+@value
 class Emitted:
     """A value that user code passed to `ctx.emit`."""
 
@@ -250,7 +258,7 @@ RunEvent: TypeAlias = RunStarted | RunResumed | RunFinished | RunFailed | RunCan
 StepEvent: TypeAlias = StepStarted | StepRetried | StepFinished | StepFailed | StepCancelled
 BudgetEvent: TypeAlias = BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted | UsageRecorded
 ModelEvent: TypeAlias = RateLimitWaited | CacheHit | TextDelta
-Event: TypeAlias = RunEvent | StepEvent | BranchDied | BudgetEvent | ModelEvent | Emitted
+Event: TypeAlias = RunEvent | StepEvent | BranchDied | BudgetEvent | ModelEvent | Emitted | EventsDropped
 
 _TYPES: dict[str, type[Event]] = {t.__name__: t for t in Event.__args__}
 

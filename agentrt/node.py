@@ -390,7 +390,13 @@ class Context(ABC, Generic[D]):
 
     @overload
     async def map(
-        self, node: Node[T, U], values: Sequence[T], *, limit: int | None = None, budget: Budget | None = None
+        self,
+        node: Node[T, U],
+        values: Sequence[T],
+        *,
+        limit: int | None = None,
+        key: str | int | None = None,
+        budget: Budget | None = None,
     ) -> list[U]: ...
     @overload
     async def map(
@@ -399,19 +405,33 @@ class Context(ABC, Generic[D]):
         values: Sequence[Any],
         *,
         limit: int | None = None,
+        key: str | int | None = None,
         budget: Budget | None = None,
     ) -> list[U]: ...
     @overload
     async def map(
-        self, node: Callable[..., U], values: Sequence[Any], *, limit: int | None = None, budget: Budget | None = None
+        self,
+        node: Callable[..., U],
+        values: Sequence[Any],
+        *,
+        limit: int | None = None,
+        key: str | int | None = None,
+        budget: Budget | None = None,
     ) -> list[U]: ...
     @abstractmethod
     async def map(
-        self, node: Any, values: Sequence[Any], *, limit: int | None = None, budget: Budget | None = None
+        self,
+        node: Any,
+        values: Sequence[Any],
+        *,
+        limit: int | None = None,
+        key: str | int | None = None,
+        budget: Budget | None = None,
     ) -> list[Any]:
         """Run a node on every value, at most `limit` at once, and return the outputs in order.
 
-        The first error cancels the rest and is raised. `budget` caps each of them.
+        The first error cancels the rest and is raised. `budget` caps each of them. Concurrent maps of one name from
+        one step need different `key`s.
         """
 
     @abstractmethod

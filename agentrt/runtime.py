@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
 import anyio
 from anyio.abc import TaskGroup
@@ -45,9 +45,7 @@ from agentrt.pricing import check_prices
 from agentrt.progress import Past, Progress
 from agentrt.scheduler import DEFAULT_CONCURRENCY, Scheduler
 from agentrt.statistics import RunStatistics, SchedulerStatistics
-
-if TYPE_CHECKING:
-    from anyio.streams.memory import MemoryObjectReceiveStream
+from agentrt.stream import DEFAULT_BUFFER, Feed, Stream
 
 T = TypeVar("T")
 In = TypeVar("In")
@@ -55,6 +53,7 @@ Observer: TypeAlias = Callable[[Event], None]
 
 _IDLE: Final = SchedulerStatistics(running=0, queued=0, resuming=0)
 _UNFINISHED: Final = object()
+_CLOSING_SECONDS: Final = 10.0
 _TRACING: Final = "agentrt.tracing:run_observers"
 _logger = logging.getLogger("agentrt")
 
@@ -168,77 +167,58 @@ def run_sync(node: Any, input: Any, **options: Unpack[Options]) -> Result[Any]:
     return anyio.run(main)
 
 
-class Stream(Generic[T]):
-    """Iterate over a run's events as they happen, nested agents' too; `result` is there when they end."""
-
-    def __init__(self, events: MemoryObjectReceiveStream[Event], statistics: Callable[[], RunStatistics]) -> None:
-        self._events = events
-        self._statistics = statistics
-        self._outcome: Result[T] | Exception | None = None
-
-    def __repr__(self) -> str:
-        now = self._statistics()
-        state = "goes on" if self._outcome is None else "has ended"
-        return f"<Stream {now.run_id} {state}: {now.running} running, {now.queued} queued, {now.events:,} events>"
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self._events.__aiter__()
-
-    def statistics(self) -> RunStatistics:
-        """Return what the run is doing now; after its end, what it did."""
-        return self._statistics()
-
-    @property
-    def result(self) -> Result[T]:
-        """Return the run's result once its events have ended; raises what `run` would raise."""
-        if self._outcome is None:
-            raise RuntimeError("the run goes on: read the stream to its end before asking for the result")
-        if isinstance(self._outcome, Exception):
-            raise self._outcome
-        return self._outcome
-
-
-@overload
-def stream(node: Node[In, T], input: In, **options: Unpack[Options]) -> AbstractAsyncContextManager[Stream[T]]: ...
 @overload
 def stream(
-    node: Callable[..., Awaitable[T]], input: object, **options: Unpack[Options]
+    node: Node[In, T], input: In, *, buffer: int = ..., **options: Unpack[Options]
 ) -> AbstractAsyncContextManager[Stream[T]]: ...
 @overload
 def stream(
-    node: Callable[..., T], input: object, **options: Unpack[Options]
+    node: Callable[..., Awaitable[T]], input: object, *, buffer: int = ..., **options: Unpack[Options]
+) -> AbstractAsyncContextManager[Stream[T]]: ...
+@overload
+def stream(
+    node: Callable[..., T], input: object, *, buffer: int = ..., **options: Unpack[Options]
 ) -> AbstractAsyncContextManager[Stream[T]]: ...
 @asynccontextmanager
-async def stream(node: Any, input: Any, **options: Unpack[Options]) -> AsyncIterator[Stream[Any]]:
-    """Run as `run` does, inside `async with`, yielding a `Stream` of events; leaving early cancels the run."""
-    send, receive = anyio.create_memory_object_stream[Event](float("inf"))
-    options["observers"] = (*options.get("observers", ()), send.send_nowait)
+async def stream(
+    node: Any, input: Any, *, buffer: int = DEFAULT_BUFFER, **options: Unpack[Options]
+) -> AsyncIterator[Stream[Any]]:
+    """Run as `run` does, inside `async with`, yielding a `Stream` of events; leaving early cancels the run.
+
+    The run never waits for whoever reads: beyond `buffer` events, or 100 characters of text for each of these,
+    text is dropped first, then the oldest events, and `EventsDropped` says how many.
+    """
+    feed: Feed[Any] = Feed(buffer)
+    options["observers"] = (*options.get("observers", ()), feed.put)
     started = _Run(as_node(node), input, options)
-    events: Stream[Any] = Stream(receive, started.statistics)
 
     async def work() -> None:
-        with send:
-            try:
-                events._outcome = await started.execute()  # noqa: SLF001 - the stream is this function's own
-            except Exception as error:  # noqa: BLE001 - handed to whoever asks for the result
-                events._outcome = error  # noqa: SLF001
+        outcome: Result[Any] | Exception | None = None
+        try:
+            outcome = await started.execute()
+        except Exception as error:  # noqa: BLE001 - handed to whoever asks for the result
+            outcome = error
+        finally:
+            feed.finish(outcome)
 
-    with receive:
-        async with _one_error(), anyio.create_task_group() as tasks:
-            tasks.start_soon(work, name="agentrt run")
-            yield events
+    async with _one_error(), anyio.create_task_group() as tasks:
+        tasks.start_soon(work, name="agentrt run")
+        yield Stream(feed, started.statistics)
+        if not feed.closing:
             tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
 async def _one_error() -> AsyncIterator[None]:
-    """Raise what leaves a task group as it was raised: nobody should have to catch a group of one."""
+    """Raise one error of a task group as it was raised: nobody should have to catch a group.
+
+    Where there are several, what asks the program to exit goes first, then the error of the group's own body.
+    """
     try:
         yield
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+        errors = group.exceptions
+        error = next((e for e in errors if not isinstance(e, Exception)), errors[0])
         raise error from error.__cause__
 
 
@@ -258,9 +238,18 @@ class _Models:
         return self._open[name]
 
     async def aclose(self) -> None:
+        """Close each, whatever becomes of the others; run it in a task of its own, which no cancellation reaches."""
         opened, self._open = self._open, {}
-        for model in opened.values():
-            await model.aclose()
+        for name, model in opened.items():
+            try:
+                with anyio.move_on_after(_CLOSING_SECONDS, shield=True) as scope:
+                    await model.aclose()
+                if scope.cancelled_caught:
+                    _logger.warning(
+                        "model %s did not close within %g s; the run ends without it", name, _CLOSING_SECONDS
+                    )
+            except Exception:
+                _logger.exception("model %s could not be closed; the run's outcome stands", name)
 
 
 class _Recorder:
@@ -345,6 +334,8 @@ class _Run:
                     outcome = await self._steps(scheduler)
                 finally:
                     self._running = None
+                    # A task's own cancellation goes through shields: only in another task is closing safe from it.
+                    tasks.start_soon(self.models.aclose, name="agentrt close")
                     if writer is not None:
                         writer.close()
         if writer is not None and writer.error is not None:
@@ -394,9 +385,6 @@ class _Run:
         except BaseException:
             record(RunCancelled(run_id=run_id, at=scheduler.clock(), usage=self.ledger.usage()))
             raise
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self.models.aclose()
         self._progress = caller.progress
         record(self._closing_event(outcome, scheduler))
         return outcome

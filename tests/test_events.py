@@ -37,6 +37,7 @@ EVENTS = [
     ev.CacheHit(path="p", at=1.5, model="a/b"),
     ev.UsageRecorded(path="p", at=1.5, usage=Usage(output_tokens=5, uncertain=5)),
     ev.TextDelta(path="p", at=1.5, text="é"),
+    ev.EventsDropped(at=1.5, count=7),
     ev.Emitted(path="p", at=1.5, value={"half": True}),
 ]
 

@@ -17,6 +17,7 @@ from agentrt.events import (
     BudgetExhausted,
     Emitted,
     Event,
+    EventsDropped,
     RunCancelled,
     RunFailed,
     RunFinished,
@@ -91,7 +92,7 @@ class RunSpans:
                 self._start_run(event)
             case RunFinished() | RunFailed() | RunCancelled():
                 self._end_run(event)
-            case _ if not isinstance(event, Emitted):
+            case _ if not isinstance(event, Emitted | EventsDropped):
                 self._tell(event)
 
     def _start_run(self, event: RunStarted | RunResumed) -> None:
