@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from agentrt.budget import Account, Budget, Limit, Request, Ticket
+from agentrt.budget import Budget
 from agentrt.drive import Drive
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError
 from agentrt.events import (
@@ -23,6 +23,7 @@ from agentrt.events import (
     TextDelta,
     UsageRecorded,
 )
+from agentrt.ledger import Account, Limit, Request, Ticket
 from agentrt.model import Model
 from agentrt.node import Context, Node, Remaining, Reservation, as_node
 from agentrt.plan import Activation, BatchPlan, Failure, Plan

@@ -12,8 +12,8 @@ from agentrt.events import BudgetExhausted
 from agentrt.progress import Progress
 
 if TYPE_CHECKING:
-    from agentrt.budget import Account, Limit
     from agentrt.context import StepContext
+    from agentrt.ledger import Account, Limit
     from agentrt.node import Node
 
 

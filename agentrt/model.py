@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, Self, cast, runtime_checkable
 
 import anyio
 
-from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, TOKENS, USD, Request
+from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, TOKENS, USD
 from agentrt.errors import (
     BudgetExceeded,
     ContextOverflow,
@@ -22,6 +22,7 @@ from agentrt.errors import (
     UnknownModel,
     UnknownPrice,
 )
+from agentrt.ledger import Request
 from agentrt.messages import AssistantMessage, Message, ToolSpec
 from agentrt.node import Context, Node, Reservation
 from agentrt.usage import FREE, Price, Usage

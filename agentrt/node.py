@@ -21,9 +21,10 @@ import typing_extensions
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError
 
-from agentrt.budget import DIMENSIONS, STEPS, USD, Account, Budget, Limits, Request
+from agentrt.budget import DIMENSIONS, STEPS, USD, Budget, Limits
 from agentrt.deps import check_deps, needed_deps
 from agentrt.errors import DefinitionError, InvalidArguments
+from agentrt.ledger import Account, Request
 from agentrt.span import Outlook, Span, anything
 from agentrt.usage import PICO
 

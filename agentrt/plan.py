@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentrt.budget import Account, Budget
+from agentrt.budget import Budget
 from agentrt.errors import AgentrtError, DeadEnd
 from agentrt.join import Join
+from agentrt.ledger import Account
 from agentrt.node import Node
 
 MOST_LINKS = 128

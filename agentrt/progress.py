@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from agentrt.budget import Limit
 from agentrt.errors import BudgetExceeded
+from agentrt.ledger import Limit
 from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
 

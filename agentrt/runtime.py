@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, c
 import anyio
 from anyio.abc import TaskGroup
 
-from agentrt.budget import Budget, Ledger
+from agentrt.budget import Budget
 from agentrt.clock import event_clock
 from agentrt.context import StepContext, check_policy
 from agentrt.deps import check_all_deps
@@ -37,6 +37,7 @@ from agentrt.events import (
 from agentrt.graph import Graph
 from agentrt.guardrail import unguarded
 from agentrt.journal import Journal, JournalWriter
+from agentrt.ledger import Ledger
 from agentrt.model import Model, bound, default_model, resolve_model
 from agentrt.node import Node, as_node
 from agentrt.partial import Partial

@@ -18,12 +18,13 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from agentrt.budget import Budget, Ledger
+from agentrt.budget import Budget
 from agentrt.context import StepContext
 from agentrt.drive import Drive
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError
 from agentrt.events import ErrorInfo, Event, StepCancelled, StepFailed, StepFinished, StepStarted
 from agentrt.execution import Execution
+from agentrt.ledger import Ledger
 from agentrt.model import Model
 from agentrt.plan import Activation, Failure
 from agentrt.progress import MISSING, Past

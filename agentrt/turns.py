@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agentrt.budget import Account, Ticket
+    from agentrt.ledger import Account, Ticket
 
 
 class Line:

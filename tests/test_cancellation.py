@@ -40,7 +40,7 @@ from agentrt import (
     tool,
 )
 from agentrt import events as ev
-from agentrt.budget import Request
+from agentrt.ledger import Request
 from agentrt.node import as_node
 from agentrt.runtime import _one_error, _Run
 from agentrt.testing import FunctionModel, call

@@ -15,27 +15,27 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-LEDGER = "tests/test_budget.py"
+LEDGER = "tests/test_ledger.py"
 PLAN = "tests/test_plan.py"
 RESUMED = "tests/test_resume_in_process.py"
 POLICIES = "tests/test_exhaustion.py"
 LIMITS = "tests/test_limits.py"
 
 FAULTS = [
-    ("budget", "if spent[d] >= most[d]:", "if spent[d] > most[d]:", LEDGER),
-    ("budget", "scope.reserved[d] -= held[d]\n                scope.spent[d]", "scope.spent[d]", LEDGER),
-    ("budget", "return self.full if asking.wraps is self else self.bounded", "return self.full", LEDGER),
-    ("budget", "return self.full if asking.wraps is self", "return self.full if asking.wraps is not None", LEDGER),
-    ("budget", "return self.closed and asking.wraps is not self", "return False", LEDGER),
+    ("ledger", "if spent[d] >= most[d]:", "if spent[d] > most[d]:", LEDGER),
+    ("ledger", "scope.reserved[d] -= held[d]\n                scope.spent[d]", "scope.spent[d]", LEDGER),
+    ("ledger", "return self.full if asking.wraps is self else self.bounded", "return self.full", LEDGER),
+    ("ledger", "return self.full if asking.wraps is self", "return self.full if asking.wraps is not None", LEDGER),
+    ("ledger", "return self.closed and asking.wraps is not self", "return False", LEDGER),
     (
         "budget",
         "if scope.spent[d] + least[d] > limit:",
         "if scope.spent[d] + scope.reserved[d] + least[d] > limit:",
         LEDGER,
     ),
-    ("budget", "enough = max(request.floor, min(", "enough = min(request.floor, min(", LEDGER),
-    ("budget", "if any(used):", "if False:", LEDGER),
-    ("budget", "return bool(over)", "return False", LEDGER),
+    ("ledger", "enough = max(request.floor, min(", "enough = min(request.floor, min(", LEDGER),
+    ("ledger", "if any(used):", "if False:", LEDGER),
+    ("ledger", "return bool(over)", "return False", LEDGER),
     ("plan", "if taken >= route.times", "if taken > route.times", PLAN),
     ("plan", "values = [fork.values[i] for i in sorted(fork.values)]", "values = list(fork.values.values())", PLAN),
     ("plan", "len(fork.values) >= route.join.first:", "len(fork.values) > route.join.first:", PLAN),

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrt import Budget, Usage
-from agentrt.budget import INPUT, OUTPUT, TOKENS, Account, Ledger, Request, Ticket, _deny
+from agentrt.budget import INPUT, OUTPUT, TOKENS
+from agentrt.ledger import Account, Ledger, Request, Ticket, _deny
 from agentrt.turns import Turns
 
 

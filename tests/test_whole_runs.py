@@ -31,7 +31,7 @@ from agentrt import (
     first,
 )
 from agentrt import events as ev
-from agentrt.budget import Account, Ledger
+from agentrt.ledger import Account, Ledger
 from agentrt.runtime import _Run
 from agentrt.testing import FunctionModel, call
 from tests.steploop import StepLoop, run_stepwise
