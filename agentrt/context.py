@@ -148,7 +148,8 @@ class StepContext(Context):
     def end(self) -> None:
         """Note that the step has ended: what it left behind may not act in its name any more."""
         self._over = True
-        self._forfeit_held()
+        if self._held is not None:
+            self._forfeit_held()
 
     def _forfeit_held(self) -> None:
         """Charge whole what was neither settled nor released (rule B9): it would be held for ever, and others wait."""

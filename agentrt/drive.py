@@ -59,8 +59,8 @@ class Drive:
             self._note()
             if (past := self.scheduler.past) is not None:
                 ready = self._catch_up(past, ready)
-            while len(ready) == 1 and not plan.finished and self.context.may_run_here:
-                ready = self._feed(ready[0], await self.context.run_here(ready[0], self.budget))
+            if len(ready) == 1 and self.context.may_run_here:
+                ready = await self._chain(ready)
             if ready:
                 self.scheduler.push(self, ready)
                 self._done = anyio.Event()
@@ -77,6 +77,19 @@ class Drive:
         if isinstance(plan, GraphPlan):
             self.scheduler.dropped += plan.dropped
         return plan.failure or (plan.output if plan.finished else plan.exhausted)
+
+    async def _chain(self, ready: Sequence[Activation]) -> Sequence[Activation]:
+        """Run one step after another in this task, on the slot of the step around; return what is ready then."""
+        context, plan, step, budget = self.context, self.plan, self.scheduler.step, self.budget
+        depth = context.depth + 1
+        context.busy = True
+        try:
+            while len(ready) == 1 and not plan.finished:
+                ready = self._feed(ready[0], await step(ready[0], context, budget, 0.0, depth))
+        finally:
+            context.busy = False
+            context.lend_if_waiting()
+        return ready
 
     @property
     def is_over(self) -> bool:
@@ -109,7 +122,8 @@ class Drive:
             plan.refused(activation, outcome)
         else:
             ready = plan.failed(activation, outcome)
-        self._note()
+        if plan.died or plan.cancelling or plan.sharing:
+            self._note()
         return ready
 
     def _catch_up(self, past: Past, ready: Sequence[Activation]) -> Sequence[Activation]:

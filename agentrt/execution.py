@@ -31,7 +31,13 @@ class Execution:
         try:
             if not self._context.is_counted:
                 self._context.count(self._node.counts)
-            return await self._before_deadline()
+            # Only what is declared stands around the node: each layer would cost something at every switch of tasks.
+            limit = self._soonest()
+            if limit is not None:
+                return await self._before_deadline(limit)
+            if self._node.retry is not None or self._node.timeout is not None:
+                return await self._attempts()
+            return await self._node.invoke(self._context, self._value)
         except Exception as error:
             denial = self._context.failure_of(error, self._value).error
             limit = self._own_limit(denial)
@@ -45,11 +51,13 @@ class Execution:
         account = error.account if isinstance(error, BudgetExceeded) else None
         return next((limit for limit in self._context.limits if limit.account is account), None)
 
-    async def _before_deadline(self) -> Any:
+    def _soonest(self) -> Limit | None:
+        """Return the limit of this step whose deadline comes first, if any has one."""
+        timed = [limit for limit in self._context.limits if limit.budget.seconds is not None]
+        return min(timed, key=lambda limit: limit.deadline, default=None)
+
+    async def _before_deadline(self, limit: Limit) -> Any:
         """Work until the step's own deadline (rule B12); one around it cancels by itself, in its own name."""
-        limit = min(self._context.limits, key=lambda one: one.deadline, default=None)
-        if limit is None or limit.deadline == float("inf"):
-            return await self._attempts()
         with anyio.CancelScope(deadline=limit.deadline):
             if limit.budget.seconds:
                 return await self._attempts()

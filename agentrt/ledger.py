@@ -161,15 +161,13 @@ class Ledger:
     def count(self, account: Account, dimensions: Sequence[int], path: str) -> None:
         """Spend one of each dimension on the whole chain at once (rule B2), or raise `BudgetExceeded`."""
         chain = account.chain
-        for scope in chain:
-            spent, most = scope.spent, scope.most
-            for d in dimensions:
-                if spent[d] >= most[d]:
+        for d in dimensions:
+            for scope in chain:
+                if scope.spent[d] >= scope.most[d]:
                     _check_count(scope, account, d, path)
-        for scope in chain:
-            spent = scope.spent
-            for d in dimensions:
-                spent[d] += 1
+        for d in dimensions:
+            for scope in chain:
+                scope.spent[d] += 1
 
     def request(self, account: Account, request: Request, path: str) -> Ticket:
         """Grant, queue or refuse a request; the ticket says which."""

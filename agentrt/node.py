@@ -229,6 +229,7 @@ class FunctionNode(Node[Any, Out]):
         self.needs = needed_deps(contexts[self._context]) if self._context else None
         self._is_async = _is_async(function, label)
         self._single = len(self.parameters) == 1
+        self._plain = self._is_async and self._single and self._context is None
         super().__init__(
             label,
             input=self.parameters[0].annotation if self._single else object,
@@ -247,6 +248,9 @@ class FunctionNode(Node[Any, Out]):
         return super().span(outlook) if self._context is not None else Span()
 
     async def invoke(self, ctx: Context, value: Any, /) -> Out:
+        if self._plain:
+            result: Out = await self.function(value)
+            return result
         if self._single:
             return await self.call(ctx, (value,), {})
         return await self.call(ctx, *self._spread(value))

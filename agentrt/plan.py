@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentrt.budget import Budget
@@ -179,6 +179,11 @@ class Route:
     send: Node[Any, Any] | None = None
     closer: Route | None = None
     budget: Budget | None = None
+    is_plain: bool = field(init=False)
+    """It leads to one node, and neither forks nor joins."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_plain", self.join is None and self.each is False and len(self.targets) == 1)
 
     @property
     def target(self) -> Node[Any, Any]:
@@ -332,17 +337,21 @@ class GraphPlan(Plan):
             return
         if route is None:
             self._die(branch, path, value)
+        elif route.is_plain:
+            self._follow(branch, route.targets[0], payload, (path,) if node is not self._start else ())
         elif route.join is not None:
             self._arrive(branch, route, payload)
         elif route.each is not False:
             self._fork_each(branch, route, items, path)
-        elif len(route.targets) > 1:
+        else:
             self._fork(branch, route, [(target, payload) for target in route.targets], path)
-        elif route.target is self._end:
+
+    def _follow(self, branch: Branch, target: Node[Any, Any], payload: Any, after: tuple[str, ...]) -> None:
+        if target is self._end:
             self.output = payload
             self.finished = True
         else:
-            self._activate(branch, route.target, payload, (path,) if node is not self._start else ())
+            self._activate(branch, target, payload, after)
 
     def _choose(self, branch: Branch, node: Node[Any, Any], value: Any) -> Route | None:
         for route in self._routes[node]:

@@ -22,7 +22,7 @@ POLICIES = "tests/test_exhaustion.py"
 LIMITS = "tests/test_limits.py"
 
 FAULTS = [
-    ("ledger", "if spent[d] >= most[d]:", "if spent[d] > most[d]:", LEDGER),
+    ("ledger", "if scope.spent[d] >= scope.most[d]:", "if scope.spent[d] > scope.most[d]:", LEDGER),
     ("ledger", "scope.reserved[d] -= held[d]\n                scope.spent[d]", "scope.spent[d]", LEDGER),
     ("ledger", "return self.full if asking.wraps is self else self.bounded", "return self.full", LEDGER),
     ("ledger", "return self.full if asking.wraps is self", "return self.full if asking.wraps is not None", LEDGER),
