@@ -136,3 +136,21 @@ def test_the_same_requests_are_granted_as_if_everybody_were_decided_every_time(
             world.do(name, a, b, c)
         assert fast.state() == slow.state()
         assert fast.told == slow.told
+
+
+def test_a_grant_that_leaves_an_outer_account_short_counts_for_who_waits_elsewhere() -> None:
+    """B6: whoever waits for an account of its own now claims the run's, too, and nobody later passes."""
+    book = Ledger("root", None)
+    run = book.open(book.root, Budget(tokens=85), "run")
+    one, other = (book.open(run, Budget(tokens=limit), str(limit)) for limit in (20, 60))
+    _, flying = _ask(book, one, 15), _ask(book, other, 10)
+    first, second = _ask(book, one, 20), _ask(book, other, 58)
+    book.settle(flying, Usage())
+    assert (first.waiting, second.granted) == (True, 0)
+    assert _ask(book, run, 5).waiting
+
+
+def _ask(book: Ledger, account: Account, tokens: int) -> Ticket:
+    fixed = [0] * 7
+    fixed[TOKENS] = fixed[INPUT] = tokens
+    return book.request(account, Request(fixed), "p")
