@@ -11,7 +11,7 @@ import types
 import typing
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Self, TypeVar, Unpack, overload
@@ -252,10 +252,14 @@ class FunctionNode(Node[Any, Out]):
     def span(self, outlook: Outlook) -> Span:
         return super().span(outlook) if self._context is not None else Span()
 
-    async def invoke(self, ctx: Context, value: Any, /) -> Out:
+    def invoke(self, ctx: Context, value: Any, /) -> Coroutine[Any, Any, Out]:
+        """Return what the function will do; a plain one has no layer of its own around it."""
         if self._plain:
-            result: Out = await self.function(value)
-            return result
+            plain: Coroutine[Any, Any, Out] = self.function(value)
+            return plain
+        return self._invoke(ctx, value)
+
+    async def _invoke(self, ctx: Context, value: Any) -> Out:
         if self._single:
             return await self.call(ctx, (value,), {})
         return await self.call(ctx, *self._spread(value))

@@ -250,8 +250,15 @@ class Scheduler:
                     if (taken := self._take()) is None:
                         return
                     drive, activation, queued = taken
+                    del taken  # a worker may wait for long: what it holds then counts many times over
                     self._spawn()
-                    await self._run(drive, activation, scope, self.clock() - queued)
+                    drive.running[activation] = scope
+                    try:
+                        outcome = await self.step(activation, drive.context, drive.budget, self.clock() - queued)
+                    except BaseException:
+                        drive.cancelled(activation)
+                        raise
+                    drive.ended(activation, outcome)
                     self._ended += 1
         except self._cancelled_class:
             # Cancelled with the task group around it, which needs no telling: let out, the error would live on in the
@@ -261,15 +268,6 @@ class Scheduler:
         finally:
             self._active -= 1
             self._hand_on()
-
-    async def _run(self, drive: Drive, activation: Activation, scope: anyio.CancelScope, waited: float) -> None:
-        drive.running[activation] = scope
-        try:
-            outcome = await self.step(activation, drive.context, drive.budget, waited)
-        except BaseException:
-            drive.cancelled(activation)
-            raise
-        drive.ended(activation, outcome)
 
 
 def _is_stray(error: BaseException) -> bool:

@@ -4,13 +4,16 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 pytest_plugins = ["agentrt.testing.plugin", "pytester"]
 
+_SEARCH = (Phase.explicit, Phase.generate)
+"""A fault has only to be found, not to be shown in its smallest form."""
 _PATIENT = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
 settings.register_profile("default", max_examples=100, deadline=None, suppress_health_check=_PATIENT)
+settings.register_profile("faults", max_examples=1000, deadline=None, suppress_health_check=_PATIENT, phases=_SEARCH)
 settings.register_profile("slow", max_examples=3000, deadline=None, suppress_health_check=_PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
