@@ -8,6 +8,7 @@ never suspends costs no task, and steps that wait run all at once. A step that w
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections import deque
@@ -256,7 +257,8 @@ class Scheduler:
         except self._cancelled_class:
             # With the task group around it, which needs no telling. Let out, the error would live on in the task with
             # the frames of all it went through: of 100,000 tasks at once, that is what cancelling them would cost.
-            return
+            if anyio.current_effective_deadline() > -math.inf:
+                raise  # a step cancelled its own task, and with it the run: the group must hear of it
         finally:
             self._active -= 1
             self._hand_on()
