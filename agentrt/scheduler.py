@@ -78,6 +78,7 @@ class Scheduler:
         self._burst = 1
         self._ended = self._ended_before = 0
         self._steps = 0
+        self._cancelled = False
         self._cancelled_class = anyio.get_cancelled_exc_class()
 
     def __repr__(self) -> str:
@@ -257,7 +258,8 @@ class Scheduler:
         except self._cancelled_class:
             # With the task group around it, which needs no telling. Let out, the error would live on in the task with
             # the frames of all it went through: of 100,000 tasks at once, that is what cancelling them would cost.
-            if anyio.current_effective_deadline() > -math.inf:
+            self._cancelled = self._cancelled or anyio.current_effective_deadline() == -math.inf
+            if not self._cancelled:
                 raise  # a step cancelled its own task, and with it the run: the group must hear of it
         finally:
             self._active -= 1
