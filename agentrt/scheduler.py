@@ -8,6 +8,7 @@ never suspends costs no task, and steps that wait run all at once. A step that w
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections import deque
@@ -77,6 +78,7 @@ class Scheduler:
         self._burst = 1
         self._ended = self._ended_before = 0
         self._steps = 0
+        self._cancelled = False
         self._cancelled_class = anyio.get_cancelled_exc_class()
 
     def __repr__(self) -> str:
@@ -263,8 +265,9 @@ class Scheduler:
         except self._cancelled_class:
             # Cancelled with the task group around it, which needs no telling: let out, the error would live on in the
             # task with the frames of all it went through, and of 100,000 tasks at once that is what cancelling costs.
-            if anyio.current_effective_deadline() > float("-inf"):
-                raise  # a step cancelled its own task: then the run ends
+            self._cancelled = self._cancelled or anyio.current_effective_deadline() == -math.inf
+            if not self._cancelled:
+                raise  # a step cancelled its own task, and with it the run: the group must hear of it
         finally:
             self._active -= 1
             self._hand_on()
