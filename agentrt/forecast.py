@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 from agentrt.bounds import Bounds, bounds_of
-from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, TOOL_CALLS, USD, Budget
+from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, TOOL_CALLS, USD, Budget, tightest
 from agentrt.errors import DefinitionError, UnknownModel
 from agentrt.model import Model, ModelRequest, ModelSettings, Wrapper, bound, default_model, resolve_model
 from agentrt.node import Node
@@ -58,15 +58,7 @@ def foresee(
     span = (free if limited == unlimited else step_span(node, limited)).within(budget, node.name)
     if budget is not None and budget.on_exhausted != "raise":
         free = Span(span.least, free.most, free.call)
-    return bounds_of(node.name, span, free, _limits(node.budget, budget))
-
-
-def _limits(*budgets: Budget | None) -> dict[str, float]:
-    """Return the tightest limit of each dimension: the run's budget and its root's own hold together."""
-    limits: dict[str, float] = {}
-    for name, limit in (pair for budget in budgets if budget for pair in budget.limits().items()):
-        limits[name] = min(limit, limits.get(name, limit))
-    return limits
+    return bounds_of(node.name, span, free, tightest(node.budget, budget))
 
 
 def _width(name: str, width: int | tuple[int, int]) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, c
 import anyio
 from anyio.abc import TaskGroup
 
-from agentrt.budget import Budget
+from agentrt.budget import Budget, tightest
 from agentrt.clock import event_clock
 from agentrt.context import StepContext, check_policy
 from agentrt.deps import check_all_deps
@@ -374,7 +374,7 @@ class _Run:
     async def _steps(self, scheduler: Scheduler) -> Any:
         """Run the root step, between the events that open and close the run."""
         run_id, name, record = self.run_id, self.node.name, scheduler.record
-        limits = _tightest(self.budget, self.node.budget)
+        limits = tightest(self.budget, self.node.budget)
         if self.past is None:
             record(RunStarted(run_id=run_id, at=scheduler.clock(), name=name, input=self.input, limits=limits))
         else:
@@ -427,15 +427,6 @@ class _Run:
         if error is not None:
             raise error
         return result
-
-
-def _tightest(*budgets: Budget | None) -> dict[str, float]:
-    """Return the least limit of each dimension that any of the budgets caps."""
-    limits: dict[str, float] = {}
-    for budget in filter(None, budgets):
-        for name, limit in budget.limits().items():
-            limits[name] = min(limit, limits.get(name, limit))
-    return limits
 
 
 def new_run_id() -> str:
