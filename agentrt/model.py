@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass, field, replace
+from pkgutil import resolve_name
 from typing import Any, Final, Protocol, Self, cast, runtime_checkable
 
 import anyio
@@ -136,8 +136,7 @@ def resolve_model(name: str) -> Model:
             f"unknown model {name!r}: write provider/model, like openai/gpt-5-mini or ollama/llama3.2, "
             f"or {EMBEDDED_MODEL} for the embedded one"
         )
-    module, _, attribute = _ADAPTERS.get(provider, _ANY_PROVIDER).partition(":")
-    model: Model = getattr(importlib.import_module(module), attribute)(name)
+    model: Model = resolve_name(_ADAPTERS.get(provider, _ANY_PROVIDER))(name)
     return model
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 from collections import defaultdict
@@ -11,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from pkgutil import resolve_name
 from typing import Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
 import anyio
@@ -320,7 +320,7 @@ class _Run:
 
     async def execute(self) -> Result[Any]:
         check_prices(self.node, self.models, limited=self.budget is not None and self.budget.usd is not None)
-        observers = [*self.observers, *_load(_TRACING)(self.run_id)]
+        observers = [*self.observers, *resolve_name(_TRACING)(self.run_id)]
         outcome: Any = _UNFINISHED
         scheduler: Scheduler | None = None
         writer: JournalWriter | None = None
@@ -432,8 +432,3 @@ class _Run:
 def new_run_id() -> str:
     """Return an id that sorts by time and that people can read aloud."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
-
-
-def _load(dotted: str) -> Any:
-    module, _, attribute = dotted.partition(":")
-    return getattr(importlib.import_module(module), attribute)
