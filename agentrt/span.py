@@ -143,7 +143,7 @@ class Span:
         A scope that cannot succeed within it is infinitely dear; one that wraps up or stops half-way at exhaustion
         succeeds with whatever it had, so that nothing is sure but its start.
         """
-        limits = whole_limits(budget)
+        limits = _limits(budget)
         least = self.least
         if budget is not None and budget.on_exhausted != "raise":
             least = tuple(NOTHING if d != STEPS else Amount(1, {path: 1}) for d in range(len(DIMENSIONS)))
@@ -153,10 +153,9 @@ class Span:
         return Span(least, _consistent(most, self.call), self.call)
 
 
-def whole_limits(budget: Budget | None) -> dict[int, float]:
+def _limits(budget: Budget | None) -> dict[int, int]:
     """Return a budget's limits by dimension, in the ledger's units."""
-    caps = budget.limits() if budget else {}
-    return {d: caps[n] * (PICO if d == USD else 1) for d, n in enumerate(DIMENSIONS) if n in caps}
+    return {} if budget is None else dict(budget.caps.full)
 
 
 def _affordable(amount: Amount, d: int, limit: float | None, path: str) -> Amount:
@@ -228,7 +227,7 @@ class Outlook:
 
     def under(self, budget: Budget | None) -> Outlook:
         """Return the outlook under one more budget."""
-        limits = whole_limits(budget)
+        limits = _limits(budget)
         return replace(
             self,
             tool_calls=min(self.tool_calls, limits.get(TOOL_CALLS, UNLIMITED)),
