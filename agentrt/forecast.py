@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias, TypedDict, Unpack
 from agentrt.bounds import Bounds, bounds_of
 from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, TOOL_CALLS, USD, Budget, tightest
 from agentrt.errors import DefinitionError, UnknownModel
-from agentrt.model import Model, ModelRequest, ModelSettings, Wrapper, bound, default_model, resolve_model
+from agentrt.model import Model, ModelRequest, Models, ModelSettings, Wrapper
 from agentrt.node import Node
 from agentrt.span import (
     NONE,
@@ -69,16 +69,11 @@ def _width(name: str, width: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _models(override: Model | str | None) -> Callable[[Model | str | None], Model | None]:
-    known: dict[str, Model] = {}
-
-    def resolve(name: str) -> Model:
-        if name not in known:
-            known[name] = resolve_model(name)
-        return known[name]
+    models = Models(override)
 
     def find(named: Model | str | None) -> Model | None:
         try:
-            return bound(override or named or default_model(), resolve)
+            return models(named)
         except UnknownModel:  # whoever runs it is told; what it would take nobody knows
             return None
 

@@ -38,7 +38,7 @@ from agentrt.graph import Graph
 from agentrt.guardrail import unguarded
 from agentrt.journal import Journal, JournalWriter
 from agentrt.ledger import Ledger
-from agentrt.model import Model, bound, default_model, resolve_model
+from agentrt.model import Model, Models
 from agentrt.node import Node, as_node
 from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
@@ -54,7 +54,6 @@ Observer: TypeAlias = Callable[[Event], None]
 
 _IDLE: Final = SchedulerStatistics(running=0, queued=0, resuming=0)
 _UNFINISHED: Final = object()
-_CLOSING_SECONDS: Final = 10.0
 _TRACING: Final = "agentrt.tracing:run_observers"
 _logger = logging.getLogger("agentrt")
 
@@ -223,36 +222,6 @@ async def _one_error() -> AsyncIterator[None]:
         raise error from error.__cause__
 
 
-class _Models:
-    """Find the models of one run: each name is resolved once, and what was resolved here is closed here."""
-
-    def __init__(self, override: Model | str | None) -> None:
-        self._override = override
-        self._open: dict[str, Model] = {}
-
-    def __call__(self, named: Model | str | None) -> Model:
-        return bound(self._override or named or default_model(), self._named)
-
-    def _named(self, name: str) -> Model:
-        if name not in self._open:
-            self._open[name] = resolve_model(name)
-        return self._open[name]
-
-    async def aclose(self) -> None:
-        """Close each, whatever becomes of the others; run it in a task of its own, which no cancellation reaches."""
-        opened, self._open = self._open, {}
-        for name, model in opened.items():
-            try:
-                with anyio.move_on_after(_CLOSING_SECONDS, shield=True) as scope:
-                    await model.aclose()
-                if scope.cancelled_caught:
-                    _logger.warning(
-                        "model %s did not close within %g s; the run ends without it", name, _CLOSING_SECONDS
-                    )
-            except Exception:
-                _logger.exception("model %s could not be closed; the run's outcome stands", name)
-
-
 class _Recorder:
     """Pass every event to every observer; one that fails is logged and dropped."""
 
@@ -294,7 +263,7 @@ class _Run:
         self.run_id = options.get("run_id") or new_run_id()
         self.ledger = Ledger(node.name, None)
         self.ledger.root.is_capped = self.budget is not None or node.budget is not None
-        self.models = _Models(options.get("model"))
+        self.models = Models(options.get("model"))
         self.past: Past | None = None
         self._progress: Progress | None = None
         self._stopped: Result[Any] | None = None
