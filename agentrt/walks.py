@@ -14,10 +14,10 @@ from itertools import count
 from typing import Any, Final, TypeAlias
 
 from agentrt.budget import DIMENSIONS, MODEL_CALLS, STEPS, TOOL_CALLS
+from agentrt.components import AnyNode, Arc, Components
 from agentrt.edge import END, START
 from agentrt.forecast import step_span
 from agentrt.join import Join, first, vote
-from agentrt.parts import AnyNode, Arc, Parts
 from agentrt.plan import Route
 from agentrt.span import (
     NONE,
@@ -198,10 +198,10 @@ class Walk:
         such an arc may be taken.
         """
         inside = [arc for outgoing in arcs.values() for arc in outgoing if arc.target is not None]
-        loops = Parts(arcs, inside)
+        loops = Components(arcs, inside)
         again = [a for a in inside if a.route.times is not None and loops.hold(a)]
         once = [a for a in inside if a not in set(again)]
-        pieces = Parts(arcs, once)
+        pieces = Components(arcs, once)
         uncapped = pieces.grouped(a for a in once if pieces.hold(a))
         weights = [self._piece(members, uncapped.get(i, ())) for i, members in enumerate(pieces.members)]
         ways = pieces.longest(weights, [a for a in once if loops.hold(a) and not pieces.hold(a)])
@@ -220,7 +220,7 @@ class Walk:
         names = " → ".join(n.name for n in members)
         return endless(total, f"{self._outlook.path}/{members[0].name}", f"is in a loop without times=: {names}")
 
-    def _rounds(self, arc: Arc, ways: Sequence[Vector], pieces: Parts) -> Vector:
+    def _rounds(self, arc: Arc, ways: Sequence[Vector], pieces: Components) -> Vector:
         assert arc.target is not None
         return repeated(added(arc.span.most, ways[pieces.of[arc.target]]), arc.route.times or 0)
 
