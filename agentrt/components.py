@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from agentrt.interval import NONE, Interval, Vector, added, greatest
 from agentrt.node import Node
 from agentrt.plan import Route
-from agentrt.span import NONE, Span, Vector, added, greatest
 
 AnyNode: TypeAlias = Node[Any, Any]
 
@@ -20,7 +20,7 @@ class Arc:
     source: AnyNode
     target: AnyNode | None
     route: Route
-    span: Span
+    interval: Interval
 
 
 class Components:
@@ -53,6 +53,8 @@ class Components:
         leaving = self.grouped(arcs)
         best: list[Vector] = [NONE] * len(weights)
         for i in range(len(weights) - 1, -1, -1):
-            onward = (added(a.span.most, best[self.of[a.target]]) for a in leaving.get(i, ()) if a.target is not None)
+            onward = (
+                added(a.interval.most, best[self.of[a.target]]) for a in leaving.get(i, ()) if a.target is not None
+            )
             best[i] = added(weights[i], greatest(onward))
         return best

@@ -12,17 +12,17 @@ from agentrt.budget import Budget
 from agentrt.drawing import mermaid
 from agentrt.edge import END, START, Edge, Marker
 from agentrt.errors import DefinitionError, GraphError
-from agentrt.forecast import Assumptions, foresee, wrapping_span
+from agentrt.forecast import Assumptions, foresee, wrapping_interval
 from agentrt.guardrail import unguarded
 from agentrt.handoff import with_handoffs
+from agentrt.interval import Interval, Outlook
 from agentrt.join import Join
 from agentrt.node import Context, Node, as_node
 from agentrt.partial import Partial
 from agentrt.plan import GraphPlan, Route
 from agentrt.retry import Retry
-from agentrt.span import Outlook, Span
 from agentrt.validation import problems, routes, to_networkx
-from agentrt.walks import routes_span
+from agentrt.walks import routes_interval
 
 if TYPE_CHECKING:
     import networkx
@@ -258,8 +258,8 @@ class Graph(Node[In, Out], Generic[In, Out]):
         """
         return foresee(self, input, budget, **assumed)
 
-    def span(self, outlook: Outlook) -> Span:
-        return routes_span(self.compile(), outlook) + wrapping_span(self.last, outlook)
+    def interval(self, outlook: Outlook) -> Interval:
+        return routes_interval(self.compile(), outlook) + wrapping_interval(self.last, outlook)
 
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         result: Out = await ctx.drive(GraphPlan(ctx.path, self.compile(), START, END, value))
