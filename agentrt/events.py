@@ -263,6 +263,15 @@ Event: TypeAlias = RunEvent | StepEvent | BranchDied | BudgetEvent | ModelEvent 
 _TYPES: dict[str, type[Event]] = {t.__name__: t for t in Event.__args__}
 
 
+def outcome(event: StepFinished | StepFailed | StepCancelled, exhausted: str) -> str:
+    """Say in one word how a step ended; `exhausted` is the policy that took over when its budget ran out, if any."""
+    if isinstance(event, StepCancelled):
+        return "cancelled"
+    if isinstance(event, StepFailed):
+        return "exhausted" if event.error.type == "BudgetExceeded" else "failed"
+    return "partial" if exhausted == "partial" else "done"
+
+
 def encode(event: Event) -> bytes:
     """Return the event as one JSON object with its type's name under `event`.
 
