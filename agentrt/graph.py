@@ -91,6 +91,8 @@ class Graph(Node[In, Out], Generic[In, Out]):
         self.last = None if wrap_up is None else as_node(wrap_up)
         self.wraps_up = wrap_up is not None
         self._edges: list[Edge] = []
+        self._whole: tuple[Edge, ...] = ()
+        self._seen = 0
         self._routes: dict[Node[Any, Any], list[Route]] | None = None
 
     @overload
@@ -211,7 +213,9 @@ class Graph(Node[In, Out], Generic[In, Out]):
     @property
     def edges(self) -> tuple[Edge, ...]:
         """Return the edges in the order they are tried, handoffs of agents in front of their others."""
-        return tuple(with_handoffs(self._edges)[0])
+        if len(self._edges) != self._seen:  # every run asks, to look at its agents
+            self._whole, self._seen = tuple(with_handoffs(self._edges)[0]), len(self._edges)
+        return self._whole
 
     @property
     def nodes(self) -> tuple[Node[Any, Any], ...]:
