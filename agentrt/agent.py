@@ -146,6 +146,8 @@ class Agent(Node[In, Out], Generic[In, Out]):
             raise DefinitionError(f"agent {name!r}: max_turns={max_turns} leaves no turn to answer in")
         if max_repeats is not None and max_repeats < 2:
             raise DefinitionError(f"agent {name!r}: max_repeats={max_repeats} leaves no tool to be used; None lets all")
+        if history not in ("fresh", "branch"):
+            raise DefinitionError(f'agent {name!r}: history={history!r}: write "fresh" or "branch"')
         if description:  # instructions are content: traces keep them only where asked to
             self.attributes = {"description": description}
         self.model = model

@@ -13,12 +13,12 @@ class Answer:
     def __init__(self, name: str, output: Any) -> None:
         self.schema: dict[str, Any] | None = None
         self._adapter: TypeAdapter[Any] | None = None
-        self._wrapped = False
+        self._bare: TypeAdapter[Any] | None = None
         if output in (str, object, Any):
             return
         self._adapter = TypeAdapter(output)
         if self._adapter.json_schema().get("type") != "object":
-            self._wrapped = True
+            self._bare = self._adapter
             self._adapter = TypeAdapter(create_model(name, result=(output, ...)))
         self.schema = {"additionalProperties": False, **self._adapter.json_schema(), "title": name}
 
@@ -26,8 +26,16 @@ class Answer:
         """Return the answer; raises pydantic's `ValidationError`."""
         if self._adapter is None:
             return text
-        answer = self._adapter.validate_json(_unfenced(text))
-        return answer.result if self._wrapped else answer
+        written = _unfenced(text)
+        if self._bare is None:
+            return self._adapter.validate_json(written)
+        try:
+            return self._adapter.validate_json(written).result
+        except ValidationError as error:
+            try:  # the value alone, as a model writes it that is not held to the schema
+                return self._bare.validate_json(written)
+            except ValidationError:
+                raise error from None
 
 
 def mistakes(error: ValidationError) -> str:

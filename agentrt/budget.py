@@ -70,6 +70,8 @@ class Budget:
         for name, limit in (*self.limits().items(), ("calls", self.calls or 0), ("hold_back", self.hold_back)):
             if isinstance(limit, bool) or not isinstance(limit, int | float):
                 raise DefinitionError(f"Budget({name}={limit!r}): a limit is a number")
+            if name not in ("usd", "seconds", "hold_back") and limit != limit // 1 and limit < float("inf"):
+                raise DefinitionError(f"Budget({name}={limit!r}): {name} is counted in whole numbers")
             if not 0 <= limit < float("inf"):
                 raise DefinitionError(f"Budget({name}={limit:g}): a limit is a number from 0; leave it out for none")
         if self.hold_back >= 1:

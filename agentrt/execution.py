@@ -137,5 +137,5 @@ def _handed_on(denial: BudgetExceeded, account: Account) -> BudgetExceeded:
         path=denial.path,
         account=outer,
     )
-    handed_on.partial = denial.partial
+    handed_on.partial, handed_on.refused_by = denial.partial, denial.refused_by
     return handed_on

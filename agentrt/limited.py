@@ -48,6 +48,8 @@ class Limited(Wrapper):
         for name, limit in (("rpm", rpm), ("tpm", tpm), ("concurrency", concurrency)):
             if isinstance(limit, int) and limit < 1:
                 raise DefinitionError(f"Limited({name}={limit}): at this limit no call could ever start")
+        if isinstance(concurrency, str) and concurrency != "adaptive":
+            raise DefinitionError(f'Limited(concurrency={concurrency!r}): write a number, or "adaptive"')
         self.retry = retry
         self.attempts = retry.attempts
         self._limiter = Limiter(

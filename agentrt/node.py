@@ -26,6 +26,7 @@ from agentrt.deps import check_deps, needed_deps
 from agentrt.errors import DefinitionError, InvalidArguments
 from agentrt.interval import Interval, Outlook, anything
 from agentrt.ledger import Account, Request
+from agentrt.retry import Retry
 from agentrt.usage import PICO
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from agentrt.model import Model
     from agentrt.partial import Partial
     from agentrt.plan import Plan
-    from agentrt.retry import Retry
     from agentrt.usage import Usage
 
 In = TypeVar("In", contravariant=True)
@@ -88,6 +88,11 @@ class Node(ABC, Generic[In, Out]):
         self.input = input
         self.output = output
         self.description = description
+        for option, given, kind in (("budget", budget, Budget), ("retry", retry, Retry)):
+            if given is not None and not isinstance(given, kind):
+                raise DefinitionError(f"{name}: {option}={given!r}: write {option}={kind.__name__}(…)")
+        if timeout is not None and (not isinstance(timeout, int | float) or timeout <= 0):
+            raise DefinitionError(f"{name}: timeout={timeout!r}: a time-out is a number of seconds above 0")
         self.budget = budget
         self.retry = retry
         self.timeout = timeout
@@ -232,7 +237,7 @@ class FunctionNode(Node[Any, Out]):
         self._plain = self._is_async and self._single and self._context is None
         super().__init__(
             label,
-            input=self.parameters[0].annotation if self._single else object,
+            input=_stated(self.parameters[0]) if self._single else object,
             output=hints.get("return", object),
             description=inspect.cleandoc(function.__doc__ or "").split("\n\n")[0],
             budget=budget,
@@ -274,6 +279,10 @@ class FunctionNode(Node[Any, Out]):
             return tuple(value), {}
         names = ", ".join(p.name for p in self.parameters)
         raise InvalidArguments(f"{self.name} takes {names}: send a mapping or a tuple, not {type(value).__name__}")
+
+
+def _stated(parameter: inspect.Parameter) -> Any:
+    return object if parameter.annotation is inspect.Parameter.empty else parameter.annotation
 
 
 def _is_async(function: Callable[..., Any], label: str) -> bool:

@@ -47,6 +47,7 @@ from agentrt.progress import Past, Progress
 from agentrt.scheduler import DEFAULT_CONCURRENCY, Scheduler
 from agentrt.statistics import RunStatistics, SchedulerStatistics
 from agentrt.stream import DEFAULT_BUFFER, Feed, Stream
+from agentrt.validation import fits
 
 T = TypeVar("T")
 In = TypeVar("In")
@@ -185,6 +186,7 @@ async def stream(
 ) -> AsyncIterator[Stream[Any]]:
     """Run as `run` does, inside `async with`, yielding a `Stream` of events; leaving early cancels the run.
 
+    A run that failed raises its error when the block is left, unless `result` was asked and has told it.
     The run never waits for whoever reads: beyond `buffer` events, or 100 characters of text for each of these,
     text is dropped first, then the oldest events, and `EventsDropped` says how many.
     """
@@ -203,9 +205,11 @@ async def stream(
 
     async with _one_error(), anyio.create_task_group() as tasks:
         tasks.start_soon(work, name="agentrt run")
-        yield Stream(feed, started.statistics)
+        yield (events := Stream(feed, started.statistics))
         if not feed.closing:
             tasks.cancel_scope.cancel()
+    if not events.told and isinstance(feed.outcome, Exception):
+        raise feed.outcome
 
 
 @asynccontextmanager
@@ -250,6 +254,7 @@ class _Run:
             graph.compile()
         self.deps = options.get("deps")
         check_all_deps(node, self.deps)
+        _check_input(node, input)
         self.concurrency = options.get("concurrency", DEFAULT_CONCURRENCY)
         if self.concurrency < 1:
             raise DefinitionError(f"concurrency={self.concurrency}: let at least one step work at a time")
@@ -317,11 +322,13 @@ class _Run:
     async def resume(self, stopped: Result[Any], denial: BudgetExceeded, budget: Budget) -> Result[Any]:
         """Run again on what is known, with the limits of the account that refused raised (rule E5)."""
         progress = self._progress
-        if progress is None or self._stopped is not stopped:
-            raise RuntimeError(f"run {self.run_id} went on already, or had no budget around what was refused")
-        limit = next((one for own in progress.limits.values() for one in own if one.account is denial.account), None)
-        if limit is None:
-            raise RuntimeError(f"the scope {denial.scope!r} has no limit that could be raised")
+        if self._stopped is not stopped:
+            raise RuntimeError(f"run {self.run_id} went on already from here")
+        limits = progress.limits.values() if progress is not None else ()
+        limit = next((one for own in limits for one in own if one.account is denial.refused_by), None)
+        if progress is None or limit is None:
+            raise RuntimeError(f"run {self.run_id} cannot go on: no budget of its own was around what was refused")
+        _check_raised(denial, limit.budget, budget)
         limit.budget = replace(limit.budget, **budget.limits())  # type: ignore[arg-type]
         self.ledger.raise_limits(limit.account, limit.budget)
         self.past, self._stopped = Past(progress), None
@@ -396,6 +403,24 @@ class _Run:
         if error is not None:
             raise error
         return result
+
+
+def _check_input(node: Node[Any, Any], input: object) -> None:
+    """Raise `DefinitionError` for an input that is not of the plain class the node takes."""
+    if not fits(type(input), node.input):
+        raise DefinitionError(
+            f"{node.name} takes {node.input.__name__}, and was given {type(input).__name__}: {input!r:.80}"
+        )
+
+
+def _check_raised(denial: BudgetExceeded, old: Budget, new: Budget) -> None:
+    """Raise `DefinitionError` if the limit that was reached stays where it is."""
+    before, after = (b.limits().get(denial.dimension, 0) for b in (old, new))
+    if after <= before and denial.dimension != "seconds":
+        raise DefinitionError(
+            f"nothing to go on with: {denial.scope!r} ran out of {denial.dimension} at {before:,g}; "
+            f"resume(budget=Budget({denial.dimension}=…)) with more"
+        )
 
 
 def new_run_id() -> str:

@@ -172,6 +172,8 @@ class Stream(Generic[T]):
     def __init__(self, feed: Feed[T], statistics: Callable[[], RunStatistics]) -> None:
         self._feed = feed
         self._statistics = statistics
+        self.told = False
+        """Somebody has asked for the result and knows how the run ended."""
 
     def __repr__(self) -> str:
         now = self._statistics()
@@ -199,6 +201,7 @@ class Stream(Generic[T]):
     def result(self) -> Result[T]:
         """Return the run's result once its events have ended; raises what `run` would raise."""
         outcome = self._feed.outcome
+        self.told = self.told or outcome is not None
         if isinstance(outcome, Exception):
             raise outcome
         if outcome is not None:

@@ -96,7 +96,7 @@ class ToolUse(Node[str, Any]):
     counts = (STEPS, TOOL_CALLS)
 
     def __init__(self, node: Node[Any, Any], call_id: str) -> None:
-        self.name, self.description, self.input, self.output = node.name, node.description, str, node.output
+        self.name, self.description, self.input, self.output = node.name, node.description, object, node.output
         self.budget, self.retry, self.timeout = node.budget, node.retry, node.timeout
         self.attributes = {**(node.attributes or {}), "call_id": call_id}
         self.kind = node.kind  # type: ignore[misc]

@@ -244,7 +244,7 @@ def _misfits(edges: Sequence[Edge], input: Any, output: Any) -> Iterator[str]:
             if edge.each is True:
                 if inspect.isclass(sent) and sent not in (object, list, tuple) and not issubclass(sent, (list, tuple)):
                     yield f"{edge}: each=True needs a list or a tuple, and {source.name} gives {sent.__name__}"
-            elif not _fits(sent, taken):
+            elif not fits(sent, taken):
                 yield f"{edge}: gives {_type_name(sent)}, but {target.name} takes {_type_name(taken)}"
 
 
@@ -272,7 +272,8 @@ def _takes_partial(taken: Any) -> bool:
     return taken is Any or not inspect.isclass(taken) or issubclass(Partial, taken)
 
 
-def _fits(given: Any, taken: Any) -> bool:
+def fits(given: Any, taken: Any) -> bool:
+    """Say whether a value of one type may go where the other is taken, as far as plain classes tell."""
     if not (inspect.isclass(given) and inspect.isclass(taken)) or {object, Any} & {given, taken}:
         return True  # unions, generics and untyped nodes are for the type checker
     if getattr(taken, "_is_protocol", False) or is_typeddict(taken) or inspect.isabstract(taken):

@@ -27,6 +27,7 @@ from agentrt import (
     Usage,
     collect,
     run,
+    stream,
     tool,
 )
 from agentrt.messages import AssistantMessage
@@ -155,10 +156,44 @@ async def test_no_bill_gives_anything_back() -> None:
 
 async def test_max_turns_says_what_was_wrong() -> None:
     """The last correction is part of the error."""
-    agent = Agent("agent", model=FunctionModel(lambda r: '["a"]'), output=list[str], max_turns=2)
+    agent = Agent("agent", model=FunctionModel(lambda r: '["a", 1]'), output=list[str], max_turns=2)
     with pytest.raises(StepFailed, match=r"(?s)no answer after 2 turns.*answer: Input should be an object") as error:
         await run(agent, "?")
     assert isinstance(error.value.cause, MaxTurns)
+
+
+async def test_a_value_without_its_wrapping_is_an_answer() -> None:
+    """A model that is not held to the schema writes the list itself."""
+    agent = Agent("agent", model=FunctionModel(lambda r: '["a"]'), output=list[str], max_turns=1)
+    assert (await run(agent, "?")).output == ["a"]
+
+
+async def test_the_input_of_a_run_is_checked() -> None:
+    """As far as plain classes tell, before anything runs."""
+    with pytest.raises(DefinitionError, match="takes str, and was given int"):
+        await run(Agent("a", input=str, model=FunctionModel(lambda r: "hi")), 3)  # type: ignore[call-overload]
+
+
+async def test_a_stream_does_not_swallow_a_failure() -> None:
+    """Who never asks for the result is told when the block is left."""
+
+    async def boom(x: int) -> int:
+        raise ValueError(str(x))
+
+    async def read() -> None:
+        async with stream(boom, 1) as events:
+            async for _ in events:
+                pass
+
+    with pytest.raises(StepFailed, match="ValueError"):
+        await read()
+
+
+async def test_resuming_needs_a_higher_limit() -> None:
+    """To stop at the same place again is no going on."""
+    result = await run(echo, "x", budget=Budget(steps=0, on_exhausted="partial"))
+    with pytest.raises(DefinitionError, match="ran out of steps at 0"):
+        await result.resume(budget=Budget(tokens=5))
 
 
 async def test_a_fenced_answer_is_read() -> None:

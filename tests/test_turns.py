@@ -81,7 +81,7 @@ class World:
 
     def request(self, at: int, prompt: int, shape: int) -> None:
         fixed, unit = [0] * 7, [0] * 7
-        fixed[TOKENS] = fixed[INPUT] = prompt
+        fixed[TOKENS] = fixed[INPUT] = prompt % 9
         unit[TOKENS] = unit[OUTPUT] = 1 + shape % 2
         floor, more, enough = shape % 5, shape // 2, shape % 11
         asked = Request(fixed, unit, floor=floor, want=floor + more, enough=enough)
@@ -94,9 +94,10 @@ class World:
         flying = [t for t in self.tickets if t.granted is not None and not t.ended]
         if flying:
             ticket = flying[which % len(flying)]
-            cost = ticket.request.cost((ticket.granted or 0) * share // 40)
-            extra = 1 if over == 7 else 0
-            self.book.settle(ticket, Usage(input_tokens=cost[INPUT], output_tokens=cost[OUTPUT] + extra))
+            held = ticket.request.cost(ticket.granted or 0)
+            used = [amount * max(0, share - 20) // 80 for amount in held]
+            extra = held[OUTPUT] + 1 if over == 7 else 0
+            self.book.settle(ticket, Usage(input_tokens=used[INPUT], output_tokens=used[OUTPUT] + extra))
 
     def withdraw(self, which: int, b: int, c: int) -> None:
         if self.tickets:
@@ -120,17 +121,36 @@ NAMES = st.sampled_from(
 )
 
 
-@given(st.lists(st.tuples(NAMES, AMOUNT, AMOUNT, AMOUNT), max_size=80))
+@given(st.lists(st.tuples(NAMES, AMOUNT, AMOUNT, AMOUNT), min_size=30, max_size=80))
 def test_the_same_requests_are_granted_as_if_everybody_were_decided_every_time(
     steps: list[tuple[str, int, int, int]],
 ) -> None:
     """B4-B7: which, how much, to whom denied, and in which order they are told."""
     fast, slow = World(naive=False), World(naive=True)
     for world in (fast, slow):
-        world.open(0, 10, 0)
+        for around, tokens in ((0, 12), (1, 7), (1, 6), (2, 4)):
+            world.open(around, tokens, 0)
     for name, a, b, c in steps:
         for world in (fast, slow):
             world.told = []
             world.do(name, a, b, c)
         assert fast.state() == slow.state()
         assert fast.told == slow.told
+
+
+def test_a_grant_that_leaves_an_outer_account_short_counts_for_who_waits_elsewhere() -> None:
+    """B6: whoever waits for an account of its own now claims the run's, too, and nobody later passes."""
+    book = Ledger("root", None)
+    run = book.open(book.root, Budget(tokens=85), "run")
+    one, other = (book.open(run, Budget(tokens=limit), str(limit)) for limit in (20, 60))
+    _, flying = _ask(book, one, 15), _ask(book, other, 10)
+    first, second = _ask(book, one, 20), _ask(book, other, 58)
+    book.settle(flying, Usage())
+    assert (first.waiting, second.granted) == (True, 0)
+    assert _ask(book, run, 5).waiting
+
+
+def _ask(book: Ledger, account: Account, tokens: int) -> Ticket:
+    fixed = [0] * 7
+    fixed[TOKENS] = fixed[INPUT] = tokens
+    return book.request(account, Request(fixed), "p")

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentrt.budget import Budget
+from agentrt.cli.exits import UsageError
 from agentrt.cli.inputs import read_input
 from agentrt.cli.source import Source, load
+from agentrt.deps import check_all_deps
+from agentrt.errors import DefinitionError
 from agentrt.graph import Graph
 from agentrt.scheduler import DEFAULT_CONCURRENCY
 
@@ -34,5 +37,13 @@ class Order:
         source = load(self.target)
         if isinstance(source.node, Graph):
             source.node.validate()
+        _refuse_deps(source)
         value = read_input(source.node, self.arguments, self.target)
         return source, value, Budget.parse(self.budget) if self.budget is not None else None
+
+
+def _refuse_deps(source: Source) -> None:
+    try:
+        check_all_deps(source.node, None)
+    except DefinitionError as error:
+        raise UsageError(f"{error}\nThe shell has no deps to give: run it from Python") from error

@@ -6,7 +6,7 @@ import ast
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -17,6 +17,7 @@ from agentrt.cli.exits import UsageError, shown_path
 from agentrt.edge import Marker
 from agentrt.errors import AgentrtError
 from agentrt.graph import Graph
+from agentrt.guardrail import unguarded
 from agentrt.node import Node, as_node
 
 _USUAL_NAMES: Final = ("main", "graph", "agent")
@@ -126,8 +127,8 @@ def _chosen(path: Path, defined: Mapping[str, Node[Any, Any]], module: ModuleTyp
     for name in _USUAL_NAMES:
         if name in defined:
             return defined[name]
-    for fits in (_outermost_graphs, _agents, _all):
-        found = list(fits(defined))
+    for kind in (Graph, Agent, Node):
+        found = _outermost(kind, defined.values())
         if len(found) == 1:
             return found[0]
         if found:
@@ -135,18 +136,11 @@ def _chosen(path: Path, defined: Mapping[str, Node[Any, Any]], module: ModuleTyp
     raise UsageError(f"no graph in {path.name}{_choices(path, defined, module)}")
 
 
-def _outermost_graphs(defined: Mapping[str, Node[Any, Any]]) -> Iterator[Node[Any, Any]]:
-    graphs = [n for n in defined.values() if isinstance(n, Graph)]
-    inner = {n for g in graphs for n in g.nodes}
-    return (g for g in graphs if g not in inner)
-
-
-def _agents(defined: Mapping[str, Node[Any, Any]]) -> Iterator[Node[Any, Any]]:
-    return (n for n in defined.values() if isinstance(n, Agent))
-
-
-def _all(defined: Mapping[str, Node[Any, Any]]) -> Iterator[Node[Any, Any]]:
-    return iter(defined.values())
+def _outermost(kind: type[Node[Any, Any]], defined: Iterable[Node[Any, Any]]) -> list[Node[Any, Any]]:
+    """Return the nodes of a kind, guarded or not, that no other of them is made of."""
+    nodes = [n for n in defined if isinstance(unguarded(n), kind)]
+    inner = nodes_below(part for n in nodes for part in n.parts)
+    return [n for n in nodes if n not in inner]
 
 
 def _shown(defined: Mapping[str, Node[Any, Any]], found: list[Node[Any, Any]]) -> Iterator[tuple[str, Node[Any, Any]]]:
@@ -174,12 +168,5 @@ def nodes_below(nodes: Iterable[Node[Any, Any]]) -> set[Node[Any, Any]]:
         node = waiting.pop()
         if node not in seen:
             seen.add(node)
-            parts: Callable[[Any], tuple[Node[Any, Any], ...]] | None = _PARTS.get(type(node))
-            waiting += parts(node) if parts else ()
+            waiting += node.parts
     return seen
-
-
-_PARTS: Final[Mapping[type, Callable[[Any], tuple[Node[Any, Any], ...]]]] = {
-    Graph: lambda graph: graph.nodes,
-    Agent: lambda agent: agent.tools,
-}

@@ -27,6 +27,19 @@ def test_choice(write: Write, body: str, chosen: str) -> None:
     assert load(write(body)).node.name == chosen
 
 
+def test_a_guarded_graph_is_chosen_with_its_guardrails(write: Write) -> None:
+    """Never the bare graph inside, which would run unguarded."""
+    body = """
+def no(x: str) -> str:
+    return "no"
+a = Agent("a")
+inner = Graph("inner")
+inner.chain(START, a, END)
+safe = guarded(inner, before=[no])
+"""
+    assert type(load(write("from agentrt import guarded\n" + body)).node).__name__ == "Guarded"
+
+
 def test_imported_nodes_do_not_count(write: Write) -> None:
     """A file is about what it defines, not about what it imports, from its own folder too."""
     write('other = Graph("other")', "library.py")

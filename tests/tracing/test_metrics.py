@@ -100,7 +100,7 @@ async def test_errors_are_told_by_type(measures: Measures) -> None:
         raise ValueError("no luck")
 
     with pytest.raises(StepFailed):
-        await run(broken, {"a": 1})
+        await run(broken, 1)
     (point,), (workflow,) = measures.points(c.TOOL_DURATION), measures.points(c.WORKFLOW_DURATION)
     assert point.attributes["error.type"] == workflow.attributes["error.type"] == "ValueError"
 
