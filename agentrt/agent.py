@@ -14,17 +14,17 @@ from agentrt.budget import Budget
 from agentrt.conversation import Conversation
 from agentrt.deps import check_deps
 from agentrt.errors import DefinitionError, MaxTurns
-from agentrt.forecast import least_words, tools_span, turn_span
+from agentrt.forecast import least_words, tools_interval, turn_interval
 from agentrt.format import Format
 from agentrt.handoff import Handoff, Transfer
 from agentrt.history import added, answered, mended
 from agentrt.instructions import Instructions, Instructs
+from agentrt.interval import Interval, Outlook, repeated
 from agentrt.messages import AssistantMessage, Message, ToolCall, ToolSpec, UserMessage
 from agentrt.model import Chat, Model, ModelRequest, ModelResponse, ModelSettings
 from agentrt.node import Context, Node
 from agentrt.partial import Partial
 from agentrt.retry import Retry
-from agentrt.span import Outlook, Span, repeated
 from agentrt.tool import as_text, as_tool, tool_spec
 from agentrt.toolbox import Repeats, Toolbox
 
@@ -167,14 +167,14 @@ class Agent(Node[In, Out], Generic[In, Out]):
         self._transfers = _transfers(name, handoffs, self.toolbox)
         self.handoffs = tuple(t.to for t in self._transfers.values())
 
-    def span(self, outlook: Outlook) -> Span:
+    def interval(self, outlook: Outlook) -> Interval:
         """Return one to `max_turns` model calls, one more where the agent may wrap up, and what its tools take."""
         words = (
             0 if self.format is not None else least_words(self.instructions.fixed, outlook)
         )  # a format may leave out any
-        call = turn_span(outlook.models(self.model), self.settings, words, outlook.path)
-        turns = Span(call.least, repeated(call.most, self.max_turns + outlook.wraps), call.call)
-        return turns + tools_span(self.tools, outlook)
+        call = turn_interval(outlook.models(self.model), self.settings, words, outlook.path)
+        turns = Interval(call.least, repeated(call.most, self.max_turns + outlook.wraps), call.call)
+        return turns + tools_interval(self.tools, outlook)
 
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         check_deps(self.name, self.needs, ctx.deps)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from agentrt.budget import DIMENSIONS, USD
 from agentrt.errors import BudgetTooSmall
-from agentrt.span import UNLIMITED, Span
+from agentrt.interval import UNLIMITED, Interval
 from agentrt.usage import PICO
 
 
@@ -82,12 +82,12 @@ class Bounds:
                 )
 
 
-def bounds_of(name: str, span: Span, free: Span, limits: Mapping[str, float]) -> Bounds:
-    """Return what users see of a run's span, and of the span it would have without the run's budget."""
+def bounds_of(name: str, interval: Interval, free: Interval, limits: Mapping[str, float]) -> Bounds:
+    """Return what users see of a run's interval, and of the interval it would have without the run's budget."""
     seen: dict[str, Bound] = {}
     for d, dimension in enumerate(DIMENSIONS):
         unit = PICO if d == USD else 1
-        least, most, uncapped = free.least[d], span.most[d], free.most[d]
+        least, most, uncapped = free.least[d], interval.most[d], free.most[d]
         seen[dimension] = Bound(
             least=_in_units(least.value, unit),
             greatest=_in_units(most.value, unit),

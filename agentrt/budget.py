@@ -114,6 +114,15 @@ class Budget:
         return cls(**limits, **words)  # type: ignore[arg-type]
 
 
+def tightest(*budgets: Budget | None) -> dict[str, float]:
+    """Return the least limit of each dimension that any of the budgets caps: they hold together."""
+    limits: dict[str, float] = {}
+    for budget in filter(None, budgets):
+        for name, limit in budget.limits().items():
+            limits[name] = min(limit, limits.get(name, limit))
+    return limits
+
+
 def _part(name: str, amount: float, branches: int) -> float:
     return amount / branches if name == "usd" else int(amount) // branches
 

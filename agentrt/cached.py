@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from os import PathLike
+from pkgutil import resolve_name
 from typing import Final, Protocol
 
 import anyio
@@ -19,7 +19,7 @@ from agentrt.model import Model, ModelRequest, ModelResponse, Wrapper, ask
 from agentrt.node import Context
 from agentrt.usage import Usage
 
-_FILE: Final = ("agentrt.stores.answers", "SqliteAnswers")
+_FILE: Final = "agentrt.stores.answers:SqliteAnswers"
 
 
 class Answers(Protocol):
@@ -125,6 +125,5 @@ class _InMemory:
 
 
 def _in_file(path: str | PathLike[str]) -> Answers:
-    module, name = _FILE
-    answers: Answers = getattr(importlib.import_module(module), name)(path)
+    answers: Answers = resolve_name(_FILE)(path)
     return answers

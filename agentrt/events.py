@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 
 from pydantic_core import from_json, to_json
 
+from agentrt.frozen import frozen
 from agentrt.messages import new_messages
 from agentrt.usage import Usage
-from agentrt.value import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ErrorInfo:
         return cls(type(error).__name__, _text(error))
 
 
-@value
+@frozen
 class RunStarted:
     """A run begins; `limits` are those of the run and of its root node, the tightest of each dimension."""
 
@@ -42,7 +42,7 @@ class RunStarted:
     limits: Mapping[str, float]
 
 
-@value
+@frozen
 class RunResumed:
     """A run that its budget had stopped goes on; steps that had finished are not run again."""
 
@@ -52,7 +52,7 @@ class RunResumed:
     limits: Mapping[str, float]
 
 
-@value
+@frozen
 class RunFinished:
     """A run has its output: of `stop_reason` `partial` it is the `Partial` there was."""
 
@@ -63,7 +63,7 @@ class RunFinished:
     stop_reason: str
 
 
-@value
+@frozen
 class RunFailed:
     """`path` is the step whose error ended the run; `stop_reason` is `failed` or `budget_exceeded`."""
 
@@ -75,7 +75,7 @@ class RunFailed:
     stop_reason: str
 
 
-@value
+@frozen
 class RunCancelled:
     """A run was cancelled from outside."""
 
@@ -84,7 +84,7 @@ class RunCancelled:
     usage: Usage
 
 
-@value
+@frozen
 class StepStarted:
     """`after` names the steps this one follows (at most 128); `join` is (arrived, branches) where a fork closed;
     `waited` is the time in the queue, in seconds; `attributes` are the node's, such as the name of a chat's model."""
@@ -100,7 +100,7 @@ class StepStarted:
     attributes: Mapping[str, object] | None = None
 
 
-@value
+@frozen
 class StepFinished:
     """A step has its output."""
 
@@ -109,7 +109,7 @@ class StepFinished:
     output: object
 
 
-@value
+@frozen
 class StepFailed:
     """A step raised an error, its own or that of a step below it."""
 
@@ -118,7 +118,7 @@ class StepFailed:
     error: ErrorInfo
 
 
-@value
+@frozen
 class StepCancelled:
     """A step was cancelled before it had an output."""
 
@@ -126,7 +126,7 @@ class StepCancelled:
     at: float
 
 
-@value
+@frozen
 class StepRetried:
     """Attempt `attempt` of a step (from 1) failed, which ends it; the next begins after `delay` seconds.
 
@@ -143,7 +143,7 @@ class StepRetried:
     attempts: int | None = None
 
 
-@value
+@frozen
 class BranchDied:
     """`path` is the branch's last step: none of its edges held, or its error was dropped (then `error` says so)."""
 
@@ -152,7 +152,7 @@ class BranchDied:
     error: ErrorInfo | None = None
 
 
-@value
+@frozen
 class BudgetClamped:
     """A model call got fewer output tokens than it wanted."""
 
@@ -162,7 +162,7 @@ class BudgetClamped:
     granted: int
 
 
-@value
+@frozen
 class BudgetWaited:
     """A reservation waited this many seconds for others in flight to settle."""
 
@@ -171,7 +171,7 @@ class BudgetWaited:
     seconds: float
 
 
-@value
+@frozen
 class BudgetDenied:
     """The budget of `scope` refused what this step asked for."""
 
@@ -181,7 +181,7 @@ class BudgetDenied:
     dimension: str
 
 
-@value
+@frozen
 class BudgetOverrun:
     """A bill came in above its reservation; the accounts that cap what it overran are closed (rule B10)."""
 
@@ -191,7 +191,7 @@ class BudgetOverrun:
     billed: int
 
 
-@value
+@frozen
 class BudgetExhausted:
     """The scope at `path` is exhausted: its account is closed, and `policy` (`wrap_up`, `partial`) takes over."""
 
@@ -201,7 +201,7 @@ class BudgetExhausted:
     policy: str
 
 
-@value
+@frozen
 class RateLimitWaited:
     """A model call was held back for this many seconds by the limits on its model."""
 
@@ -210,7 +210,7 @@ class RateLimitWaited:
     seconds: float
 
 
-@value
+@frozen
 class CacheHit:
     """A model call was answered from a cache, without asking the model."""
 
@@ -219,7 +219,7 @@ class CacheHit:
     model: str
 
 
-@value
+@frozen
 class UsageRecorded:
     """A leaf settled its reservation at this usage."""
 
@@ -228,7 +228,7 @@ class UsageRecorded:
     usage: Usage
 
 
-@value
+@frozen
 class TextDelta:
     """A model streamed a piece of text."""
 
@@ -237,7 +237,7 @@ class TextDelta:
     text: str
 
 
-@value
+@frozen
 class EventsDropped:
     """A stream's reader was too slow and misses this many events from here on; only streams hold this event."""
 
@@ -245,7 +245,7 @@ class EventsDropped:
     count: int
 
 
-@value
+@frozen
 class Emitted:
     """A value that user code passed to `ctx.emit`."""
 
@@ -261,6 +261,15 @@ ModelEvent: TypeAlias = RateLimitWaited | CacheHit | TextDelta
 Event: TypeAlias = RunEvent | StepEvent | BranchDied | BudgetEvent | ModelEvent | Emitted | EventsDropped
 
 _TYPES: dict[str, type[Event]] = {t.__name__: t for t in Event.__args__}
+
+
+def outcome(event: StepFinished | StepFailed | StepCancelled, exhausted: str) -> str:
+    """Say in one word how a step ended; `exhausted` is the policy that took over when its budget ran out, if any."""
+    if isinstance(event, StepCancelled):
+        return "cancelled"
+    if isinstance(event, StepFailed):
+        return "exhausted" if event.error.type == "BudgetExceeded" else "failed"
+    return "partial" if exhausted == "partial" else "done"
 
 
 def encode(event: Event) -> bytes:

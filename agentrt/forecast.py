@@ -8,24 +8,24 @@ from dataclasses import replace
 from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 from agentrt.bounds import Bounds, bounds_of
-from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, TOOL_CALLS, USD, Budget
+from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, TOOL_CALLS, USD, Budget, tightest
 from agentrt.errors import DefinitionError, UnknownModel
-from agentrt.model import Model, ModelRequest, ModelSettings, Wrapper, bound, default_model, resolve_model
-from agentrt.node import Node
-from agentrt.span import (
+from agentrt.interval import (
     NONE,
     NOTHING,
     UNKNOWN_CALL,
     UNLIMITED,
     Amount,
     Call,
+    Interval,
     Outlook,
-    Span,
     Vector,
     endless,
     repeated,
     started,
 )
+from agentrt.model import Model, ModelRequest, Models, ModelSettings, Wrapper
+from agentrt.node import Node
 from agentrt.tool import as_text
 from agentrt.usage import Price
 
@@ -54,19 +54,11 @@ def foresee(
     outlook = Outlook(path="", models=_models(assumed.get("model")), widths=widths, given=(input,))
     limited = outlook.under(budget)
     unlimited = replace(outlook, wraps=limited.wraps)
-    free = step_span(node, unlimited)
-    span = (free if limited == unlimited else step_span(node, limited)).within(budget, node.name)
+    free = step_interval(node, unlimited)
+    interval = (free if limited == unlimited else step_interval(node, limited)).within(budget, node.name)
     if budget is not None and budget.on_exhausted != "raise":
-        free = Span(span.least, free.most, free.call)
-    return bounds_of(node.name, span, free, _limits(node.budget, budget))
-
-
-def _limits(*budgets: Budget | None) -> dict[str, float]:
-    """Return the tightest limit of each dimension: the run's budget and its root's own hold together."""
-    limits: dict[str, float] = {}
-    for name, limit in (pair for budget in budgets if budget for pair in budget.limits().items()):
-        limits[name] = min(limit, limits.get(name, limit))
-    return limits
+        free = Interval(interval.least, free.most, free.call)
+    return bounds_of(node.name, interval, free, tightest(node.budget, budget))
 
 
 def _width(name: str, width: int | tuple[int, int]) -> tuple[int, int]:
@@ -77,87 +69,82 @@ def _width(name: str, width: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _models(override: Model | str | None) -> Callable[[Model | str | None], Model | None]:
-    known: dict[str, Model] = {}
-
-    def resolve(name: str) -> Model:
-        if name not in known:
-            known[name] = resolve_model(name)
-        return known[name]
+    models = Models(override)
 
     def find(named: Model | str | None) -> Model | None:
         try:
-            return bound(override or named or default_model(), resolve)
+            return models(named)
         except UnknownModel:  # whoever runs it is told; what it would take nobody knows
             return None
 
     return find
 
 
-def step_span(node: Node[Any, Any], around: Outlook, counts: Sequence[int] | None = None) -> Span:
-    """Return the span of one step: its start, what the node does, again for each retry, under its own budget."""
+def step_interval(node: Node[Any, Any], around: Outlook, counts: Sequence[int] | None = None) -> Interval:
+    """Return the interval of one step: its start, what the node does, again for each retry, under its own budget."""
     outlook = around.below(node.name, node.budget)
-    span = started(outlook.path, node.counts if counts is None else counts) + node.span(outlook)
+    interval = started(outlook.path, node.counts if counts is None else counts) + node.interval(outlook)
     attempts = node.retry.attempts if node.retry is not None else 1
-    return Span(span.least, repeated(span.most, attempts), span.call).within(node.budget, outlook.path)
+    return Interval(interval.least, repeated(interval.most, attempts), interval.call).within(node.budget, outlook.path)
 
 
 _TOOL_COUNTS: Final = (STEPS, TOOL_CALLS)
 
 
-def tools_span(tools: Sequence[Node[Any, Any]], outlook: Outlook) -> Span:
-    """Return the span of an agent's tools, which it need not use.
+def tools_interval(tools: Sequence[Node[Any, Any]], outlook: Outlook) -> Interval:
+    """Return the interval of an agent's tools, which it need not use.
 
     At most it uses the dearest first, each as often as it may be called, all within the limits around.
     """
-    spans = [(step_span(tool, replace(outlook, given=None), _TOOL_COUNTS), tool) for tool in tools]
+    intervals = [(step_interval(tool, replace(outlook, given=None), _TOOL_COUNTS), tool) for tool in tools]
     call = Call()
-    for span, _ in spans:
-        call |= span.call
-    return Span(NONE, _most_of_tools(spans, outlook), call)
+    for interval, _ in intervals:
+        call |= interval.call
+    return Interval(NONE, _most_of_tools(intervals, outlook), call)
 
 
-def _most_of_tools(tools: Sequence[tuple[Span, Node[Any, Any]]], outlook: Outlook) -> Vector:
+def _most_of_tools(tools: Sequence[tuple[Interval, Node[Any, Any]]], outlook: Outlook) -> Vector:
     limit = min(outlook.tool_calls, outlook.steps)
     total: list[Amount] = []
     for d in range(len(DIMENSIONS)):
         amount, left = NOTHING, limit
-        for span, tool in sorted(tools, key=lambda pair: -pair[0].most[d].value):
+        for interval, tool in sorted(tools, key=lambda pair: -pair[0].most[d].value):
             allowed = None if tool.budget is None else tool.budget.calls
             calls = left if allowed is None else min(left, allowed)
             if calls == UNLIMITED:
                 reason = "may call its tools any number of times: limit its tool_calls"
-                amount += span.most[d].endless(outlook.path, reason)
+                amount += interval.most[d].endless(outlook.path, reason)
             else:
-                amount += span.most[d].times(calls)
+                amount += interval.most[d].times(calls)
             left -= calls if left < UNLIMITED else 0
         total.append(amount)
     return tuple(total)
 
 
-def wrapping_span(node: Node[Any, Any] | None, outlook: Outlook) -> Span:
-    """Return the span of a graph's last node, which runs only where a budget asks to wrap up."""
+def wrapping_interval(node: Node[Any, Any] | None, outlook: Outlook) -> Interval:
+    """Return the interval of a graph's last node, which runs only where a budget asks to wrap up."""
     if node is None or not outlook.wraps:
-        return Span()
-    span = step_span(node, replace(outlook, given=None))
-    return Span(NONE, repeated(span.most, outlook.wraps), span.call)
+        return Interval()
+    interval = step_interval(node, replace(outlook, given=None))
+    return Interval(NONE, repeated(interval.most, outlook.wraps), interval.call)
 
 
-def turn_span(model: Model | None, settings: ModelSettings, words: int, path: str) -> Span:
-    """Return the span of one step in which the agent at `path` asks its model."""
-    return started(path, (STEPS,)) + call_span(model, settings, words, path)
+def turn_interval(model: Model | None, settings: ModelSettings, words: int, path: str) -> Interval:
+    """Return the interval of one step in which the agent at `path` asks its model."""
+    return started(path, (STEPS,)) + call_interval(model, settings, words, path)
 
 
-def call_span(model: Model | None, settings: ModelSettings, words: int, path: str) -> Span:
-    """Return the span of one answer.
+def call_interval(model: Model | None, settings: ModelSettings, words: int, path: str) -> Interval:
+    """Return the interval of one answer.
 
     A word of the prompt is a token at least, at the lowest price; an answer may be empty. At most the prompt fills
     the model's window, as far as `Model.max_output` leaves room to answer: each further token of the prompt may take
     at most one from the answer. A wrapper asks the models within.
     """
     if model is None:
-        return _unknown_span(path, "has a model that cannot be found, so nobody knows what it reads and charges")
+        return _unknown_interval(path, "has a model that cannot be found, so nobody knows what it reads and charges")
     if isinstance(model, Wrapper):
-        return _wrapped_span(model, settings, words, path)
+        return _wrapped_interval(model, settings, words, path)
     worst, price = worst_call(model, settings), model.price
     read = max(1, words)
     least = {MODEL_CALLS: 1, INPUT: read, TOKENS: read, USD: 0 if price is None else _lowest_cost(price, read)}
@@ -170,26 +157,26 @@ def call_span(model: Model | None, settings: ModelSettings, words: int, path: st
         INPUT: _amount(path, worst.input_tokens, window),
         OUTPUT: _amount(path, worst.output_tokens, window),
     }
-    return Span(_vector({d: _amount(path, n, "") for d, n in least.items()}), _vector(most), worst)
+    return Interval(_vector({d: _amount(path, n, "") for d, n in least.items()}), _vector(most), worst)
 
 
-def _unknown_span(path: str, reason: str) -> Span:
-    """Return the span of an answer of which only the one call is known."""
+def _unknown_interval(path: str, reason: str) -> Interval:
+    """Return the interval of an answer of which only the one call is known."""
     endless = {d: _amount(path, UNLIMITED, reason) for d in (USD, TOKENS, INPUT, OUTPUT)}
-    return Span(NONE, _vector({**endless, MODEL_CALLS: _amount(path, 1, "")}), replace(UNKNOWN_CALL, a_step=1))
+    return Interval(NONE, _vector({**endless, MODEL_CALLS: _amount(path, 1, "")}), replace(UNKNOWN_CALL, a_step=1))
 
 
-def _wrapped_span(model: Wrapper, settings: ModelSettings, words: int, path: str) -> Span:
-    """Return the span of an answer for which a wrapper asks one of the models within, or all, or none."""
-    spans = [call_span(asked, settings, words, path) for asked in model.asked]
-    once = sum(spans, Span())
-    ways = zip(*(s.least for s in spans), strict=True)
+def _wrapped_interval(model: Wrapper, settings: ModelSettings, words: int, path: str) -> Interval:
+    """Return the interval of an answer for which a wrapper asks one of the models within, or all, or none."""
+    intervals = [call_interval(asked, settings, words, path) for asked in model.asked]
+    once = sum(intervals, Interval())
+    ways = zip(*(s.least for s in intervals), strict=True)
     least = NONE if model.spares else tuple(min(amounts, key=lambda a: a.value) for amounts in ways)
     if model.attempts is None:
         most = endless(once.most, path, f"asks {model.name} through a wrapper that does not say how often: attempts=")
-        return Span(least, most, replace(once.call, a_step=UNLIMITED))
-    a_step = model.attempts * sum(s.call.a_step for s in spans)
-    return Span(least, repeated(once.most, model.attempts), replace(once.call, a_step=a_step))
+        return Interval(least, most, replace(once.call, a_step=UNLIMITED))
+    a_step = model.attempts * sum(s.call.a_step for s in intervals)
+    return Interval(least, repeated(once.most, model.attempts), replace(once.call, a_step=a_step))
 
 
 def _amount(path: str, value: float, reason: str) -> Amount:

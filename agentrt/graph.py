@@ -12,17 +12,17 @@ from agentrt.budget import Budget
 from agentrt.drawing import mermaid
 from agentrt.edge import END, START, Edge, Marker
 from agentrt.errors import DefinitionError, GraphError
-from agentrt.forecast import Assumptions, foresee, wrapping_span
+from agentrt.forecast import Assumptions, foresee, wrapping_interval
 from agentrt.guardrail import unguarded
 from agentrt.handoff import with_handoffs
+from agentrt.interval import Interval, Outlook
 from agentrt.join import Join
 from agentrt.node import Context, Node, as_node
 from agentrt.partial import Partial
 from agentrt.plan import GraphPlan, Route
 from agentrt.retry import Retry
-from agentrt.span import Outlook, Span
 from agentrt.validation import problems, routes, to_networkx
-from agentrt.walks import routes_span
+from agentrt.walks import routes_interval
 
 if TYPE_CHECKING:
     import networkx
@@ -91,6 +91,8 @@ class Graph(Node[In, Out], Generic[In, Out]):
         self.last = None if wrap_up is None else as_node(wrap_up)
         self.wraps_up = wrap_up is not None
         self._edges: list[Edge] = []
+        self._whole: tuple[Edge, ...] = ()
+        self._seen = 0
         self._routes: dict[Node[Any, Any], list[Route]] | None = None
 
     @overload
@@ -211,7 +213,9 @@ class Graph(Node[In, Out], Generic[In, Out]):
     @property
     def edges(self) -> tuple[Edge, ...]:
         """Return the edges in the order they are tried, handoffs of agents in front of their others."""
-        return tuple(with_handoffs(self._edges)[0])
+        if len(self._edges) != self._seen:  # every run asks, to look at its agents
+            self._whole, self._seen = tuple(with_handoffs(self._edges)[0]), len(self._edges)
+        return self._whole
 
     @property
     def nodes(self) -> tuple[Node[Any, Any], ...]:
@@ -258,8 +262,8 @@ class Graph(Node[In, Out], Generic[In, Out]):
         """
         return foresee(self, input, budget, **assumed)
 
-    def span(self, outlook: Outlook) -> Span:
-        return routes_span(self.compile(), outlook) + wrapping_span(self.last, outlook)
+    def interval(self, outlook: Outlook) -> Interval:
+        return routes_interval(self.compile(), outlook) + wrapping_interval(self.last, outlook)
 
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         result: Out = await ctx.drive(GraphPlan(ctx.path, self.compile(), START, END, value))

@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 from agentrt.errors import DefinitionError, GuardrailTripped
-from agentrt.forecast import step_span
+from agentrt.forecast import step_interval
 from agentrt.handoff import Handoff
+from agentrt.interval import NONE, Interval, Outlook, repeated
 from agentrt.node import Arguments, Context, FunctionNode, Node, as_node
 from agentrt.partial import Partial
-from agentrt.span import NONE, Outlook, Span, repeated
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -61,14 +61,14 @@ class Guarded(Node[In, Out], Generic[In, Out]):
 
         return Arguments(inner.schema, read)
 
-    def span(self, outlook: Outlook) -> Span:
-        """Return the node's span and its guardrails'; those of the output run again after wrapping up."""
+    def interval(self, outlook: Outlook) -> Interval:
+        """Return the node's interval and its guardrails'; those of the output run again after wrapping up."""
         later = replace(outlook, given=None)
-        before = [step_span(g, outlook) for g in self.before]
-        after = sum((step_span(g, later) for g in self.after), Span())
+        before = [step_interval(g, outlook) for g in self.before]
+        after = sum((step_interval(g, later) for g in self.after), Interval())
         least = NONE if self.handoffs else after.least  # a handoff is no output
-        after = Span(least, repeated(after.most, 1 + outlook.wraps), after.call)
-        return sum(before, Span()) + self.node.span(outlook) + after
+        after = Interval(least, repeated(after.most, 1 + outlook.wraps), after.call)
+        return sum(before, Interval()) + self.node.interval(outlook) + after
 
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         await self._check(ctx, self.before, value.input if isinstance(value, Handoff) else value)

@@ -13,7 +13,7 @@ from typing import Any
 
 from agentrt.edge import Edge, Marker
 from agentrt.history import HistoryFilter, begun, mended
-from agentrt.messages import Message, ToolCall, ToolSpec, UserMessage
+from agentrt.messages import Message, ToolCall, ToolSpec, UserMessage, tool_name
 from agentrt.node import Node
 
 
@@ -39,7 +39,7 @@ class Transfer:
         self.to = to
         self.history = history
         self.description = description
-        self.tool = "transfer_to_" + "".join(c if c.isalnum() or c in "_-" else "_" for c in to)
+        self.tool = "transfer_to_" + tool_name(to)
 
     def spec(self, target: Node[Any, Any]) -> ToolSpec:
         """Describe the handoff to a model; what the target is for is told in its own words."""

@@ -10,7 +10,7 @@ import anyio
 
 from agentrt.errors import BudgetExceeded, DefinitionError, ModelError, RateLimited
 from agentrt.events import RateLimitWaited
-from agentrt.limiter import Adaptive, Limiter, Turn
+from agentrt.limiter import Adaptive, Limiter, Place
 from agentrt.model import Model, ModelRequest, ModelResponse, Wrapper, ask
 from agentrt.node import Context
 from agentrt.retry import Retry
@@ -61,11 +61,11 @@ class Limited(Wrapper):
         return self._limiter.statistics()
 
     async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
-        turn = self._limiter.arrive(await self._most_tokens(request))
+        place = self._limiter.arrive(await self._most_tokens(request))
         for attempt in count(1):
-            await self._start(ctx, turn)
+            await self._start(ctx, place)
             try:
-                return await self._call(ctx, turn, request)
+                return await self._call(ctx, place, request)
             except RateLimited as error:
                 if (delay := self.retry.delay(attempt, error)) is None:
                     raise
@@ -79,37 +79,37 @@ class Limited(Wrapper):
         prompt = await self.model.count_tokens(request)
         return prompt + max(0, min(request.settings.max_tokens, self.model.max_output(request, prompt)))
 
-    async def _start(self, ctx: Context, turn: Turn) -> None:
-        """Wait for the turn to start."""
+    async def _start(self, ctx: Context, place: Place) -> None:
+        """Wait until the call may start."""
         began, waited = anyio.current_time(), False
-        self._limiter.queue(turn)
+        self._limiter.queue(place)
         try:
-            while (wait := self._limiter.start(turn, anyio.current_time())) > 0:
+            while (wait := self._limiter.start(place, anyio.current_time())) > 0:
                 waited = True
                 notified = anyio.Event()
-                turn.notify = notified.set
+                place.notify = notified.set
                 with anyio.move_on_after(wait):
                     await notified.wait()
         except BaseException:
-            self._limiter.withdraw(turn)
+            self._limiter.withdraw(place)
             raise
         if waited:
             seconds = anyio.current_time() - began
             ctx.record(RateLimitWaited(path=ctx.path, at=ctx.clock(), seconds=seconds))
 
-    async def _call(self, ctx: Context, turn: Turn, request: ModelRequest) -> ModelResponse:
+    async def _call(self, ctx: Context, place: Place, request: ModelRequest) -> ModelResponse:
         """Ask once, and tell the limiter how it ended."""
         limiter, now = self._limiter, anyio.current_time
         try:
             response = await ask(ctx, self.model, request)
         except RateLimited as error:
-            limiter.refuse(turn, now(), error.retry_after)
+            limiter.refuse(place, now(), error.retry_after)
             raise
         except BudgetExceeded:
-            limiter.unsent(turn, now())
+            limiter.unsent(place, now())
             raise
         except BaseException as error:
-            limiter.fail(turn, now(), billed=not isinstance(error, ModelError) or error.billed is not False)
+            limiter.fail(place, now(), billed=not isinstance(error, ModelError) or error.billed is not False)
             raise
-        limiter.finish(turn, now(), response.usage.tokens)
+        limiter.finish(place, now(), response.usage.tokens)
         return response

@@ -66,7 +66,7 @@ class Adaptive:
 
 
 @dataclass(slots=True, order=True)
-class Turn:
+class Place:
     """Hold the place of one call. `notify` is called when it has come to the head of the queue, or may start sooner."""
 
     number: int
@@ -88,7 +88,7 @@ class Limiter:
         self._requests = None if rpm is None else Bucket(rpm)
         self._tokens = None if tpm is None else Bucket(tpm)
         self._concurrency = concurrency
-        self._queue: list[Turn] = []
+        self._queue: list[Place] = []
         self._numbers = 0
         self._waiting = self._in_flight = 0
         self._started = self._refused = 0
@@ -99,67 +99,67 @@ class Limiter:
     def counts_tokens(self) -> bool:
         return self._tokens is not None
 
-    def arrive(self, tokens: int) -> Turn:
+    def arrive(self, tokens: int) -> Place:
         """Return the place of a call that will use at most so many tokens; it keeps the place if it is tried again."""
         self._numbers += 1
-        return Turn(self._numbers, tokens)
+        return Place(self._numbers, tokens)
 
-    def queue(self, turn: Turn) -> None:
+    def queue(self, place: Place) -> None:
         """Let a call wait for its start."""
-        turn.waits = True
+        place.waits = True
         self._waiting += 1
-        heapq.heappush(self._queue, turn)
+        heapq.heappush(self._queue, place)
 
-    def start(self, turn: Turn, now: float) -> float:
+    def start(self, place: Place, now: float) -> float:
         """Start a waiting call if it may, and return 0; else return after how many seconds to ask again.
 
         Infinity says: when notified.
         """
         self._advance(now)
-        if self._queue[0] is not turn:
+        if self._queue[0] is not place:
             return float("inf")
-        if (wait := self._wait(turn)) > 0:
+        if (wait := self._wait(place)) > 0:
             return wait
-        self._leave(turn)
-        turn.started = now
+        self._leave(place)
+        place.started = now
         self._in_flight += 1
         self._started += 1
-        self._take(turn, requests=1, tokens=turn.tokens)
+        self._take(place, requests=1, tokens=place.tokens)
         self._notify()
         return 0.0
 
-    def withdraw(self, turn: Turn) -> None:
+    def withdraw(self, place: Place) -> None:
         """Give up a call that waits; nothing of it is left."""
-        if turn.waits:
-            self._leave(turn)
+        if place.waits:
+            self._leave(place)
             self._notify()
 
-    def finish(self, turn: Turn, now: float, tokens: int) -> None:
+    def finish(self, place: Place, now: float, tokens: int) -> None:
         """End a call that used so many tokens; what it did not use of its estimate is given back."""
-        self._end(turn, now, tokens)
+        self._end(place, now, tokens)
         if isinstance(self._concurrency, Adaptive):
             self._concurrency.succeeded(self._in_flight + 1)
         self._notify()
 
-    def refuse(self, turn: Turn, now: float, retry_after: float | None = None) -> None:
+    def refuse(self, place: Place, now: float, retry_after: float | None = None) -> None:
         """End a call that the provider refused, asking to slow down; nobody starts for `retry_after` seconds."""
-        self._end(turn, now, 0)
+        self._end(place, now, 0)
         self._refused += 1
         if isinstance(self._concurrency, Adaptive):
-            self._concurrency.refused(turn.started, now)
+            self._concurrency.refused(place.started, now)
         if retry_after is not None:
             self._closed_until = max(self._closed_until, now + retry_after)
         self._notify()
 
-    def fail(self, turn: Turn, now: float, *, billed: bool) -> None:
+    def fail(self, place: Place, now: float, *, billed: bool) -> None:
         """End a call that failed otherwise; if it may be billed, all its tokens count as used."""
-        self._end(turn, now, turn.tokens if billed else 0)
+        self._end(place, now, place.tokens if billed else 0)
         self._notify()
 
-    def unsent(self, turn: Turn, now: float) -> None:
+    def unsent(self, place: Place, now: float) -> None:
         """End a call that never reached the provider: neither a request nor tokens are used."""
-        self._end(turn, now, 0)
-        self._take(turn, requests=-1, tokens=0)
+        self._end(place, now, 0)
+        self._take(place, requests=-1, tokens=0)
         self._notify()
 
     def statistics(self) -> Mapping[str, float]:
@@ -179,22 +179,22 @@ class Limiter:
             return int(limit.limit)
         return float("inf") if limit is None else limit
 
-    def _wait(self, turn: Turn) -> float:
+    def _wait(self, place: Place) -> float:
         if self._in_flight >= self._room_for:
             return float("inf")
-        buckets = ((self._requests, 1), (self._tokens, turn.tokens))
+        buckets = ((self._requests, 1), (self._tokens, place.tokens))
         return max(self._closed_until - self._now, *(b.wait(n) if b is not None else 0.0 for b, n in buckets))
 
-    def _take(self, turn: Turn, *, requests: int, tokens: int) -> None:
+    def _take(self, place: Place, *, requests: int, tokens: int) -> None:
         if self._requests is not None:
             self._requests.take(requests)
         if self._tokens is not None:
             self._tokens.take(tokens)
 
-    def _end(self, turn: Turn, now: float, tokens: int) -> None:
+    def _end(self, place: Place, now: float, tokens: int) -> None:
         self._advance(now)
         self._in_flight -= 1
-        self._take(turn, requests=0, tokens=tokens - turn.tokens)
+        self._take(place, requests=0, tokens=tokens - place.tokens)
 
     def _advance(self, now: float) -> None:
         passed = now - self._now
@@ -207,9 +207,9 @@ class Limiter:
                 bucket.fill(passed)
         self._now = now
 
-    def _leave(self, turn: Turn) -> None:
+    def _leave(self, place: Place) -> None:
         """Take a call out of the queue; places left in its middle are dropped once they come to its head."""
-        turn.waits = False
+        place.waits = False
         self._waiting -= 1
         while self._queue and not self._queue[0].waits:
             heapq.heappop(self._queue)

@@ -63,6 +63,11 @@ class ToolSpec:
     parameters: dict[str, Any]
 
 
+def tool_name(name: str) -> str:
+    """Return a node's name as providers let tools be called: letters, digits, `_` and `-`."""
+    return "".join(c if c.isalnum() or c in "_-" else "_" for c in name)
+
+
 def new_messages(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """Return what was added since the model last spoke, so that records and traces stay linear in content."""
     for i in range(len(messages) - 1, -1, -1):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass, field, replace
+from pkgutil import resolve_name
 from typing import Any, Final, Protocol, Self, cast, runtime_checkable
 
 import anyio
@@ -33,6 +34,8 @@ ENOUGH_TOKENS: Final = 512
 UNPRICED: Final = (
     "no known price, so a usd limit cannot be kept; limit tokens instead, or say what it costs: Priced(model, Price(…))"
 )
+_CLOSING_SECONDS: Final = 10.0
+_logger = logging.getLogger("agentrt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,14 +139,43 @@ def resolve_model(name: str) -> Model:
             f"unknown model {name!r}: write provider/model, like openai/gpt-5-mini or ollama/llama3.2, "
             f"or {EMBEDDED_MODEL} for the embedded one"
         )
-    module, _, attribute = _ADAPTERS.get(provider, _ANY_PROVIDER).partition(":")
-    model: Model = getattr(importlib.import_module(module), attribute)(name)
+    model: Model = resolve_name(_ADAPTERS.get(provider, _ANY_PROVIDER))(name)
     return model
 
 
 def default_model() -> str:
     """Return the name used where nothing names a model: `AGENTRT_MODEL`, else the embedded one; never a paid one."""
     return os.environ.get("AGENTRT_MODEL") or EMBEDDED_MODEL
+
+
+class Models:
+    """Find the models of one run: each name is resolved once, and what was resolved here is closed here."""
+
+    def __init__(self, override: Model | str | None) -> None:
+        self._override = override
+        self._open: dict[str, Model] = {}
+
+    def __call__(self, named: Model | str | None) -> Model:
+        return bound(self._override or named or default_model(), self._named)
+
+    def _named(self, name: str) -> Model:
+        if name not in self._open:
+            self._open[name] = resolve_model(name)
+        return self._open[name]
+
+    async def aclose(self) -> None:
+        """Close each, whatever becomes of the others; run it in a task of its own, which no cancellation reaches."""
+        opened, self._open = self._open, {}
+        for name, model in opened.items():
+            try:
+                with anyio.move_on_after(_CLOSING_SECONDS, shield=True) as scope:
+                    await model.aclose()
+                if scope.cancelled_caught:
+                    _logger.warning(
+                        "model %s did not close within %g s; the run ends without it", name, _CLOSING_SECONDS
+                    )
+            except Exception:
+                _logger.exception("model %s could not be closed; the run's outcome stands", name)
 
 
 class Wrapper(ABC):

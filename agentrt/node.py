@@ -24,9 +24,9 @@ from pydantic.errors import PydanticSchemaGenerationError
 from agentrt.budget import DIMENSIONS, STEPS, USD, Budget, Limits
 from agentrt.deps import check_deps, needed_deps
 from agentrt.errors import DefinitionError, InvalidArguments
+from agentrt.interval import Interval, Outlook, anything
 from agentrt.ledger import Account, Request
 from agentrt.retry import Retry
-from agentrt.span import Outlook, Span, anything
 from agentrt.usage import PICO
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Node(ABC, Generic[In, Out]):
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         """Do the work of one step: everything the step calls goes through `ctx`."""
 
-    def span(self, outlook: Outlook) -> Span:
+    def interval(self, outlook: Outlook) -> Interval:
         """Return what one activation takes at least and at most, its own start and limits aside.
 
         A node of a class that does not say is taken to call anything, any number of times.
@@ -249,8 +249,8 @@ class FunctionNode(Node[Any, Out]):
     def arguments(self) -> Arguments:
         return Arguments.of_function(self.name, self.parameters, _parameter_notes(self.function))
 
-    def span(self, outlook: Outlook) -> Span:
-        return super().span(outlook) if self._context is not None else Span()
+    def interval(self, outlook: Outlook) -> Interval:
+        return super().interval(outlook) if self._context is not None else Interval()
 
     def invoke(self, ctx: Context, value: Any, /) -> Coroutine[Any, Any, Out]:
         """Return what the function will do; a plain one has no layer of its own around it."""

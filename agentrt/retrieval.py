@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentrt.budget import Budget
+from agentrt.interval import Interval, Outlook
 from agentrt.node import Context, Node
-from agentrt.span import Outlook, Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +48,8 @@ class Retriever(Node[str, list[Passage]]):
         self.k = k
         self.attributes = {"k": k}
 
-    def span(self, outlook: Outlook) -> Span:
-        return Span()
+    def interval(self, outlook: Outlook) -> Interval:
+        return Interval()
 
     async def invoke(self, ctx: Context, value: str, /) -> list[Passage]:
         return await self.index.search(value, self.k)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 from collections import defaultdict
@@ -11,12 +10,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from pkgutil import resolve_name
 from typing import Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
 import anyio
 from anyio.abc import TaskGroup
 
-from agentrt.budget import Budget
+from agentrt.budget import Budget, tightest
 from agentrt.clock import event_clock
 from agentrt.context import StepContext, check_policy
 from agentrt.deps import check_all_deps
@@ -38,7 +38,7 @@ from agentrt.graph import Graph
 from agentrt.guardrail import unguarded
 from agentrt.journal import Journal, JournalWriter
 from agentrt.ledger import Ledger
-from agentrt.model import Model, bound, default_model, resolve_model
+from agentrt.model import Model, Models
 from agentrt.node import Node, as_node
 from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
@@ -55,7 +55,6 @@ Observer: TypeAlias = Callable[[Event], None]
 
 _IDLE: Final = SchedulerStatistics(running=0, queued=0, resuming=0)
 _UNFINISHED: Final = object()
-_CLOSING_SECONDS: Final = 10.0
 _TRACING: Final = "agentrt.tracing:run_observers"
 _logger = logging.getLogger("agentrt")
 
@@ -227,36 +226,6 @@ async def _one_error() -> AsyncIterator[None]:
         raise error from error.__cause__
 
 
-class _Models:
-    """Find the models of one run: each name is resolved once, and what was resolved here is closed here."""
-
-    def __init__(self, override: Model | str | None) -> None:
-        self._override = override
-        self._open: dict[str, Model] = {}
-
-    def __call__(self, named: Model | str | None) -> Model:
-        return bound(self._override or named or default_model(), self._named)
-
-    def _named(self, name: str) -> Model:
-        if name not in self._open:
-            self._open[name] = resolve_model(name)
-        return self._open[name]
-
-    async def aclose(self) -> None:
-        """Close each, whatever becomes of the others; run it in a task of its own, which no cancellation reaches."""
-        opened, self._open = self._open, {}
-        for name, model in opened.items():
-            try:
-                with anyio.move_on_after(_CLOSING_SECONDS, shield=True) as scope:
-                    await model.aclose()
-                if scope.cancelled_caught:
-                    _logger.warning(
-                        "model %s did not close within %g s; the run ends without it", name, _CLOSING_SECONDS
-                    )
-            except Exception:
-                _logger.exception("model %s could not be closed; the run's outcome stands", name)
-
-
 class _Recorder:
     """Pass every event to every observer; one that fails is logged and dropped."""
 
@@ -299,7 +268,7 @@ class _Run:
         self.run_id = options.get("run_id") or new_run_id()
         self.ledger = Ledger(node.name, None)
         self.ledger.root.is_capped = self.budget is not None or node.budget is not None
-        self.models = _Models(options.get("model"))
+        self.models = Models(options.get("model"))
         self.past: Past | None = None
         self._progress: Progress | None = None
         self._stopped: Result[Any] | None = None
@@ -325,7 +294,7 @@ class _Run:
 
     async def execute(self) -> Result[Any]:
         check_prices(self.node, self.models, limited=self.budget is not None and self.budget.usd is not None)
-        observers = [*self.observers, *_load(_TRACING)(self.run_id)]
+        observers = [*self.observers, *resolve_name(_TRACING)(self.run_id)]
         outcome: Any = _UNFINISHED
         scheduler: Scheduler | None = None
         writer: JournalWriter | None = None
@@ -381,7 +350,7 @@ class _Run:
     async def _steps(self, scheduler: Scheduler) -> Any:
         """Run the root step, between the events that open and close the run."""
         run_id, name, record = self.run_id, self.node.name, scheduler.record
-        limits = _tightest(self.budget, self.node.budget)
+        limits = tightest(self.budget, self.node.budget)
         if self.past is None:
             record(RunStarted(run_id=run_id, at=scheduler.clock(), name=name, input=self.input, limits=limits))
         else:
@@ -454,20 +423,6 @@ def _check_raised(denial: BudgetExceeded, old: Budget, new: Budget) -> None:
         )
 
 
-def _tightest(*budgets: Budget | None) -> dict[str, float]:
-    """Return the least limit of each dimension that any of the budgets caps."""
-    limits: dict[str, float] = {}
-    for budget in filter(None, budgets):
-        for name, limit in budget.limits().items():
-            limits[name] = min(limit, limits.get(name, limit))
-    return limits
-
-
 def new_run_id() -> str:
     """Return an id that sorts by time and that people can read aloud."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
-
-
-def _load(dotted: str) -> Any:
-    module, _, attribute = dotted.partition(":")
-    return getattr(importlib.import_module(module), attribute)

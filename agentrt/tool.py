@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from agentrt.budget import STEPS, TOOL_CALLS, Budget
 from agentrt.errors import DefinitionError
-from agentrt.messages import ToolSpec
+from agentrt.messages import ToolSpec, tool_name
 from agentrt.node import Context, FunctionNode, Node, as_node
 from agentrt.partial import Partial
 from agentrt.retry import Retry
@@ -80,10 +80,9 @@ def as_tool(value: Node[Any, Any] | Callable[..., Any]) -> Node[Any, Any]:
 
 def tool_spec(node: Node[Any, Any]) -> ToolSpec:
     """Describe a node to a model: its name, its description and the JSON schema of its input."""
-    name = "".join(c if c.isalnum() or c in "_-" else "_" for c in node.name)
     if not node.description:
         raise DefinitionError(f"{node.name!r} needs a description (or a docstring) to be used as a tool")
-    return ToolSpec(name, node.description, node.arguments.schema)
+    return ToolSpec(tool_name(node.name), node.description, node.arguments.schema)
 
 
 class ToolUse(Node[str, Any]):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from agentrt.value import value
+from agentrt.frozen import frozen
 
 PICO = 10**12
 """Pico-dollars in one dollar: money is counted in whole pico-dollars, so that sums are exact."""
@@ -91,7 +91,7 @@ def _pico(dollars_per_million: float) -> int:
 FREE = Price(0, 0)
 
 
-@value
+@frozen
 class Usage:
     """Hold what a call or a run used.
 

@@ -14,25 +14,25 @@ from itertools import count
 from typing import Any, Final, TypeAlias
 
 from agentrt.budget import DIMENSIONS, MODEL_CALLS, STEPS, TOOL_CALLS
+from agentrt.components import AnyNode, Arc, Components
 from agentrt.edge import END, START
-from agentrt.forecast import step_span
-from agentrt.join import Join, first, vote
-from agentrt.parts import AnyNode, Arc, Parts
-from agentrt.plan import Route
-from agentrt.span import (
+from agentrt.forecast import step_interval
+from agentrt.interval import (
     NONE,
     NOTHING,
     UNLIMITED,
     Amount,
     Call,
+    Interval,
     Outlook,
-    Span,
     Vector,
     added,
     endless,
     greatest,
     repeated,
 )
+from agentrt.join import Join, first, vote
+from agentrt.plan import Route
 
 Routes: TypeAlias = Mapping[AnyNode, Sequence[Route]]
 _COUNTED: Final = (MODEL_CALLS, TOOL_CALLS, STEPS)
@@ -41,20 +41,20 @@ _MOST_STATES: Final = 20_000
 """So many combinations of places and rounds are looked at for the cheapest walk before rounds are left out."""
 
 
-def routes_span(routes: Routes, outlook: Outlook) -> Span:
-    """Return the span of all walks from START to END, the graph's own start aside.
+def routes_interval(routes: Routes, outlook: Outlook) -> Interval:
+    """Return the interval of all walks from START to END, the graph's own start aside.
 
     A node limited to so many `calls` takes no more than those, however often the walk comes by.
     """
     walk = Walk(routes, outlook)
-    span = walk.branch(START)
+    interval = walk.branch(START)
     limited = [n for n in routes if _calls_of(n) is not None]
     if not limited:
-        return span
+        return interval
     apart = walk.without(limited).branch(START).most
     most = added(apart, *(repeated(walk.visit(n).most, _calls_of(n) or 0) for n in limited))
-    pairs = zip(span.most, most, strict=True)
-    return replace(span, most=tuple(min(pair, key=lambda a: a.value) for pair in pairs))
+    pairs = zip(interval.most, most, strict=True)
+    return replace(interval, most=tuple(min(pair, key=lambda a: a.value) for pair in pairs))
 
 
 def _calls_of(node: AnyNode) -> int | None:
@@ -69,8 +69,8 @@ class Walk:
         self._outlook = outlook
         self._apart: frozenset[AnyNode] = frozenset()
         self._given = _given(routes, outlook.given)
-        self._visits: dict[AnyNode, Span] = {START: Span(), END: Span()}
-        self._branches: dict[AnyNode, Span] = {}
+        self._visits: dict[AnyNode, Interval] = {START: Interval(), END: Interval()}
+        self._branches: dict[AnyNode, Interval] = {}
         self._arcs: dict[Route, list[Arc]] = {}
 
     def without(self, nodes: Iterable[AnyNode]) -> Walk:
@@ -79,14 +79,14 @@ class Walk:
         walk._apart, walk._visits = frozenset(nodes), self._visits
         return walk
 
-    def visit(self, node: AnyNode) -> Span:
-        """Return the span of one visit."""
+    def visit(self, node: AnyNode) -> Interval:
+        """Return the interval of one visit."""
         if node not in self._visits:
-            self._visits[node] = step_span(node, replace(self._outlook, given=self._given[node]))
+            self._visits[node] = step_interval(node, replace(self._outlook, given=self._given[node]))
         return self._visits[node]
 
-    def branch(self, start: AnyNode) -> Span:
-        """Return the span of a branch that begins at `start` and ends at END, at its join, or by dying."""
+    def branch(self, start: AnyNode) -> Interval:
+        """Return the interval of a branch that begins at `start` and ends at END, at its join, or by dying."""
         if start not in self._branches:
             arcs = {node: self._arcs_of(node) for node in self._reached(start)}
             least = tuple(self._cheapest(start, d) for d in range(len(DIMENSIONS)))
@@ -94,8 +94,8 @@ class Walk:
             for node, outgoing in arcs.items():
                 call |= self.visit(node).call
                 for arc in outgoing:
-                    call |= arc.span.call
-            self._branches[start] = Span(least, self._dearest(start, arcs), call)
+                    call |= arc.interval.call
+            self._branches[start] = Interval(least, self._dearest(start, arcs), call)
         return self._branches[start]
 
     def _most(self, node: AnyNode) -> Vector:
@@ -118,12 +118,12 @@ class Walk:
             if route.closer is not None:
                 made = Arc(source, route.closer.target, route, self._fork(route, route.closer, source))
             else:
-                made = Arc(source, None if route.join else route.target, route, Span())
+                made = Arc(source, None if route.join else route.target, route, Interval())
             self._arcs[route] = [made]
         return self._arcs[route]
 
-    def _fork(self, route: Route, closer: Route, source: AnyNode) -> Span:
-        """Return the span of a fork and all its branches; each of them may have a budget."""
+    def _fork(self, route: Route, closer: Route, source: AnyNode) -> Interval:
+        """Return the interval of a fork and all its branches; each of them may have a budget."""
         paths = {t: f"{self._outlook.path}/{t.name}" for t in route.targets}
         branches = [self.branch(t).within(route.budget, paths[t]) for t in route.targets]
         items, widest = self._width(route, source)
@@ -139,7 +139,7 @@ class Walk:
         call = Call()
         for branch in branches:
             call |= branch.call
-        return Span(least, most, call)
+        return Interval(least, most, call)
 
     def _width(self, route: Route, source: AnyNode) -> tuple[int, float]:
         """Return how many items a route forks over, least and most."""
@@ -185,7 +185,7 @@ class Walk:
                 continue
             after = tuple(sorted((*taken, route), key=id)) if counted else taken
             for arc in self._arcs_by(route, node):
-                yield arc.target, arc.span.least[d], after
+                yield arc.target, arc.interval.least[d], after
             if counted or (route.when is None and route.times is None):
                 return
         if may_die:
@@ -198,10 +198,10 @@ class Walk:
         such an arc may be taken.
         """
         inside = [arc for outgoing in arcs.values() for arc in outgoing if arc.target is not None]
-        loops = Parts(arcs, inside)
+        loops = Components(arcs, inside)
         again = [a for a in inside if a.route.times is not None and loops.hold(a)]
         once = [a for a in inside if a not in set(again)]
-        pieces = Parts(arcs, once)
+        pieces = Components(arcs, once)
         uncapped = pieces.grouped(a for a in once if pieces.hold(a))
         weights = [self._piece(members, uncapped.get(i, ())) for i, members in enumerate(pieces.members)]
         ways = pieces.longest(weights, [a for a in once if loops.hold(a) and not pieces.hold(a)])
@@ -214,15 +214,15 @@ class Walk:
 
     def _piece(self, members: Sequence[AnyNode], inner: Sequence[Arc]) -> Vector:
         """Return the most of one node, or of a loop that nothing caps."""
-        total = added(*(self._most(n) for n in members), *(a.span.most for a in inner))
+        total = added(*(self._most(n) for n in members), *(a.interval.most for a in inner))
         if not inner:
             return total
         names = " → ".join(n.name for n in members)
         return endless(total, f"{self._outlook.path}/{members[0].name}", f"is in a loop without times=: {names}")
 
-    def _rounds(self, arc: Arc, ways: Sequence[Vector], pieces: Parts) -> Vector:
+    def _rounds(self, arc: Arc, ways: Sequence[Vector], pieces: Components) -> Vector:
         assert arc.target is not None
-        return repeated(added(arc.span.most, ways[pieces.of[arc.target]]), arc.route.times or 0)
+        return repeated(added(arc.interval.most, ways[pieces.of[arc.target]]), arc.route.times or 0)
 
 
 def _least_of_fork(branches: Sequence[Vector], join: Join[Any, Any]) -> Vector:

@@ -1,4 +1,4 @@
-"""The algebra of bounds: amounts, spans, and what users see of them."""
+"""The algebra of bounds: amounts, intervals, and what users see of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agentrt import Bound, Budget, BudgetTooSmall
 from agentrt.bounds import bounds_of
 from agentrt.budget import MODEL_CALLS, STEPS, TOKENS, TOOL_CALLS, USD
-from agentrt.span import NONE, NOTHING, Amount, Span, added, anything, endless, greatest, started
+from agentrt.interval import NONE, NOTHING, Amount, Interval, added, anything, endless, greatest, started
 
 values = st.one_of(st.integers(0, 50), st.just(math.inf))
 
@@ -70,9 +70,9 @@ def test_a_budget_caps_what_nobody_knows() -> None:
 
 def test_a_scope_that_cannot_succeed_is_infinitely_dear() -> None:
     """Unless it ends with what it has when its budget is exhausted."""
-    span = Span(added(*[started("a", (STEPS,)).least] * 3))
-    assert span.within(Budget(steps=3), "a").least[STEPS].value == 3
-    dear = span.within(Budget(steps=2), "a").least[STEPS]
+    interval = Interval(added(*[started("a", (STEPS,)).least] * 3))
+    assert interval.within(Budget(steps=3), "a").least[STEPS].value == 3
+    dear = interval.within(Budget(steps=2), "a").least[STEPS]
     assert (dear.value, dict(dear.unbounded)) == (math.inf, {"a": "needs at least 3 steps, and its own budget is 2"})
 
 
@@ -84,15 +84,15 @@ def test_endless_keeps_the_names_there_are() -> None:
 
 def test_checking_says_what_is_needed_and_by_whom() -> None:
     """One line, with the dimension, the least, the path that needs most of it and the limit."""
-    span = Span(added(*[started("g/a", (STEPS,)).least] * 3), added(*[started("g/a", (STEPS,)).most] * 3))
-    bounds = bounds_of("g", span, span, {"steps": 2})
+    interval = Interval(added(*[started("g/a", (STEPS,)).least] * 3), added(*[started("g/a", (STEPS,)).most] * 3))
+    bounds = bounds_of("g", interval, interval, {"steps": 2})
     assert not bounds.fits
     with pytest.raises(BudgetTooSmall) as caught:
         bounds.check()
     assert str(caught.value) == (
         "a run of 'g' needs at least 3 steps, most of it for g/a, and its budget is 2; raise Budget(steps=…)"
     )
-    bounds_of("g", span, span, {"steps": 3}).check()
+    bounds_of("g", interval, interval, {"steps": 3}).check()
 
 
 def test_a_bound_without_limit_fits() -> None:

@@ -208,7 +208,7 @@ def interfered(how: str, at: int) -> Everything:
     everything = Everything(first() if how == "first" else collect)
     everything.loop = StepLoop(at, lambda: everything.begun and HOW[how](everything))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agentrt.runtime.resolve_model", everything.resolve)
+        patch.setattr("agentrt.model.resolve_model", everything.resolve)
         patch.setattr(trace, "_TRACER_PROVIDER", PROVIDER)
         run_stepwise(everything.execute, everything.loop)
     everything.check()
@@ -250,7 +250,7 @@ def test_the_run_that_is_interfered_with_has_it_all() -> None:
 async def test_leaving_a_stream_after_any_event(after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever event it was."""
     everything = Everything()
-    monkeypatch.setattr("agentrt.runtime.resolve_model", everything.resolve)
+    monkeypatch.setattr("agentrt.model.resolve_model", everything.resolve)
     before = asyncio.all_tasks()
     with anyio.fail_after(20):
         async with stream(everything.graph, 1, **everything.options) as events:
@@ -473,8 +473,8 @@ async def test_models_that_cannot_be_closed_end_no_run(
 ) -> None:
     """It is logged; the others are closed; the outcome stands."""
     model = Stubborn()
-    monkeypatch.setattr("agentrt.runtime.resolve_model", lambda name: model)
-    monkeypatch.setattr("agentrt.runtime._CLOSING_SECONDS", 0.01)
+    monkeypatch.setattr("agentrt.model.resolve_model", lambda name: model)
+    monkeypatch.setattr("agentrt.model._CLOSING_SECONDS", 0.01)
     graph = Graph("g")
     graph.chain(START, Agent("a", model="test/one"), Agent("b", model="test/two"), END)
     assert (await _Run(graph, "go", {}).execute()).output == "an answer of five words"

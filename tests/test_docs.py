@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import agentrt.runtime
+import agentrt.model
 import agentrt.testing.cassette
 from agentrt import ModelRequest
 from agentrt.testing import FunctionModel
@@ -29,7 +29,7 @@ def reply(request: ModelRequest) -> str:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_examples_run(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python block of the docs runs as printed, with a fake model behind every name."""
-    monkeypatch.setattr(agentrt.runtime, "resolve_model", lambda name: FunctionModel(reply))
+    monkeypatch.setattr(agentrt.model, "resolve_model", lambda name: FunctionModel(reply))
     exec(compile(block, "docs", "exec"), {"__name__": "__main__"})
 
 

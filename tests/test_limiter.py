@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrt.limiter import Adaptive, Limiter, Turn
+from agentrt.limiter import Adaptive, Limiter, Place
 
 INF = float("inf")
 
 
-def queued(limiter: Limiter, *tokens: int) -> list[Turn]:
+def queued(limiter: Limiter, *tokens: int) -> list[Place]:
     turns = [limiter.arrive(n) for n in tokens]
     for turn in turns:
         limiter.queue(turn)
@@ -145,7 +145,7 @@ STEPS = st.lists(
 def test_the_limits_hold_whatever_happens(steps: list[tuple[str, int]], rpm: int, tpm: int, most: int | str) -> None:
     """No more calls at once than allowed, at most what the buckets held and gained, in order, and nobody is left."""
     limiter = Limiter(rpm=rpm, tpm=tpm, concurrency=Adaptive() if most == "adaptive" else most)  # type: ignore[arg-type]
-    now, waiting, flying, sent = 0.0, list[Turn](), list[Turn](), 0
+    now, waiting, flying, sent = 0.0, list[Place](), list[Place](), 0
     for step, n in steps:
         now += n / 7
         if step == "arrive":
@@ -175,7 +175,7 @@ def test_the_limits_hold_whatever_happens(steps: list[tuple[str, int]], rpm: int
     _drain(limiter, waiting, flying, now)
 
 
-def _drain(limiter: Limiter, waiting: list[Turn], flying: list[Turn], now: float) -> None:
+def _drain(limiter: Limiter, waiting: list[Place], flying: list[Place], now: float) -> None:
     """Let everything end: whoever is first is always told a time, or waits for a call under way."""
     while waiting or flying:
         for turn in flying:

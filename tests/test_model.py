@@ -179,7 +179,7 @@ async def test_names_within_are_resolved_by_the_run(monkeypatch: pytest.MonkeyPa
         opened.append(Closing(lambda request: "x", name=name))
         return opened[-1]
 
-    monkeypatch.setattr("agentrt.runtime.resolve_model", resolve)
+    monkeypatch.setattr("agentrt.model.resolve_model", resolve)
     model = Twice(Twice("test/a"))
     for _ in range(2):
         result = await run(Agent("agent", model=model), "go")

@@ -29,6 +29,7 @@ from agentrt.events import (
     StepRetried,
     StepStarted,
     UsageRecorded,
+    outcome,
 )
 
 
@@ -130,14 +131,11 @@ class StepTree:
 
     def _end(self, event: StepFinished | StepFailed | StepCancelled) -> None:
         step = self._at(event.path)
-        step.ended = event.at
+        step.ended, step.outcome = event.at, outcome(event, step.exhausted)
         if isinstance(event, StepFinished):
-            step.outcome, step.output = "partial" if step.exhausted == "partial" else "done", event.output
+            step.output = event.output
         elif isinstance(event, StepFailed):
-            step.outcome = "exhausted" if event.error.type == "BudgetExceeded" else "failed"
             step.error = event.error
-        else:
-            step.outcome = "cancelled"
 
     def _retry(self, event: StepRetried) -> None:
         """Put what the failed attempt called below a step of its own: the next one's steps have the same paths."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Final
 
 from agentrt.errors import JournalError
@@ -27,8 +27,7 @@ def open_store(url: str | None = None) -> Journal:
     if not separator or scheme not in _SCHEMES:
         known = ", ".join(f"{s}://" for s in _SCHEMES)
         raise JournalError(f"unknown store {url!r}: write sqlite:///PATH, like sqlite:///runs.db (known: {known})")
-    module, _, attribute = _SCHEMES[scheme].partition(":")
-    opener: Callable[[str], Journal] = getattr(importlib.import_module(module), attribute)
+    opener: Callable[[str], Journal] = resolve_name(_SCHEMES[scheme])
     return opener(url)
 
 

@@ -14,9 +14,6 @@ from agentrt.events import (
     RunFinished,
     RunResumed,
     RunStarted,
-    StepCancelled,
-    StepFailed,
-    StepFinished,
     StepRetried,
 )
 from agentrt.tracing import content
@@ -39,15 +36,6 @@ def close(span: Span, at: int, attributes: Attributes, error: ErrorInfo | None =
         span.set_status(error_status(error))
     span.set_attributes(attributes)
     span.end(at)
-
-
-def outcome(event: StepFinished | StepFailed | StepCancelled, exhausted: str) -> str:
-    """Say how a step ended; `exhausted` is the policy that took over when its budget ran out."""
-    if isinstance(event, StepCancelled):
-        return "cancelled"
-    if isinstance(event, StepFailed):
-        return "exhausted" if error_type(event.error) == c.BUDGET_EXCEEDED else "failed"
-    return "partial" if exhausted == "partial" else "done"
 
 
 def retried(event: StepRetried) -> Attributes:

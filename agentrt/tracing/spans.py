@@ -30,11 +30,12 @@ from agentrt.events import (
     StepStarted,
     TextDelta,
     UsageRecorded,
+    outcome,
 )
 from agentrt.model import ModelResponse
 from agentrt.tracing import content
 from agentrt.tracing import conventions as c
-from agentrt.tracing.endings import CountsDrops, close, error_status, error_type, outcome, retried, run_ended
+from agentrt.tracing.endings import CountsDrops, close, error_status, error_type, retried, run_ended
 from agentrt.tracing.notes import Note, marked, told
 from agentrt.tracing.operations import Attributes, answered, model_named, operation, totals
 from agentrt.tracing.starts import Starts

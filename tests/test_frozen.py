@@ -8,10 +8,10 @@ from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 
-from agentrt.value import value
+from agentrt.frozen import frozen
 
 
-@value
+@frozen
 class Point:
     """Stand for every value."""
 

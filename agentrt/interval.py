@@ -1,8 +1,8 @@
-"""Spans: what a node takes at least and at most, told before it runs.
+"""Intervals: what a node takes at least and at most, told before it runs.
 
-A `Span` is an interval a dimension, and composing nodes composes spans: a sequence adds, a choice takes the least and
-the greatest, repeating multiplies, a budget caps. An `Amount` remembers whose it is, so that a bound can name the
-node it comes from most, or the nodes nothing bounds. Everything here is pure.
+An `Interval` holds a least and a most a dimension, and composing nodes composes intervals: a sequence adds, a choice
+takes the least and the greatest, repeating multiplies, a budget caps. An `Amount` remembers whose it is, so that a
+bound can name the node it comes from most, or the nodes nothing bounds. Everything here is pure.
 """
 
 from __future__ import annotations
@@ -127,36 +127,35 @@ UNKNOWN_CALL: Final = Call(**{f.name: UNLIMITED for f in fields(Call)})
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Interval:
     """Hold the least and the most that something takes, an amount a dimension, and its costliest model call."""
 
     least: Vector = NONE
     most: Vector = NONE
     call: Call = field(default_factory=Call)
 
-    def __add__(self, other: Span) -> Span:
-        return Span(added(self.least, other.least), added(self.most, other.most), self.call | other.call)
+    def __add__(self, other: Interval) -> Interval:
+        return Interval(added(self.least, other.least), added(self.most, other.most), self.call | other.call)
 
-    def within(self, budget: Budget | None, path: str) -> Span:
-        """Return the span of what happens under a budget of its own.
+    def within(self, budget: Budget | None, path: str) -> Interval:
+        """Return the interval of what happens under a budget of its own.
 
         A scope that cannot succeed within it is infinitely dear; one that wraps up or stops half-way at exhaustion
         succeeds with whatever it had, so that nothing is sure but its start.
         """
-        limits = whole_limits(budget)
+        limits = _limits(budget)
         least = self.least
         if budget is not None and budget.on_exhausted != "raise":
             least = tuple(NOTHING if d != STEPS else Amount(1, {path: 1}) for d in range(len(DIMENSIONS)))
         else:
             least = tuple(_affordable(amount, d, limits.get(d), path) for d, amount in enumerate(least))
         most = [a.capped(limits.get(d, UNLIMITED)) for d, a in enumerate(self.most)]
-        return Span(least, _consistent(most, self.call), self.call)
+        return Interval(least, _consistent(most, self.call), self.call)
 
 
-def whole_limits(budget: Budget | None) -> dict[int, float]:
+def _limits(budget: Budget | None) -> dict[int, int]:
     """Return a budget's limits by dimension, in the ledger's units."""
-    caps = budget.limits() if budget else {}
-    return {d: caps[n] * (PICO if d == USD else 1) for d, n in enumerate(DIMENSIONS) if n in caps}
+    return {} if budget is None else dict(budget.caps.full)
 
 
 def _affordable(amount: Amount, d: int, limit: float | None, path: str) -> Amount:
@@ -189,15 +188,15 @@ def _product(n: float, each: float) -> float:
     return n * each if n and each else 0
 
 
-def started(path: str, dimensions: Sequence[int]) -> Span:
-    """Return the span of a start that counts one of each dimension."""
+def started(path: str, dimensions: Sequence[int]) -> Interval:
+    """Return the interval of a start that counts one of each dimension."""
     once = tuple(Amount(1, {path: 1}) if d in dimensions else NOTHING for d in range(len(DIMENSIONS)))
-    return Span(once, once)
+    return Interval(once, once)
 
 
-def anything(path: str, reason: str) -> Span:
-    """Return the span of what nobody knows beforehand."""
-    return Span(NONE, (Amount(UNLIMITED, {}, {path: reason}),) * len(DIMENSIONS), UNKNOWN_CALL)
+def anything(path: str, reason: str) -> Interval:
+    """Return the interval of what nobody knows beforehand."""
+    return Interval(NONE, (Amount(UNLIMITED, {}, {path: reason}),) * len(DIMENSIONS), UNKNOWN_CALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +227,7 @@ class Outlook:
 
     def under(self, budget: Budget | None) -> Outlook:
         """Return the outlook under one more budget."""
-        limits = whole_limits(budget)
+        limits = _limits(budget)
         return replace(
             self,
             tool_calls=min(self.tool_calls, limits.get(TOOL_CALLS, UNLIMITED)),

@@ -1,4 +1,4 @@
-"""Parts: the loops of a graph, told from what lies between them."""
+"""Components: the loops of a graph, told from what lies between them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from agentrt.interval import NONE, Interval, Vector, added, greatest
 from agentrt.node import Node
 from agentrt.plan import Route
-from agentrt.span import NONE, Span, Vector, added, greatest
 
 AnyNode: TypeAlias = Node[Any, Any]
 
@@ -20,11 +20,11 @@ class Arc:
     source: AnyNode
     target: AnyNode | None
     route: Route
-    span: Span
+    interval: Interval
 
 
-class Parts:
-    """Hold the strongly connected parts of nodes and arcs, in topological order."""
+class Components:
+    """Hold the strongly connected components of nodes and arcs, in topological order."""
 
     def __init__(self, nodes: Iterable[AnyNode], arcs: Iterable[Arc]) -> None:
         import networkx
@@ -33,26 +33,28 @@ class Parts:
         graph.add_nodes_from(nodes)
         graph.add_edges_from((a.source, a.target) for a in arcs if a.target is not None)
         order = {node: i for i, node in enumerate(graph)}
-        found = reversed(list(networkx.strongly_connected_components(graph)))
-        self.members = [sorted(part, key=order.__getitem__) for part in found]
-        self.of = {node: i for i, part in enumerate(self.members) for node in part}
+        components = list(networkx.strongly_connected_components(graph))
+        self.members = [sorted(found, key=order.__getitem__) for found in reversed(components)]
+        self.of = {node: i for i, members in enumerate(self.members) for node in members}
 
     def hold(self, arc: Arc) -> bool:
-        """Say whether an arc stays in one part."""
+        """Say whether an arc stays in one component."""
         return arc.target is not None and self.of[arc.source] == self.of[arc.target]
 
     def grouped(self, arcs: Iterable[Arc]) -> dict[int, list[Arc]]:
-        """Return the arcs by the part they leave from."""
+        """Return the arcs by the component they leave from."""
         groups: dict[int, list[Arc]] = {}
         for arc in arcs:
             groups.setdefault(self.of[arc.source], []).append(arc)
         return groups
 
     def longest(self, weights: Sequence[Vector], arcs: Iterable[Arc]) -> list[Vector]:
-        """Return for each part the most that a path from it takes, along arcs that lead to later parts."""
+        """Return for each component the most that a path from it takes, along arcs that lead to later ones."""
         leaving = self.grouped(arcs)
         best: list[Vector] = [NONE] * len(weights)
         for i in range(len(weights) - 1, -1, -1):
-            onward = (added(a.span.most, best[self.of[a.target]]) for a in leaving.get(i, ()) if a.target is not None)
+            onward = (
+                added(a.interval.most, best[self.of[a.target]]) for a in leaving.get(i, ()) if a.target is not None
+            )
             best[i] = added(weights[i], greatest(onward))
         return best
