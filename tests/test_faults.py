@@ -24,9 +24,9 @@ LIMITS = "tests/test_limits.py"
 FAULTS = [
     ("ledger", "if scope.spent[d] >= scope.most[d]:", "if scope.spent[d] > scope.most[d]:", LEDGER),
     ("ledger", "scope.reserved[d] -= held[d]\n                scope.spent[d]", "scope.spent[d]", LEDGER),
-    ("ledger", "return self.full if asking.wraps is self else self.bounded", "return self.full", LEDGER),
-    ("ledger", "return self.full if asking.wraps is self", "return self.full if asking.wraps is not None", LEDGER),
-    ("ledger", "return self.closed and asking.wraps is not self", "return False", LEDGER),
+    ("ledger", "return self.full if self in asking.wraps else self.bounded", "return self.full", LEDGER),
+    ("ledger", "return self.full if self in asking.wraps", "return self.full if asking.wraps", LEDGER),
+    ("ledger", "return self.closed and self not in asking.wraps", "return False", LEDGER),
     (
         "budget",
         "if scope.spent[d] + least[d] > limit:",
