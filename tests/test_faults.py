@@ -47,7 +47,7 @@ FAULTS = [
     ("progress", "self.outcomes += below.outcomes", "pass", RESUMED),
     ("progress", "self.limits |= below.limits", "pass", RESUMED),
     ("progress", "if counted:", "if False:", RESUMED),
-    ("drive", "self.context.note_outcome(known.path, outcome)", "pass", RESUMED),
+    ("drive", "self.context.recall(known, self.budget, outcome)", "pass", RESUMED),
     ("drive", "plan.refused(activation, outcome)", "ready = plan.failed(activation, outcome)", POLICIES),
     ("drive", "max(1, len(fork.branches))", "1", LIMITS),
     ("execution", "self._scheduler.ledger.count(context.account, node.counts, context.path)\n", "pass\n", LIMITS),
