@@ -314,6 +314,7 @@ class StepContext(Context):
         return self.scheduler.models(named)
 
     def spend(self, *dimensions: int) -> None:
+        self._check_running()
         try:
             self.scheduler.ledger.count(self.account, dimensions, self.path)
         except BudgetExceeded as denial:
@@ -321,6 +322,7 @@ class StepContext(Context):
             raise
 
     def record(self, event: Event) -> None:
+        self._check_running()
         self.scheduler.record(event)
 
     def clock(self) -> float:
@@ -359,6 +361,9 @@ class StepContext(Context):
             except BaseException:
                 ledger.withdraw(ticket)
                 raise
+            if self._over:  # what was left behind got its turn only now: it would hold the reservation for ever
+                ledger.withdraw(ticket)
+            self._check_running()
             record(BudgetWaited(path=self.path, at=clock(), seconds=clock() - began))
         if ticket.refusal is not None:
             self._record_denial(ticket.refusal)
@@ -513,4 +518,7 @@ class StepReservation(Reservation):
         self._scheduler.ledger.withdraw(self._ticket)
 
     def forfeit(self) -> None:
-        self.settle(self._scheduler.ledger.worst_case(self._ticket))
+        scheduler, ticket = self._scheduler, self._ticket
+        scheduler.ledger.forfeit(ticket)
+        usage = scheduler.ledger.worst_case(ticket)
+        scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=usage))

@@ -82,7 +82,7 @@ class Execution:
                 context.retrying(failure.error, delay=delay, attempts=node.retry.attempts)
             context.restart()
             await context.wait(partial(anyio.sleep, delay))
-            self._scheduler.ledger.count(context.account, node.counts, context.path)
+            context.spend(*node.counts)
             attempt += 1
 
     async def _attempt(self) -> Any:

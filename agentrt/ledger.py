@@ -180,15 +180,21 @@ class Ledger:
             self._turns.granted(ticket)
         return ticket
 
+    def forfeit(self, ticket: Ticket) -> None:
+        """Charge a granted reservation whole (rule B9), in the dimensions, too, that no usage tells of."""
+        self._settle(ticket, self.worst_case(ticket), ticket.request.cost(ticket.granted or 0))
+
     def settle(self, ticket: Ticket, usage: Usage) -> bool:
         """Replace a granted reservation by what was used; return whether the bill was above it (rule B10).
 
         A bill above its reservation is charged in full and closes the accounts that cap what it overran.
         """
+        return self._settle(ticket, usage, _vector(usage))
+
+    def _settle(self, ticket: Ticket, usage: Usage, used: Sequence[int]) -> bool:
         assert ticket.granted is not None, "only a granted reservation can be settled"
         assert not ticket.ended, "a reservation is settled once"
         held = ticket.request.cost(ticket.granted)
-        used = _vector(usage)
         over = [d for d in range(len(held)) if used[d] > held[d]]
         _add(ticket.account, held, -1)
         amounts = [(d, amount) for d, amount in enumerate(used) if amount]

@@ -50,7 +50,7 @@ FAULTS = [
     ("drive", "self.context.recall(known, self.budget, outcome)", "pass", RESUMED),
     ("drive", "plan.refused(activation, outcome)", "ready = plan.failed(activation, outcome)", POLICIES),
     ("drive", "max(1, len(fork.branches))", "1", LIMITS),
-    ("execution", "self._scheduler.ledger.count(context.account, node.counts, context.path)\n", "pass\n", LIMITS),
+    ("execution", "context.spend(*node.counts)\n", "pass\n", LIMITS),
 ]
 
 
