@@ -27,7 +27,7 @@ from agentrt.ledger import Account, Limit, Request, Ticket
 from agentrt.model import Model
 from agentrt.node import Context, Node, Remaining, Reservation, as_node
 from agentrt.plan import Activation, BatchPlan, Failure, Plan
-from agentrt.progress import Progress
+from agentrt.progress import Past, Progress
 from agentrt.usage import Usage
 
 if TYPE_CHECKING:
@@ -43,12 +43,19 @@ class StepContext(Context):
     __slots__ = (
         "_activation", "_attempts", "_busy_names", "_calls", "_failure", "_held", "_lent", "_nodes_called", "_over",
         "_waits",
-        "account", "busy", "deadline", "denial", "depth", "is_counted", "limits", "path", "progress", "run_id",
+        "account", "busy", "deadline", "denial", "depth", "is_counted", "limits", "past", "path", "progress", "run_id",
         "scheduler", "state",
     )  # fmt: skip
 
     def __init__(
-        self, scheduler: Scheduler, path: str, account: Account, deadline: float, activation: Activation, depth: int
+        self,
+        scheduler: Scheduler,
+        path: str,
+        account: Account,
+        deadline: float,
+        activation: Activation,
+        depth: int,
+        past: Past | None,
     ) -> None:
         self.scheduler = scheduler
         self.depth = depth
@@ -56,6 +63,7 @@ class StepContext(Context):
         self.path = path
         self.account = account
         self.deadline = deadline
+        self.past = past
         self.limits: tuple[Limit, ...] = ()
         self.progress: Progress | None = None
         self.state: object = None
@@ -75,14 +83,16 @@ class StepContext(Context):
 
     def open(self, budgets: Iterable[Budget], caller: StepContext) -> None:
         """Open an account for each budget on this step, the first one outermost; raises `BudgetExceeded`."""
-        node, ledger, past = self._activation.node, self.scheduler.ledger, self.scheduler.past
+        node, ledger, past = self._activation.node, self.scheduler.ledger, self.past
+        budgets = tuple(budgets)
+        for budget in budgets:
+            check_policy(budget, node)
+            if budget.calls is not None:
+                caller.count_call(node, budget.calls, self.path)
         limits = past.limits(self.path) if past is not None else ()
         if not limits:
             account = self.account
             for budget in budgets:
-                check_policy(budget, node)
-                if budget.calls is not None:
-                    caller.count_call(node, budget.calls, self.path)
                 account = ledger.open(account, budget, self.path)
                 limits += (Limit(budget, account),)
         now = anyio.current_time()
@@ -94,7 +104,7 @@ class StepContext(Context):
 
     def count(self, dimensions: Sequence[int]) -> None:
         """Spend one of each dimension, unless an earlier part of the run has; raises `BudgetExceeded` (rule B2)."""
-        past = self.scheduler.past
+        past = self.past
         if past is None or self.path not in past.started:
             try:
                 self.scheduler.ledger.count(self.account, dimensions, self.path)
@@ -105,13 +115,16 @@ class StepContext(Context):
 
     def count_call(self, node: Node[Any, Any], most: int, path: str) -> None:
         """Count one more call of a node whose limit says how many there may be (rule B1)."""
-        calls = self._nodes_called = self._nodes_called or {}
-        made = calls.get(node.name, 0)
+        made = (self._nodes_called or {}).get(node.name, 0)
         if made >= most:
             denial = BudgetExceeded(scope=path, dimension="calls", needed=1, spent=made, limit=most, path=path)
             self._record_denial(denial)
             raise denial
-        calls[node.name] = made + 1
+        self._note_call(node)
+
+    def _note_call(self, node: Node[Any, Any]) -> None:
+        calls = self._nodes_called = self._nodes_called or {}
+        calls[node.name] = calls.get(node.name, 0) + 1
 
     def calls_left(self, node: Node[Any, Any]) -> int | None:
         most = node.budget.calls if node.budget is not None else None
@@ -122,14 +135,33 @@ class StepContext(Context):
         return isinstance(error, BudgetExceeded) and error.account in self.account.chain
 
     def restart(self) -> None:
-        """Begin another attempt: what it calls gets the same paths again."""
+        """Begin another attempt: what it calls gets the same paths again, and has no past."""
         self._forfeit_held()
+        self.past = None
         self._calls = self._nodes_called = self._failure = self.progress = self.state = None
 
-    def note_outcome(self, path: str, outcome: Any) -> None:
+    def recall(self, activation: Activation, budget: Budget | None, outcome: Any) -> None:
+        """Take over how a step right below ended in an earlier part of the run, as if it had run in this one."""
+        node, branch = activation.node, activation.branch
+        if any(b is not None and b.calls is not None for b in (budget, node.budget)):
+            self._note_call(node)
+        if branch is not None and branch.memory is None and self.past is not None:
+            branch.memory = self.past.memories.get((self.path, branch.label))
+        self.note_outcome(activation, outcome)
+
+    def note_outcome(self, activation: Activation, outcome: Any) -> None:
         """Remember how a step right below ended, if a budget around might make that worth knowing."""
+        if not self.account.is_capped:
+            return
+        self._tracked.outcomes.append((activation.path, outcome))
+        branch = activation.branch
+        if branch is not None and branch.memory:
+            self._tracked.memories[self.path, branch.label] = dict(branch.memory)
+
+    def note_account(self, path: str, account: Account) -> None:
+        """Remember the account of a branch that begins at a path."""
         if self.account.is_capped:
-            self._tracked.outcomes.append((path, outcome))
+            self._tracked.accounts[path] = account
 
     def note_unfinished(self, below: StepContext) -> None:
         """Remember a step right below that ended without an outcome of its own: cancelled, or denied."""
@@ -282,6 +314,7 @@ class StepContext(Context):
         return self.scheduler.models(named)
 
     def spend(self, *dimensions: int) -> None:
+        self._check_running()
         try:
             self.scheduler.ledger.count(self.account, dimensions, self.path)
         except BudgetExceeded as denial:
@@ -289,6 +322,7 @@ class StepContext(Context):
             raise
 
     def record(self, event: Event) -> None:
+        self._check_running()
         self.scheduler.record(event)
 
     def clock(self) -> float:
@@ -327,6 +361,9 @@ class StepContext(Context):
             except BaseException:
                 ledger.withdraw(ticket)
                 raise
+            if self._over:  # what was left behind got its turn only now: it would hold the reservation for ever
+                ledger.withdraw(ticket)
+            self._check_running()
             record(BudgetWaited(path=self.path, at=clock(), seconds=clock() - began))
         if ticket.refusal is not None:
             self._record_denial(ticket.refusal)
@@ -481,4 +518,7 @@ class StepReservation(Reservation):
         self._scheduler.ledger.withdraw(self._ticket)
 
     def forfeit(self) -> None:
-        self.settle(self._scheduler.ledger.worst_case(self._ticket))
+        scheduler, ticket = self._scheduler, self._ticket
+        scheduler.ledger.forfeit(ticket)
+        usage = scheduler.ledger.worst_case(ticket)
+        scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=usage))

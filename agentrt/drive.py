@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,6 +16,7 @@ from agentrt.plan import Activation, Failure, Fork, GraphPlan, Plan
 if TYPE_CHECKING:
     from agentrt.budget import Budget
     from agentrt.context import StepContext
+    from agentrt.ledger import Account
     from agentrt.progress import Past
 
 
@@ -57,7 +58,7 @@ class Drive:
         try:
             ready = plan.start()
             self._note()
-            if (past := self.scheduler.past) is not None:
+            if (past := self.context.past) is not None:
                 ready = self._catch_up(past, ready)
             if len(ready) == 1 and self.context.may_run_here:
                 ready = await self._chain(ready)
@@ -132,7 +133,7 @@ class Drive:
         while (known := past.earliest(waiting)) is not None:
             del waiting[known]
             outcome = past.outcome(known.path)
-            self.context.note_outcome(known.path, outcome)
+            self.context.recall(known, self.budget, outcome)
             waiting.update(dict.fromkeys(self._feed(known, outcome)))
         return [a for a in waiting if not a.given_up]
 
@@ -158,11 +159,19 @@ class Drive:
     def _open_branches(self, fork: Fork) -> None:
         """Give each branch of a fork an account of its own under the fork's budget (rule B11)."""
         assert fork.budget is not None
-        parent = fork.branch.account or self.context.account
-        budget = fork.budget.divided(Remaining(parent).remaining, max(1, len(fork.branches)))
+        past, parent = self.context.past, fork.branch.account or self.context.account
+        left, n = Remaining(parent).remaining, max(1, len(fork.branches))
+        budget = fork.budget.divided(left, n)
         for branch in fork.branches:
-            if branch.current is not None:
-                branch.account = self.scheduler.ledger.open(parent, budget, branch.current.path)
+            if branch.current is None:
+                continue
+            path = branch.current.path
+            branch.account = past.accounts.get(path) if past is not None else None
+            if branch.account is None:
+                branch.account = self.scheduler.ledger.open(parent, budget, path)
+            elif fork.budget.share is not None:
+                _divide_again(branch.account, fork.budget, left, n)
+            self.context.note_account(path, branch.account)
 
     def _wake(self) -> None:
         if self.is_over and not self.running and self._done is not None:
@@ -174,3 +183,9 @@ class Drive:
             scope.cancel()
         self._done = anyio.Event()
         await self.context.wait_to_unwind(self._done)
+
+
+def _divide_again(account: Account, budget: Budget, left: Mapping[str, float], branches: int) -> None:
+    """Give a branch that goes on its part of what is left by now, besides what it has spent before."""
+    spent = Remaining(account).spent
+    account.limit(budget.divided({d: amount + branches * spent.get(d, 0) for d, amount in left.items()}, branches))

@@ -82,7 +82,7 @@ class Execution:
                 context.retrying(failure.error, delay=delay, attempts=node.retry.attempts)
             context.restart()
             await context.wait(partial(anyio.sleep, delay))
-            self._scheduler.ledger.count(context.account, node.counts, context.path)
+            context.spend(*node.counts)
             attempt += 1
 
     async def _attempt(self) -> Any:
@@ -113,9 +113,12 @@ class Execution:
         context.account = self._scheduler.ledger.wrapping_up(limit.account)
         context.deadline = limit.until
         assert denial.partial is not None
+        known = (context.progress or Progress()).copy()
         try:
             with anyio.CancelScope(deadline=limit.until):
-                return await self._node.wrap_up(context, self._value, denial.partial)
+                output = await self._node.wrap_up(context, self._value, denial.partial)
+                context.progress = known  # a run that goes on must not take the last words for what it says next
+                return output
             raise self._too_late(limit)
         except BudgetExceeded as refusal:
             if refusal.account not in (context.account, limit.account):

@@ -272,7 +272,8 @@ class Graph(Node[In, Out], Generic[In, Out]):
     async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Out:
         if self.last is None:
             return await super().wrap_up(ctx, value, partial)
-        result: Out = await ctx.run(self.last, partial)
+        clash = any(n.name == self.last.name for n in self.nodes)  # else two steps would share a path
+        result: Out = await ctx.run(self.last, partial, key="wrap_up" if clash else None)
         return result
 
     def compile(self) -> dict[Node[Any, Any], list[Route]]:

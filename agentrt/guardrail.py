@@ -83,9 +83,11 @@ class Guarded(Node[In, Out], Generic[In, Out]):
         return output
 
     async def _check(self, ctx: Context, guardrails: Sequence[Node[Any, Any]], value: object) -> None:
+        inner = unguarded(self.node)  # a graph's nodes have the paths that its guardrails of their names would have
+        inside = {n.name for n in inner.parts} if inner.kind == "graph" else ()
         for guardrail in guardrails:
             try:
-                verdict = await ctx.run(guardrail, value)
+                verdict = await ctx.run(guardrail, value, key="guardrail" if guardrail.name in inside else None)
             except GuardrailTripped as trip:
                 if trip.guardrail:
                     raise

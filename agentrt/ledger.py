@@ -43,7 +43,7 @@ class Account:
     """Hold what one scope may spend, has spent and has reserved, a whole number a dimension.
 
     `bounded` are the caps that ordinary requests meet, `full` those with what is held back for wrapping up; `wraps`
-    is the account that requests on this one may use to the full (rule B8). `is_capped` says whether there is a
+    are the accounts that requests on this one may use to the full (rule B8). `is_capped` says whether there is a
     budget here or around. `most` are the ordinary caps by dimension, for a count to look at and no more.
     """
 
@@ -57,7 +57,8 @@ class Account:
         self.chain: tuple[Account, ...] = (self, *(parent.chain if parent else ()))
         self.spent = [0] * len(DIMENSIONS)
         self.reserved = [0] * len(DIMENSIONS)
-        self.wraps = wraps
+        around = parent.wraps if parent is not None else ()
+        self.wraps: tuple[Account, ...] = around if wraps is None else (*around, wraps)
         self.is_capped: bool = budget is not None or (parent is not None and parent.is_capped)
         self.closed = False
         self.claims = 0
@@ -80,10 +81,10 @@ class Account:
 
     def caps(self, asking: Account) -> tuple[tuple[int, int], ...]:
         """Return the caps that a request on the account `asking` meets here."""
-        return self.full if asking.wraps is self else self.bounded
+        return self.full if self in asking.wraps else self.bounded
 
     def refuses(self, asking: Account) -> bool:
-        return self.closed and asking.wraps is not self
+        return self.closed and self not in asking.wraps
 
     def __repr__(self) -> str:
         caps = ", ".join(f"{DIMENSIONS[d]} {self.spent[d]}+{self.reserved[d]}/{limit}" for d, limit in self.full)
@@ -179,15 +180,21 @@ class Ledger:
             self._turns.granted(ticket)
         return ticket
 
+    def forfeit(self, ticket: Ticket) -> None:
+        """Charge a granted reservation whole (rule B9), in the dimensions, too, that no usage tells of."""
+        self._settle(ticket, self.worst_case(ticket), ticket.request.cost(ticket.granted or 0))
+
     def settle(self, ticket: Ticket, usage: Usage) -> bool:
         """Replace a granted reservation by what was used; return whether the bill was above it (rule B10).
 
         A bill above its reservation is charged in full and closes the accounts that cap what it overran.
         """
+        return self._settle(ticket, usage, _vector(usage))
+
+    def _settle(self, ticket: Ticket, usage: Usage, used: Sequence[int]) -> bool:
         assert ticket.granted is not None, "only a granted reservation can be settled"
         assert not ticket.ended, "a reservation is settled once"
         held = ticket.request.cost(ticket.granted)
-        used = _vector(usage)
         over = [d for d in range(len(held)) if used[d] > held[d]]
         _add(ticket.account, held, -1)
         amounts = [(d, amount) for d, amount in enumerate(used) if amount]
@@ -216,7 +223,7 @@ class Ledger:
         self._turns.examine(ticket.account, leaving=leaving)
 
     def wrapping_up(self, account: Account) -> Account:
-        """Open the account for the one call that may use what `account` holds back (rule B8)."""
+        """Open the account for wrapping up: it, and what is opened below it, may use what `account` holds back (B8)."""
         return Account(account.scope, None, account, wraps=account)
 
     def raise_limits(self, account: Account, budget: Budget) -> None:

@@ -7,10 +7,11 @@ to the step around it. What reaches the root is both a `Partial` to show and a `
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from typing import Any, Final
 
 from agentrt.errors import BudgetExceeded
-from agentrt.ledger import Limit
+from agentrt.ledger import Account, Limit
 from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
 
@@ -20,7 +21,7 @@ MISSING: Final = object()
 class Progress:
     """Hold the outcomes below one step in the order they came, and what has none."""
 
-    __slots__ = ("limits", "not_started", "outcomes", "started", "unfinished")
+    __slots__ = ("accounts", "limits", "memories", "not_started", "outcomes", "started", "unfinished")
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, Any]] = []
@@ -28,6 +29,17 @@ class Progress:
         self.not_started: list[str] = []
         self.started: list[str] = []
         self.limits: dict[str, tuple[Limit, ...]] = {}
+        self.accounts: dict[str, Account] = {}
+        """Those of branches, by the path each begins at."""
+        self.memories: dict[tuple[str, str], dict[Any, Any]] = {}
+        """What branches keep for their nodes, by the path of the graph and the branch's label."""
+
+    def copy(self) -> Progress:
+        """Return a progress to go back to, whatever is added to this one."""
+        other = Progress()
+        for name in self.__slots__:
+            setattr(other, name, copy(getattr(self, name)))
+        return other
 
     def merge(self, path: str, below: Progress | None, limits: tuple[Limit, ...], *, counted: bool) -> None:
         """Take over the progress of a step right below that ended without an outcome."""
@@ -41,6 +53,8 @@ class Progress:
             self.not_started += below.not_started
             self.started += below.started
             self.limits |= below.limits
+            self.accounts |= below.accounts
+            self.memories |= below.memories
 
     def partial(self, denial: BudgetExceeded) -> Partial:
         return Partial(
@@ -62,14 +76,16 @@ class Past:
         self.started = set(progress.started)
         self._outcomes = {path: (i, outcome) for i, (path, outcome) in enumerate(progress.outcomes)}
         self._limits = dict(progress.limits)
+        self.accounts = progress.accounts
+        self.memories = progress.memories
 
     def outcome(self, path: str) -> Any:
         """Return what a step's outcome was, or `MISSING`."""
         return self._outcomes.get(path, (0, MISSING))[1]
 
-    def limits(self, path: str) -> tuple[Limit, ...]:
-        """Return the limits, with their accounts, under which an unfinished step ran; ask once."""
-        return self._limits.pop(path, ())
+    def limits(self, path: str, *, keep: bool = False) -> tuple[Limit, ...]:
+        """Return the limits, with their accounts, under which an unfinished step ran; each serves once, unless kept."""
+        return self._limits.get(path, ()) if keep else self._limits.pop(path, ())
 
     def earliest(self, ready: Iterable[Activation]) -> Activation | None:
         """Return the activation whose outcome came first, or None if none of them has one."""

@@ -343,20 +343,20 @@ class _Run:
             models=self.models,
             clock=event_clock(),
             concurrency=self.concurrency,
-            past=self.past,
             deps=self.deps,
         )
 
     async def _steps(self, scheduler: Scheduler) -> Any:
         """Run the root step, between the events that open and close the run."""
         run_id, name, record = self.run_id, self.node.name, scheduler.record
-        limits = tightest(self.budget, self.node.budget)
         if self.past is None:
+            limits = tightest(self.budget, self.node.budget)
             record(RunStarted(run_id=run_id, at=scheduler.clock(), name=name, input=self.input, limits=limits))
         else:
+            limits = tightest(*(limit.budget for limit in self.past.limits(name, keep=True)))
             record(RunResumed(run_id=run_id, at=scheduler.clock(), name=name, limits=limits))
         root = Activation(self.node, self.input, name)
-        caller = StepContext(scheduler, "", self.ledger.root, float("inf"), root, -1)
+        caller = StepContext(scheduler, "", self.ledger.root, float("inf"), root, -1, self.past)
         try:
             outcome = await scheduler.step(root, caller, self.budget, 0.0)
         except BaseException:

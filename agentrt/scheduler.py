@@ -28,7 +28,7 @@ from agentrt.execution import Execution
 from agentrt.ledger import Ledger
 from agentrt.model import Model
 from agentrt.plan import Activation, Failure
-from agentrt.progress import MISSING, Past
+from agentrt.progress import MISSING
 from agentrt.statistics import SchedulerStatistics
 
 DEFAULT_CONCURRENCY: Final = 1000
@@ -41,8 +41,7 @@ class Scheduler:
     """Run the steps of one run.
 
     `tasks` is the task group every worker lives in, `record` takes every event, `models` finds the model a node
-    asks for, `clock` gives seconds since the epoch, `past` what an earlier part of the run has done already, and `deps`
-    is what nodes read as `ctx.deps`.
+    asks for, `clock` gives seconds since the epoch, and `deps` is what nodes read as `ctx.deps`.
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class Scheduler:
         models: Callable[[Model | str | None], Model],
         clock: Callable[[], float],
         concurrency: int = DEFAULT_CONCURRENCY,
-        past: Past | None = None,
         deps: object = None,
     ) -> None:
         self.run_id = run_id
@@ -69,7 +67,6 @@ class Scheduler:
         self.dropped: list[Failure] = []
         self._tasks = tasks
         self._limit = concurrency
-        self.past = past
         self._queue: deque[Drive] = deque()
         self._queued = 0
         self._resuming: deque[anyio.Event] = deque()
@@ -101,8 +98,9 @@ class Scheduler:
         if not self._steps % _BREATHER:
             await checkpoint()
         node, path, value = activation.node, activation.path, activation.value
-        if self.past is not None and (outcome := self.past.outcome(path)) is not MISSING:
-            caller.note_outcome(path, outcome)
+        past = caller.past
+        if past is not None and (outcome := past.outcome(path)) is not MISSING:
+            caller.recall(activation, budget, outcome)
             return outcome
         try:
             context = self._open(activation, caller, budget, depth)
@@ -130,10 +128,10 @@ class Scheduler:
             finally:
                 context.end()
         except Exception as error:  # noqa: BLE001 - every error of a step becomes its outcome, and the run's one error carries it
-            return self._failed(context, caller, context.failure_of(error, value))
+            return self._failed(activation, context, caller, context.failure_of(error, value))
         except BaseException as error:
             if _is_stray(error):
-                return self._failed(context, caller, Failure(path, value, _stray(path, error)))
+                return self._failed(activation, context, caller, Failure(path, value, _stray(path, error)))
             self.record(StepCancelled(path=path, at=self.clock()))
             if not activation.given_up:
                 caller.note_unfinished(context)
@@ -143,7 +141,7 @@ class Scheduler:
             self.exhaustion = context.denial
             caller.note_unfinished(context)
         else:
-            caller.note_outcome(path, output)
+            caller.note_outcome(activation, output)
         return output
 
     def _open(self, activation: Activation, caller: StepContext, budget: Budget | None, depth: int) -> StepContext:
@@ -153,7 +151,7 @@ class Scheduler:
         """
         node, path, branch = activation.node, activation.path, activation.branch
         account = caller.account if branch is None or branch.account is None else branch.account
-        context = StepContext(self, path, account, caller.deadline, activation, depth)
+        context = StepContext(self, path, account, caller.deadline, activation, depth, caller.past)
         if budget is not None or node.budget is not None:
             context.open(filter(None, (budget, node.budget)), caller)
         else:
@@ -165,13 +163,12 @@ class Scheduler:
         caller.note_not_started([activation])
         return Failure(activation.path, activation.value, error)
 
-    def _failed(self, context: StepContext, caller: StepContext, failure: Failure) -> Failure:
-        path = context.path
-        self.record(StepFailed(path=path, at=self.clock(), error=ErrorInfo.of(failure.error)))
+    def _failed(self, activation: Activation, context: StepContext, caller: StepContext, failure: Failure) -> Failure:
+        self.record(StepFailed(path=activation.path, at=self.clock(), error=ErrorInfo.of(failure.error)))
         if isinstance(failure.error, BudgetExceeded):
             caller.note_unfinished(context)
         else:
-            caller.note_outcome(path, failure)
+            caller.note_outcome(activation, failure)
         return failure
 
     def push(self, drive: Drive, activations: Sequence[Activation]) -> None:

@@ -438,7 +438,7 @@ def test_steps_that_never_await_are_cancelled_too(how: str) -> None:
         run_stepwise(main, loop)
 
 
-@pytest.mark.parametrize("way", ["run", "map", "gather", "emit", "reserve", "drive"])
+@pytest.mark.parametrize("way", ["run", "map", "gather", "emit", "reserve", "drive", "spend", "record"])
 async def test_a_context_ends_with_its_step(way: str) -> None:
     """A task that a step leaves behind cannot go on in its name, outside the record and the budget."""
     kept: list[Any] = []
@@ -451,11 +451,46 @@ async def test_a_context_ends_with_its_step(way: str) -> None:
         await ctx.run(keeps, x)
         arguments = {"run": (keeps, 1), "map": (keeps, [1]), "gather": ([(as_node(keeps), 1)],), "drive": (None,)}
         used = getattr(kept[0], way)(*arguments.get(way, (None,)))
-        if way != "emit":
+        if way not in ("emit", "spend", "record"):
             await used
 
     with pytest.raises(StepFailed, match=r"root/keeps has ended, and something it left behind"):
         await _Run(as_node(root), 1, {}).execute()
+
+
+async def test_what_is_left_waiting_gets_no_reservation() -> None:
+    """Its turn may come when its step has ended: nobody would ever give that reservation back."""
+    left: list[asyncio.Task[Any]] = []
+
+    async def holds(x: int, ctx: Context) -> None:
+        reservation = await ctx.reserve(Request([0, 90, 0, 0, 0, 0, 0]))
+        await anyio.sleep(5)
+        reservation.release()
+
+    async def leaves(x: int, ctx: Context) -> None:
+        await anyio.sleep(1)
+        left.append(asyncio.ensure_future(ctx.reserve(Request([0, 50, 0, 0, 0, 0, 0]))))
+        await anyio.lowlevel.checkpoint()
+
+    async def root(x: int, ctx: Context) -> None:
+        await ctx.gather([(as_node(holds), 1), (as_node(leaves), 1)])
+
+    run = _Run(as_node(root), 1, {"budget": Budget(tokens=100)})
+    await run.execute()
+    with pytest.raises(AgentrtError, match="leaves has ended"):
+        await left[0]
+    assert run.ledger.root.reserved == [0] * 7
+
+
+async def test_a_forfeited_reservation_is_charged_whole() -> None:
+    """B9: in tokens, too, that are not said to be read or written."""
+
+    async def forgets(x: int, ctx: Context) -> None:
+        await ctx.reserve(Request([0, 90, 0, 0, 0, 0, 0]))
+
+    run = _Run(as_node(forgets), 1, {"budget": Budget(tokens=100)})
+    await run.execute()
+    assert run.ledger.root.spent[:4] == [0, 90, 0, 0]
 
 
 class Stubborn(Model):

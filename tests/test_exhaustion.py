@@ -116,6 +116,19 @@ async def test_a_graph_wraps_up_with_what_there_is() -> None:
     assert result.usage.model_calls <= 4
 
 
+async def test_what_wraps_up_may_have_limits_of_its_own() -> None:
+    """B8: a budget inside the wrap-up caps it further, and does not shut it out from what is held back."""
+    model = echo_model()
+    writer = asking(model, budget=Budget(tokens=100))
+
+    async def summary(partial: Partial, ctx: Context) -> list[str]:
+        return [await ctx.run(writer, "sum up")]
+
+    graph = fan(asking(model), wrap_up=summary)
+    result = await run(graph, list("abcdefgh"), budget=Budget(model_calls=4, on_exhausted="wrap_up"))
+    assert (result.stop_reason, result.usage.model_calls) == (StopReason.WRAPPED_UP, 4)
+
+
 async def test_ordinary_calls_never_use_what_is_held_back() -> None:
     """B8: with a tenth of 100 tokens held back they end at 90."""
     model = echo_model()

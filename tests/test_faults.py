@@ -24,9 +24,9 @@ LIMITS = "tests/test_limits.py"
 FAULTS = [
     ("ledger", "if scope.spent[d] >= scope.most[d]:", "if scope.spent[d] > scope.most[d]:", LEDGER),
     ("ledger", "scope.reserved[d] -= held[d]\n                scope.spent[d]", "scope.spent[d]", LEDGER),
-    ("ledger", "return self.full if asking.wraps is self else self.bounded", "return self.full", LEDGER),
-    ("ledger", "return self.full if asking.wraps is self", "return self.full if asking.wraps is not None", LEDGER),
-    ("ledger", "return self.closed and asking.wraps is not self", "return False", LEDGER),
+    ("ledger", "return self.full if self in asking.wraps else self.bounded", "return self.full", LEDGER),
+    ("ledger", "return self.full if self in asking.wraps", "return self.full if asking.wraps", LEDGER),
+    ("ledger", "return self.closed and self not in asking.wraps", "return False", LEDGER),
     (
         "budget",
         "if scope.spent[d] + least[d] > limit:",
@@ -47,10 +47,10 @@ FAULTS = [
     ("progress", "self.outcomes += below.outcomes", "pass", RESUMED),
     ("progress", "self.limits |= below.limits", "pass", RESUMED),
     ("progress", "if counted:", "if False:", RESUMED),
-    ("drive", "self.context.note_outcome(known.path, outcome)", "pass", RESUMED),
+    ("drive", "self.context.recall(known, self.budget, outcome)", "pass", RESUMED),
     ("drive", "plan.refused(activation, outcome)", "ready = plan.failed(activation, outcome)", POLICIES),
     ("drive", "max(1, len(fork.branches))", "1", LIMITS),
-    ("execution", "self._scheduler.ledger.count(context.account, node.counts, context.path)\n", "pass\n", LIMITS),
+    ("execution", "context.spend(*node.counts)\n", "pass\n", LIMITS),
 ]
 
 

@@ -25,6 +25,7 @@ from agentrt import (
 )
 from agentrt import events as ev
 from agentrt.messages import ToolMessage
+from agentrt.node import FunctionNode
 from agentrt.testing import ScriptedModel, call
 from agentrt.tool import as_tool
 
@@ -194,3 +195,31 @@ async def test_a_guardrail_needs_a_name() -> None:
     """As every node."""
     with pytest.raises(DefinitionError, match="lambda"):
         guarded(shout, before=[lambda v: True])
+
+
+async def test_a_guardrail_may_have_the_name_of_a_graph_s_node() -> None:
+    """No two steps share a path, else a resumed run would take the guardrail's outcome for the node's."""
+
+    async def check(text: str) -> str:
+        return text + "!"
+
+    async def passes(text: str) -> bool:
+        return True
+
+    async def last(text: str, ctx: Context) -> str:
+        return await ctx.run(check, text)
+
+    graph = Graph("graph", input=str, output=str)
+    graph.chain(START, check, last, END)
+    node = guarded(graph, before=[FunctionNode(passes, name="check")])
+    events: list[ev.Event] = []
+    with pytest.raises(BudgetExceeded) as caught:
+        await run(node, "x", budget=Budget(steps=4), observers=[events.append])
+    assert [e.path for e in events if isinstance(e, ev.StepStarted)] == [
+        "graph",
+        "graph/check[guardrail]",
+        "graph/check",
+        "graph/last",
+    ]
+    assert caught.value.result is not None
+    assert (await caught.value.result.resume(budget=Budget(steps=9))).output == "x!!"

@@ -389,7 +389,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def what_is_held_back_is_for_wrapping_up(self) -> None:
         """(1): requests that do not wrap up an account leave what it holds back alone."""
         for account in set(self.accounts) - self.overrun:
-            wrapping = [a for a in self.accounts if a.wraps is account]
+            wrapping = [a for a in self.accounts if account in a.wraps and a.chain[1] is account]
             for d, cap in account.bounded:
                 used = account.spent[d] + account.reserved[d]
                 assert used - sum(a.spent[d] + a.reserved[d] for a in wrapping) <= cap

@@ -24,7 +24,7 @@ from agentrt import (
     run,
     tool,
 )
-from agentrt.events import Event, StepFinished, StepRetried, StepStarted
+from agentrt.events import BudgetDenied, Event, StepFinished, StepRetried, StepStarted
 from agentrt.node import FunctionNode
 from agentrt.testing import FunctionModel, call
 
@@ -202,11 +202,15 @@ async def test_the_last_attempts_error_is_the_steps() -> None:
 async def test_attempts_end_with_the_budget() -> None:
     """A denied attempt is the end of it."""
 
+    events: list[Event] = []
+
     def broken(x: int) -> int:
         raise ConnectionError
 
+    node = FunctionNode(broken, retry=Retry(attempts=50, backoff=0))
     with pytest.raises(BudgetExceeded):
-        await run(FunctionNode(broken, retry=Retry(attempts=50, backoff=0)), 3, budget=Budget(steps=4))
+        await run(node, 3, budget=Budget(steps=4), observers=[events.append])
+    assert [e.dimension for e in events if isinstance(e, BudgetDenied)] == ["steps"]
 
 
 async def test_any_node_may_have_a_time_out() -> None:
