@@ -193,6 +193,7 @@ async def stream(
     feed: Feed[Any] = Feed(buffer)
     options["observers"] = (*options.get("observers", ()), feed.put)
     started = _Run(as_node(node), input, options)
+    events = Stream(feed, started.statistics)
 
     async def work() -> None:
         outcome: Result[Any] | Exception | None = None
@@ -205,7 +206,7 @@ async def stream(
 
     async with _one_error(), anyio.create_task_group() as tasks:
         tasks.start_soon(work, name="agentrt run")
-        yield (events := Stream(feed, started.statistics))
+        yield events
         if not feed.closing:
             tasks.cancel_scope.cancel()
     if not events.told and isinstance(feed.outcome, Exception):
