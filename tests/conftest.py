@@ -13,7 +13,9 @@ _SEARCH = (Phase.explicit, Phase.generate)
 _PATIENT = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
 settings.register_profile("default", max_examples=100, deadline=None, suppress_health_check=_PATIENT)
-settings.register_profile("faults", max_examples=1000, deadline=None, suppress_health_check=_PATIENT, phases=_SEARCH)
+settings.register_profile(
+    "faults", max_examples=300, deadline=None, database=None, suppress_health_check=_PATIENT, phases=_SEARCH
+)
 settings.register_profile("slow", max_examples=3000, deadline=None, suppress_health_check=_PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

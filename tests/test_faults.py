@@ -23,12 +23,12 @@ LIMITS = "tests/test_limits.py"
 
 FAULTS = [
     ("ledger", "if scope.spent[d] >= scope.most[d]:", "if scope.spent[d] > scope.most[d]:", LEDGER),
-    ("ledger", "scope.reserved[d] -= held[d]\n                scope.spent[d]", "scope.spent[d]", LEDGER),
+    ("ledger", "_add(ticket.account, held, -1)\n", "pass\n", LEDGER),
     ("ledger", "return self.full if self in asking.wraps else self.bounded", "return self.full", LEDGER),
     ("ledger", "return self.full if self in asking.wraps", "return self.full if asking.wraps", LEDGER),
     ("ledger", "return self.closed and self not in asking.wraps", "return False", LEDGER),
     (
-        "budget",
+        "ledger",
         "if scope.spent[d] + least[d] > limit:",
         "if scope.spent[d] + scope.reserved[d] + least[d] > limit:",
         LEDGER,
