@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -94,6 +93,8 @@ class Cached(Wrapper):
 
 def _key(name: str, request: ModelRequest) -> str:
     # All parts are frozen dataclasses and plain JSON values, so that their repr tells them apart, types and all.
+    import hashlib  # 5 ms that importing agentrt should not take
+
     return hashlib.sha256(repr((name, request)).encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def frozen(cls: type[T]) -> type[T]:
     """Make a frozen, slotted dataclass whose fields are given by keyword; for classes without `__post_init__`."""
-    made: Any = dataclass(frozen=True, slots=True, kw_only=True)(cls)
+    made: Any = dataclass(frozen=True, slots=True, kw_only=True, init=False)(cls)
     loose = {"__slots__": (), "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
     twin: Any = type(cls.__name__, (made,), loose)
     made.__init__ = _builder(made, twin)
