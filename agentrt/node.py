@@ -98,7 +98,7 @@ class Node(ABC, Generic[In, Out]):
         self.timeout = timeout
 
     @abstractmethod
-    async def invoke(self, ctx: Context, value: In, /) -> Out:
+    def invoke(self, ctx: Context, value: In, /) -> Coroutine[Any, Any, Out]:
         """Do the work of one step: everything the step calls goes through `ctx`."""
 
     def interval(self, outlook: Outlook) -> Interval:
