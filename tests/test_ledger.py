@@ -204,6 +204,19 @@ def test_closing_refuses_whoever_waits() -> None:
     assert not book.settle(held, used(60))
 
 
+def test_what_is_held_back_is_for_the_own_wrap_up_alone() -> None:
+    """B8: to accounts around, what wraps up a scope within is an ordinary request."""
+    book = Ledger("root", None)
+    halves = Budget(tokens=100, on_exhausted="wrap_up", hold_back=0.5)
+    run = book.open(book.root, halves, "run")
+    agent = book.open(run, halves, "run/agent")
+    assert book.request(agent, tokens(51), "p").refusal is not None
+    refused = book.request(book.wrapping_up(agent), tokens(51), "p").refusal
+    assert refused is not None
+    assert refused.scope == "run"
+    assert book.request(book.wrapping_up(run), tokens(51), "p").granted is not None
+
+
 def test_statistics_tell_what_waits_and_is_reserved() -> None:
     """For people who wonder why nothing moves."""
     book, run = ledger(tokens=100)
