@@ -1,6 +1,6 @@
 """Measure what the runtime itself costs, beside bare anyio in the same run, and print Markdown tables of ratios.
 
-    python tests/benchmarks/bench.py [--only WORK] [--peers PYTHON --peer-bench FILE]
+    python tests/benchmarks/bench.py [--only WORK] [--json] [--peers PYTHON --peer-bench FILE]
 
 Works, without model latency or network, so that what is left is the runtime:
     chain     n visits of a no-op async node, one after another
@@ -26,6 +26,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from peers import Peers
@@ -51,6 +52,22 @@ def measured(*arguments: object) -> dict[str, float]:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
     row: dict[str, float] = json.loads(done.stdout)
     return row
+
+
+def json_rows(wanted: list[str]) -> Iterator[str]:
+    """Yield each measurement as the peers' script prints its own: one JSON object a line."""
+    peers = {"floor": "anyio", "subject": "agentrt"}
+    for work, sizes in SIZES.items():
+        for n in sizes if work in wanted else ():
+            for side, us in measured("pair", work, n).items():
+                yield json.dumps({"work": work, "peer": peers[side], "n": n, "cpu_us_per_node": round(us, 1)})
+    for work, n in MEMORY if "memory" in wanted else ():
+        for side, peer in peers.items():
+            kib = measured("memory", work, n, side)[side]
+            yield json.dumps({"work": work, "peer": peer, "n": n, "rss_kib_per_node": round(kib, 2)})
+    for side, peer in peers.items() if "import" in wanted else ():
+        seconds = min(measured("import", side)[side] for _ in range(IMPORTS))
+        yield json.dumps({"work": "import", "peer": peer, "cpu_s": round(seconds, 3)})
 
 
 def cost_row(work: str, n: int) -> str:
@@ -100,6 +117,7 @@ def _cpuinfo() -> list[str]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure agentrt beside bare anyio, and peers if named.")
     parser.add_argument("--only", choices=[*SIZES, "memory", "import"], help="one work instead of all")
+    parser.add_argument("--json", action="store_true", help="a JSON object a measurement, in the peers' own form")
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has the peers")
     parser.add_argument("--peer-bench", metavar="FILE", type=Path, help="the script that measures the peers")
     given = parser.parse_args()
@@ -110,8 +128,12 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
-    print(f"`python {' '.join(sys.argv)}`: {machine()}.\n")
     wanted = [given.only] if given.only else [*SIZES, "memory", "import"]
+    if given.json:
+        for row in json_rows(wanted):
+            print(row, flush=True)
+        return
+    print(f"`python {' '.join(sys.argv)}`: {machine()}.\n")
     print("| work | n | floor, µs | agentrt, µs | ratio | traced, µs |\n|---|---|---|---|---|---|", flush=True)
     for work, sizes in SIZES.items():
         for n in sizes if work in wanted else ():
