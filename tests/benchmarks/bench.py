@@ -130,9 +130,12 @@ def main() -> None:
     given = arguments()
     wanted = [given.only] if given.only else [*SIZES, "memory", "import"]
     if given.json:
-        for row in json_rows(wanted):
-            print(row, flush=True)
-        return
+        sys.stdout.writelines(f"{row}\n" for row in json_rows(wanted))
+    else:
+        print_tables(given, wanted)
+
+
+def print_tables(given: argparse.Namespace, wanted: list[str]) -> None:
     print(f"`python {' '.join(sys.argv)}`: {machine()}.\n")
     print("| work | n | floor, µs | agentrt, µs | ratio | traced, µs |\n|---|---|---|---|---|---|", flush=True)
     for work, sizes in SIZES.items():
