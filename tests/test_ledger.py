@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agentrt import Budget, BudgetExceeded, Usage
 from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, USD
-from agentrt.ledger import Account, Ledger, Request, Ticket
+from agentrt.ledger import Account, Ledger, Request, Ticket, _rooms
 from agentrt.usage import PICO
 
 
@@ -374,7 +374,22 @@ class LedgerMachine(RuleBasedStateMachine):
         for i, ticket in enumerate(waiting):
             self._check_denial(ticket)
             if ticket.granted is not None and not ticket.ended:
-                assert not self._refusing(waiting[:i]) & set(ticket.account.chain)
+                assert not any(self._overtakes(ticket, t, decided) for t in waiting[:i] if t.waiting)
+
+    def _overtakes(self, ticket: Ticket, waiter: Ticket, decided: list[Ticket]) -> bool:
+        """Say whether an account they share refused the waiter even before this round let anybody in."""
+        request, asking = waiter.request, waiter.account
+        ever = min([request.want, *(_rooms(a, asking, request)[1] for a in asking.chain)])
+        enough = max(request.floor, min(request.enough, ever))
+        for account in set(waiter.refused_by) & set(ticket.account.chain):
+            costs = [t.request.cost(t.granted) for t in decided if t.granted is not None and account in t.account.chain]
+            reserved = account.reserved
+            account.reserved = [r - sum(c[d] for c in costs) for d, r in enumerate(reserved)]
+            now, _ = _rooms(account, asking, request)
+            account.reserved = reserved
+            if now < enough:
+                return True
+        return False
 
     def _refusing(self, tickets: list[Ticket]) -> set[Account]:
         return {a for t in tickets if t.waiting for a in t.refused_by}
