@@ -7,20 +7,18 @@ seconds since the epoch. `TextDelta` is a lossy side channel: the journal does n
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
+import msgspec
 from pydantic_core import from_json, to_json
 
-from agentrt.frozen import frozen
 from agentrt.messages import new_messages
 from agentrt.usage import Usage
+from agentrt.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
+class ErrorInfo(Value):
     """Describe an error as data."""
 
     type: str
@@ -28,11 +26,10 @@ class ErrorInfo:
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
-        return cls(type(error).__name__, _text(error))
+        return cls(type=type(error).__name__, message=_text(error))
 
 
-@frozen
-class RunStarted:
+class RunStarted(Value):
     """A run begins; `limits` are those of the run and of its root node, the tightest of each dimension."""
 
     run_id: str
@@ -42,8 +39,7 @@ class RunStarted:
     limits: Mapping[str, float]
 
 
-@frozen
-class RunResumed:
+class RunResumed(Value):
     """A run that its budget had stopped goes on; steps that had finished are not run again."""
 
     run_id: str
@@ -52,8 +48,7 @@ class RunResumed:
     limits: Mapping[str, float]
 
 
-@frozen
-class RunFinished:
+class RunFinished(Value):
     """A run has its output: of `stop_reason` `partial` it is the `Partial` there was."""
 
     run_id: str
@@ -63,8 +58,7 @@ class RunFinished:
     stop_reason: str
 
 
-@frozen
-class RunFailed:
+class RunFailed(Value):
     """`path` is the step whose error ended the run; `stop_reason` is `failed` or `budget_exceeded`."""
 
     run_id: str
@@ -75,8 +69,7 @@ class RunFailed:
     stop_reason: str
 
 
-@frozen
-class RunCancelled:
+class RunCancelled(Value):
     """A run was cancelled from outside."""
 
     run_id: str
@@ -84,8 +77,7 @@ class RunCancelled:
     usage: Usage
 
 
-@frozen
-class StepStarted:
+class StepStarted(Value):
     """`after` names the steps this one follows (at most 128); `join` is (arrived, branches) where a fork closed;
     `waited` is the time in the queue, in seconds; `attributes` are the node's, such as the name of a chat's model."""
 
@@ -100,8 +92,7 @@ class StepStarted:
     attributes: Mapping[str, object] | None = None
 
 
-@frozen
-class StepFinished:
+class StepFinished(Value):
     """A step has its output."""
 
     path: str
@@ -109,8 +100,7 @@ class StepFinished:
     output: object
 
 
-@frozen
-class StepFailed:
+class StepFailed(Value):
     """A step raised an error, its own or that of a step below it."""
 
     path: str
@@ -118,16 +108,14 @@ class StepFailed:
     error: ErrorInfo
 
 
-@frozen
-class StepCancelled:
+class StepCancelled(Value):
     """A step was cancelled before it had an output."""
 
     path: str
     at: float
 
 
-@frozen
-class StepRetried:
+class StepRetried(Value):
     """Attempt `attempt` of a step (from 1) failed, which ends it; the next begins after `delay` seconds.
 
     `model` names the model the next attempt asks, where it is another one; `attempts` is how many there may be, where
@@ -143,8 +131,7 @@ class StepRetried:
     attempts: int | None = None
 
 
-@frozen
-class BranchDied:
+class BranchDied(Value):
     """`path` is the branch's last step: none of its edges held, or its error was dropped (then `error` says so)."""
 
     path: str
@@ -152,8 +139,7 @@ class BranchDied:
     error: ErrorInfo | None = None
 
 
-@frozen
-class BudgetClamped:
+class BudgetClamped(Value):
     """A model call got fewer output tokens than it wanted."""
 
     path: str
@@ -162,8 +148,7 @@ class BudgetClamped:
     granted: int
 
 
-@frozen
-class BudgetWaited:
+class BudgetWaited(Value):
     """A reservation waited this many seconds for others in flight to settle."""
 
     path: str
@@ -171,8 +156,7 @@ class BudgetWaited:
     seconds: float
 
 
-@frozen
-class BudgetDenied:
+class BudgetDenied(Value):
     """The budget of `scope` refused what this step asked for."""
 
     path: str
@@ -181,8 +165,7 @@ class BudgetDenied:
     dimension: str
 
 
-@frozen
-class BudgetOverrun:
+class BudgetOverrun(Value):
     """A bill came in above its reservation; the accounts that cap what it overran are closed (rule B10)."""
 
     path: str
@@ -191,8 +174,7 @@ class BudgetOverrun:
     billed: int
 
 
-@frozen
-class BudgetExhausted:
+class BudgetExhausted(Value):
     """The scope at `path` is exhausted: its account is closed, and `policy` (`wrap_up`, `partial`) takes over."""
 
     path: str
@@ -201,8 +183,7 @@ class BudgetExhausted:
     policy: str
 
 
-@frozen
-class RateLimitWaited:
+class RateLimitWaited(Value):
     """A model call was held back for this many seconds by the limits on its model."""
 
     path: str
@@ -210,8 +191,7 @@ class RateLimitWaited:
     seconds: float
 
 
-@frozen
-class CacheHit:
+class CacheHit(Value):
     """A model call was answered from a cache, without asking the model."""
 
     path: str
@@ -219,8 +199,7 @@ class CacheHit:
     model: str
 
 
-@frozen
-class UsageRecorded:
+class UsageRecorded(Value):
     """A leaf settled its reservation at this usage."""
 
     path: str
@@ -228,8 +207,7 @@ class UsageRecorded:
     usage: Usage
 
 
-@frozen
-class TextDelta:
+class TextDelta(Value):
     """A model streamed a piece of text."""
 
     path: str
@@ -237,16 +215,14 @@ class TextDelta:
     text: str
 
 
-@frozen
-class EventsDropped:
+class EventsDropped(Value):
     """A stream's reader was too slow and misses this many events from here on; only streams hold this event."""
 
     at: float
     count: int
 
 
-@frozen
-class Emitted:
+class Emitted(Value):
     """A value that user code passed to `ctx.emit`."""
 
     path: str
@@ -278,7 +254,7 @@ def encode(event: Event) -> bytes:
     Values that are not JSON become their `repr`; a model request keeps only its new messages.
     """
     row: dict[str, object] = {"event": type(event).__name__}
-    row.update((f.name, _untouched(getattr(event, f.name))) for f in fields(event))
+    row.update((name, _untouched(getattr(event, name))) for name in event.__struct_fields__)
     if isinstance(event, StepStarted):
         row["input"] = _new_content(event.input)
     try:
@@ -288,7 +264,11 @@ def encode(event: Event) -> bytes:
 
 
 def _dump(value: object) -> bytes:
-    return to_json(value, fallback=repr, inf_nan_mode="constants", serialize_unknown=True)
+    return to_json(value, fallback=_written, inf_nan_mode="constants", serialize_unknown=True)
+
+
+def _written(value: object) -> object:
+    return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else repr(value)
 
 
 def _untouched(value: object) -> object:
@@ -324,12 +304,4 @@ def _new_content(value: object) -> object:
 def decode(data: bytes | str) -> Event:
     """Return the event that `encode` wrote; its inputs and outputs are plain JSON values."""
     row: dict[str, Any] = from_json(data)
-    event: Event = _adapter(row.pop("event")).validate_python(row)
-    return event
-
-
-@functools.cache
-def _adapter(name: str) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(_TYPES[name])
+    return msgspec.convert(row, _TYPES[row.pop("event")])

@@ -12,6 +12,7 @@ from pkgutil import resolve_name
 from typing import Any, Final, Protocol, Self, cast, runtime_checkable
 
 import anyio
+import msgspec
 
 from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, TOKENS, USD
 from agentrt.errors import (
@@ -291,7 +292,7 @@ async def ask(ctx: Context, model: Model, request: ModelRequest) -> ModelRespons
         raise
     usage, price = response.usage, model.price
     if price is not None and not usage.cost and (cost := price.cost(usage)):
-        usage = replace(usage, cost=cost)
+        usage = msgspec.structs.replace(usage, cost=cost)
         response = replace(response, usage=usage)
     reservation.settle(usage)
     return response

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
+
 from agentrt.model import Model, ModelRequest, ModelResponse, Wrapper, ask
 from agentrt.node import Context
 from agentrt.usage import Price
@@ -56,4 +58,4 @@ class _PricedModel:
     async def generate(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelResponse:
         """Answer as the model does, leaving the cost to be worked out at the stated price."""
         response = await self._model.generate(request, on_text)
-        return replace(response, usage=replace(response.usage, cost=0))
+        return replace(response, usage=msgspec.structs.replace(response.usage, cost=0))

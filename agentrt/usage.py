@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from agentrt.frozen import frozen
+from agentrt.value import Value
 
 PICO = 10**12
 """Pico-dollars in one dollar: money is counted in whole pico-dollars, so that sums are exact."""
@@ -91,8 +91,7 @@ def _pico(dollars_per_million: float) -> int:
 FREE = Price(0, 0)
 
 
-@frozen
-class Usage:
+class Usage(Value):
     """Hold what a call or a run used.
 
     `input_tokens` includes `cached_tokens`, read from the provider's cache, and `cache_write_tokens`, written to it;

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agentrt import FREE, Price, Usage
 from agentrt.usage import PICO
 
-usages = st.builds(Usage, **{n: st.integers(0, 10**12) for n in Usage.__dataclass_fields__})
+usages = st.builds(Usage, **{n: st.integers(0, 10**12) for n in Usage.__struct_fields__})
 
 
 @given(usages, usages, usages)

@@ -11,9 +11,10 @@ import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeAlias
+
+import msgspec
 
 from agentrt.messages import AssistantMessage, Message, ToolCall
 from agentrt.model import ModelRequest, ModelResponse
@@ -129,7 +130,7 @@ class FunctionModel:
 
     def _charge(self, usage: Usage) -> None:
         """Bill what was used, priced as a provider would, whatever the runtime makes of it."""
-        self.bill += usage if usage.cost else replace(usage, cost=(self.price or FREE).cost(usage))
+        self.bill += usage if usage.cost else msgspec.structs.replace(usage, cost=(self.price or FREE).cost(usage))
 
 
 class ScriptedModel(FunctionModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Protocol, runtime_checkable
 
 from opentelemetry.trace import Span, Status, StatusCode
@@ -60,7 +59,7 @@ def run_ended(
     `before` is what the run had used when it was resumed: the roots of one run add up to its bill.
     """
     reason = "cancelled" if isinstance(event, RunCancelled) else str(event.stop_reason)
-    own = Usage(**{f.name: getattr(event.usage, f.name) - getattr(before, f.name) for f in fields(Usage)})
+    own = Usage(**{name: getattr(event.usage, name) - getattr(before, name) for name in Usage.__struct_fields__})
     attributes: Attributes = {c.RUN_STATUS: reason, c.RUN_STOP_REASON: reason, **totals(own)}
     attributes |= {c.USAGE + name: getattr(own, name) for name in ("model_calls", "tool_calls", "steps")}
     for dimension in run.limits:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Final, TypeAlias
 
+import msgspec
 from opentelemetry.trace import SpanKind
 from opentelemetry.util.types import AttributeValue
 
@@ -126,7 +126,7 @@ def totals(usage: Usage) -> Attributes:
 
 def model_named(event: StepStarted, model: str) -> StepStarted:
     """Return a step as it is when it asks another model."""
-    return replace(event, attributes={**(event.attributes or {}), "model": model})
+    return msgspec.structs.replace(event, attributes={**(event.attributes or {}), "model": model})
 
 
 def _known(event: StepStarted, name: str) -> object:
