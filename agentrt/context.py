@@ -174,7 +174,9 @@ class StepContext(Context):
 
     @property
     def _tracked(self) -> Progress:
-        progress = self.progress = self.progress or Progress()
+        progress = self.progress
+        if progress is None:
+            progress = self.progress = Progress()
         return progress
 
     def end(self) -> None:

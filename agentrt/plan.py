@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from agentrt.budget import Budget
 from agentrt.errors import AgentrtError, DeadEnd
 from agentrt.join import Join
@@ -30,30 +32,19 @@ class Failure:
     error: Exception
 
 
-class Activation:
+class Activation(msgspec.Struct, eq=False):
     """Hold one visit of a branch to a node: what to run, on what, under which path.
 
     `given_up` is set by the driver once the plan is no longer interested in its outcome.
     """
 
-    __slots__ = ("after", "branch", "given_up", "join", "node", "path", "value")
-
-    def __init__(
-        self,
-        node: Node[Any, Any],
-        value: object,
-        path: str,
-        branch: Branch | None = None,
-        after: tuple[str, ...] = (),
-        join: tuple[int, int] | None = None,
-    ) -> None:
-        self.node = node
-        self.value = value
-        self.path = path
-        self.branch = branch
-        self.after = after
-        self.join = join
-        self.given_up = False
+    node: Node[Any, Any]
+    value: object
+    path: str
+    branch: Branch | None = None
+    after: tuple[str, ...] = ()
+    join: tuple[int, int] | None = None
+    given_up: bool = False
 
     def __repr__(self) -> str:
         return f"<Activation {self.path}>"

@@ -234,7 +234,7 @@ class _Recorder:
         self._observers = list(observers)
         self._counts = counts
 
-    def __call__(self, event: Event) -> None:
+    def record(self, event: Event) -> None:
         self._counts[type(event)] += 1
         for observer in self._observers:
             try:
@@ -306,7 +306,7 @@ class _Run:
                     observers.append(writer)
                     tasks.start_soon(writer.run, name="agentrt journal")
                 try:
-                    scheduler = self._running = self._scheduler(tasks, _Recorder(observers, self._recorded))
+                    scheduler = self._running = self._scheduler(tasks, _Recorder(observers, self._recorded).record)
                     outcome = await self._steps(scheduler)
                 finally:
                     self._running = None
@@ -335,7 +335,7 @@ class _Run:
         self.past, self._stopped = Past(progress), None
         return await self.execute()
 
-    def _scheduler(self, tasks: TaskGroup, record: _Recorder) -> Scheduler:
+    def _scheduler(self, tasks: TaskGroup, record: Observer) -> Scheduler:
         return Scheduler(
             tasks,
             run_id=self.run_id,
