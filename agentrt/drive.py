@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agentrt.context import StepContext
     from agentrt.ledger import Account
     from agentrt.progress import Past
+    from agentrt.scheduler import Worker
 
 
 class Drive:
@@ -44,7 +45,7 @@ class Drive:
         self.plan = plan
         self.budget = budget
         self.ready: deque[tuple[Activation, float]] = deque()
-        self.running: dict[Activation, anyio.CancelScope] = {}
+        self.running: dict[Activation, Worker] = {}
         self._closed = False
         self._lost: Activation | None = None
         self._done: anyio.Event | None = None
@@ -148,8 +149,8 @@ class Drive:
         if plan.cancelling:
             for activation in plan.cancelling:
                 activation.given_up = True
-                if (scope := self.running.get(activation)) is not None:
-                    scope.cancel()
+                if (worker := self.running.get(activation)) is not None:
+                    worker.cancel()
             plan.cancelling.clear()
         if plan.sharing:
             for fork in plan.sharing:
@@ -179,8 +180,8 @@ class Drive:
 
     async def _cancel_running(self) -> None:
         """Cancel what still runs below a driver that is going away, and wait until it has ended."""
-        for scope in self.running.values():
-            scope.cancel()
+        for worker in self.running.values():
+            worker.cancel()
         self._done = anyio.Event()
         await self.context.wait_to_unwind(self._done)
 

@@ -37,6 +37,21 @@ _BREATHER: Final = 128
 and no reader of a stream would be heard before the last one."""
 
 
+class Worker:
+    """Be a task that runs steps, one after another, until one is cancelled."""
+
+    __slots__ = ("is_cancelled", "task")
+
+    task: anyio.TaskHandle[None]
+
+    def __init__(self) -> None:
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        self.task.cancel()
+
+
 class Scheduler:
     """Run the steps of one run.
 
@@ -238,28 +253,30 @@ class Scheduler:
         self._ended_before = self._ended
         self._starting = max(0, min(self._burst, self._queued, self._limit - self._active))
         for _ in range(self._starting):
-            self._tasks.start_soon(self._work, name="agentrt worker")
+            worker = Worker()
+            worker.task = self._tasks.create_task(self._work(worker), name="agentrt worker")
 
-    async def _work(self) -> None:
+    async def _work(self, worker: Worker) -> None:
         self._starting -= 1
         self._active += 1
         try:
-            with anyio.CancelScope() as scope:
-                while not self._resuming and not scope.cancel_called and self._active <= self._limit:
-                    if (taken := self._take()) is None:
-                        return
-                    drive, activation, queued = taken
-                    del taken  # a worker may wait for long: what it holds then counts many times over
-                    self._spawn()
-                    drive.running[activation] = scope
-                    try:
-                        outcome = await self.step(activation, drive.context, drive.budget, self.clock() - queued)
-                    except BaseException:
-                        drive.cancelled(activation)
-                        raise
-                    drive.ended(activation, outcome)
-                    self._ended += 1
+            while not self._resuming and not worker.is_cancelled and self._active <= self._limit:
+                if (taken := self._take()) is None:
+                    return
+                drive, activation, queued = taken
+                del taken  # a worker may wait for long: what it holds then counts many times over
+                self._spawn()
+                drive.running[activation] = worker
+                try:
+                    outcome = await self.step(activation, drive.context, drive.budget, self.clock() - queued)
+                except BaseException:
+                    drive.cancelled(activation)
+                    raise
+                drive.ended(activation, outcome)
+                self._ended += 1
         except self._cancelled_class:
+            if worker.is_cancelled:
+                return
             # Cancelled with the task group around it, which needs no telling: let out, the error would live on in the
             # task with the frames of all it went through, and of 100,000 tasks at once that is what cancelling costs.
             self._cancelled = self._cancelled or anyio.current_effective_deadline() == -math.inf
