@@ -44,12 +44,13 @@ class Account:
 
     `bounded` are the caps that ordinary requests meet, `full` those with what is held back for wrapping up; `wraps`
     are the accounts that requests on this one may use to the full (rule B8). `is_capped` says whether there is a
-    budget here or around. `most` are the ordinary caps by dimension, for a count to look at and no more.
+    budget here or around. `most` are the ordinary caps by dimension, for a count to look at and no more; `counts` are
+    `spent` and `most` of the whole chain.
     """
 
     __slots__ = (
-        "bounded", "chain", "claims", "closed", "full", "is_capped", "limits", "line", "most", "reserved", "scope",
-        "spent", "wraps",
+        "bounded", "chain", "claims", "closed", "counts", "full", "is_capped", "limits", "line", "most", "reserved",
+        "scope", "spent", "wraps",
     )  # fmt: skip
 
     def __init__(self, scope: str, budget: Budget | None, parent: Account | None, wraps: Account | None = None) -> None:
@@ -64,7 +65,11 @@ class Account:
         self.claims = 0
         self.line: Line | None = None
         caps = _UNCAPPED if budget is None else budget.caps
-        self.full, self.bounded, self.limits, self.most = caps.full, caps.bounded, caps.limits, caps.most
+        self.full, self.bounded, self.limits, self.most = caps.full, caps.bounded, caps.limits, [*caps.most]
+        self.counts: tuple[tuple[list[int], list[float]], ...] = (
+            (self.spent, self.most),
+            *(parent.counts if parent else ()),
+        )
 
     def limit(self, budget: Budget) -> None:
         """Set the caps, never below what is spent and reserved, and open the account."""
@@ -72,12 +77,12 @@ class Account:
         used = [spent + reserved for spent, reserved in zip(self.spent, self.reserved, strict=True)]
         if any(used):
             caps = caps.at_least(used)
-        self.full, self.bounded, self.limits, self.most = caps.full, caps.bounded, caps.limits, caps.most
+        self.full, self.bounded, self.limits, self.most[:] = caps.full, caps.bounded, caps.limits, caps.most
         self.closed = False
 
     def close(self) -> None:
         self.closed = True
-        self.most = _NOTHING
+        self.most[:] = _NOTHING
 
     def caps(self, asking: Account) -> tuple[tuple[int, int], ...]:
         """Return the caps that a request on the account `asking` meets here."""
@@ -161,14 +166,14 @@ class Ledger:
 
     def count(self, account: Account, dimensions: Sequence[int], path: str) -> None:
         """Spend one of each dimension on the whole chain at once (rule B2), or raise `BudgetExceeded`."""
-        chain = account.chain
+        is_over = False
         for d in dimensions:
-            for scope in chain:
-                if scope.spent[d] >= scope.most[d]:
-                    _check_count(scope, account, d, path)
-        for d in dimensions:
-            for scope in chain:
-                scope.spent[d] += 1
+            for spent, most in account.counts:
+                n = spent[d] = spent[d] + 1
+                if n > most[d]:
+                    is_over = True
+        if is_over:
+            _check_counted(account, dimensions, path)
 
     def request(self, account: Account, request: Request, path: str) -> Ticket:
         """Grant, queue or refuse a request; the ticket says which."""
@@ -297,13 +302,20 @@ def _add(account: Account, held: Sequence[int], sign: int) -> None:
             reserved[d] += amount
 
 
-def _check_count(scope: Account, asking: Account, d: int, path: str) -> None:
-    """Raise `BudgetExceeded` unless what stops others here does not stop the account that asks (rule B8)."""
-    if scope.refuses(asking):
-        raise _exceeded(scope, _overspent(scope, d), 1, path)
-    limit = dict(scope.caps(asking)).get(d)
-    if limit is not None and scope.spent[d] >= limit:
-        raise _exceeded(scope, d, 1, path)
+def _check_counted(account: Account, dimensions: Sequence[int], path: str) -> None:
+    """Take back what was counted and raise `BudgetExceeded`, unless the account may use what is held back (rule B8)."""
+    for scope in account.chain:
+        for d in dimensions:
+            limit = dict(scope.caps(account)).get(d)
+            if scope.refuses(account) or (limit is not None and scope.spent[d] > limit):
+                _uncount(account, dimensions)
+                raise _exceeded(scope, _overspent(scope, d) if scope.refuses(account) else d, 1, path)
+
+
+def _uncount(account: Account, dimensions: Sequence[int]) -> None:
+    for d in dimensions:
+        for spent, _ in account.counts:
+            spent[d] -= 1
 
 
 def _rooms(scope: Account, asking: Account, request: Request) -> tuple[int, int]:
