@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from agentrt.budget import DIMENSIONS, USD
 from agentrt.errors import BudgetTooSmall
 from agentrt.interval import UNLIMITED, Interval
 from agentrt.usage import PICO
+from agentrt.value import Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
+class Bound(Value):
     """Hold what a run takes of one dimension, from `least` to `greatest`; infinity where nothing bounds it.
 
     uncapped: the greatest without the run's own budget.
@@ -28,8 +29,8 @@ class Bound:
     limit: float | None = None
     dominant: str = ""
     needing: str = ""
-    unbounded: Mapping[str, str] = field(default_factory=dict)
-    impossible: Mapping[str, str] = field(default_factory=dict)
+    unbounded: Mapping[str, str] = msgspec.field(default_factory=dict)
+    impossible: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def fits(self) -> bool:
@@ -37,8 +38,7 @@ class Bound:
         return self.least < UNLIMITED and (self.limit is None or self.least <= self.limit)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class Bounds(Value):
     """Hold what a run of `name` takes in each dimension (`usd` in dollars), told before it runs.
 
     Every run that succeeds uses at least the least, and none more than the greatest, as long as providers bill within

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from agentrt.interval import NONE, Interval, Vector, added, greatest
 from agentrt.node import Node
 from agentrt.plan import Route
+from agentrt.value import Value
 
 AnyNode: TypeAlias = Node[Any, Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Arc:
+class Arc(Value, eq=False):
     """Hold a way from one node to the next on the same level; `target` is None where the branch arrives or dies."""
 
     source: AnyNode

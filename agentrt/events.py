@@ -264,11 +264,7 @@ def encode(event: Event) -> bytes:
 
 
 def _dump(value: object) -> bytes:
-    return to_json(value, fallback=_written, inf_nan_mode="constants", serialize_unknown=True)
-
-
-def _written(value: object) -> object:
-    return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else repr(value)
+    return to_json(value, fallback=repr, inf_nan_mode="constants", serialize_unknown=True)
 
 
 def _untouched(value: object) -> object:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar, overload
+
+from msgspec.structs import replace
 
 from agentrt.errors import DefinitionError, GuardrailTripped
 from agentrt.forecast import step_interval

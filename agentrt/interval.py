@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 from operator import add
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import msgspec
+from msgspec.structs import replace
+
 from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, TOOL_CALLS, USD, Budget
 from agentrt.usage import PICO
+from agentrt.value import Value
 
 if TYPE_CHECKING:
     from agentrt.model import Model
@@ -22,13 +25,12 @@ if TYPE_CHECKING:
 UNLIMITED: Final = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(Value):
     """Hold how much of one dimension, `shares` of it by path; `unbounded` says of paths why they have no bound."""
 
     value: float = 0
-    shares: Mapping[str, float] = field(default_factory=dict)
-    unbounded: Mapping[str, str] = field(default_factory=dict)
+    shares: Mapping[str, float] = msgspec.field(default_factory=dict)
+    unbounded: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __add__(self, other: Amount) -> Amount:
         if not other.value:
@@ -104,8 +106,7 @@ def repeated(vector: Vector, n: float) -> Vector:
     return tuple(a.times(n) for a in vector)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(Value):
     """Hold the most that one model call may take.
 
     `rate` is the price of its dearest token, in pico-dollars, infinite where more than tokens is charged; `a_step` is
@@ -120,19 +121,18 @@ class Call:
     a_step: float = 0
 
     def __or__(self, other: Call) -> Call:
-        return Call(**{f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(Call)})
+        return Call(**{n: max(getattr(self, n), getattr(other, n)) for n in Call.__struct_fields__})
 
 
-UNKNOWN_CALL: Final = Call(**{f.name: UNLIMITED for f in fields(Call)})
+UNKNOWN_CALL: Final = Call(**dict.fromkeys(Call.__struct_fields__, UNLIMITED))
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(Value):
     """Hold the least and the most that something takes, an amount a dimension, and its costliest model call."""
 
     least: Vector = NONE
     most: Vector = NONE
-    call: Call = field(default_factory=Call)
+    call: Call = msgspec.field(default_factory=Call)
 
     def __add__(self, other: Interval) -> Interval:
         return Interval(added(self.least, other.least), added(self.most, other.most), self.call | other.call)
@@ -199,8 +199,7 @@ def anything(path: str, reason: str) -> Interval:
     return Interval(NONE, (Amount(UNLIMITED, {}, {path: reason}),) * len(DIMENSIONS), UNKNOWN_CALL)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class Outlook(Value):
     """Hold what a node knows of its surroundings before it runs.
 
     path: of the step, without branches and visits.
@@ -213,7 +212,7 @@ class Outlook:
 
     path: str
     models: Callable[[Model | str | None], Model | None]
-    widths: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    widths: Mapping[str, tuple[int, float]] = msgspec.field(default_factory=dict)
     given: tuple[object, ...] | None = None
     tool_calls: float = UNLIMITED
     steps: float = UNLIMITED

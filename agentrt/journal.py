@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import anyio
 
 from agentrt.errors import JournalError
 from agentrt.events import Event, TextDelta
+from agentrt.value import Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
+class RunSummary(Value):
     """Describe one recorded run; `status` is `running`, or its stop reason."""
 
     run_id: str

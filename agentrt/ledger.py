@@ -8,7 +8,6 @@ long as bills stay within their reservations. Rules B1-B11 of docs/design.md; no
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, TOOL_CALLS, USD, Budget, Caps
@@ -16,14 +15,14 @@ from agentrt.errors import BudgetExceeded
 from agentrt.statistics import LedgerStatistics
 from agentrt.turns import Line, Turns
 from agentrt.usage import PICO, Usage
+from agentrt.value import Value
 
 _ZERO: Final = (0,) * len(DIMENSIONS)
 _UNCAPPED: Final = Caps()
 _NOTHING: Final = (-1,) * len(DIMENSIONS)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Value):
     """Ask for `fixed + n * unit` with floor <= n <= want, one whole number a dimension (`usd` in pico-dollars).
 
     A request is clamped at once to the room there is if that is at least `enough`, or all that waiting could give.

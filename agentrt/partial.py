@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from agentrt.value import Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Partial:
+class Partial(Value):
     """Hold what a scope had done when its budget was exhausted.
 
     finished: the outputs of the steps below it, by path; what a finished step called itself is left out.

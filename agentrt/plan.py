@@ -18,13 +18,13 @@ from agentrt.errors import AgentrtError, DeadEnd
 from agentrt.join import Join
 from agentrt.ledger import Account
 from agentrt.node import Node
+from agentrt.value import Value
 
 MOST_LINKS = 128
 """How many predecessors an activation names: what OpenTelemetry keeps of a span's links by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Value):
     """Hold the error of a step, with the path and input of the step that raised it first."""
 
     path: str

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from agentrt.usage import Usage
+from agentrt.value import Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerStatistics:
+class LedgerStatistics(Value):
     """Hold what a run has spent, what is reserved for calls in flight, and how many requests wait for a reservation.
 
     `reserved_usd` is in dollars.
@@ -20,8 +18,7 @@ class LedgerStatistics:
     waiting: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulerStatistics:
+class SchedulerStatistics(Value):
     """Hold how many steps work, wait in the queue for a slot, and wait for one to go on; steps that wait for others
     lend their slot and do not count as running."""
 
@@ -30,8 +27,7 @@ class SchedulerStatistics:
     resuming: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStatistics:
+class RunStatistics(Value):
     """Hold what a run is doing now and has done so far.
 
     running, queued, resuming: steps that work, wait in the queue, and wait for a slot to go on.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import count
 from typing import Any, Final, TypeAlias
+
+from msgspec.structs import replace
 
 from agentrt.budget import DIMENSIONS, MODEL_CALLS, STEPS, TOOL_CALLS
 from agentrt.components import AnyNode, Arc, Components

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from agentrt.events import (
     BranchDied,
@@ -121,7 +123,7 @@ class StepTree:
         limits = ", ".join(f"{name}={limit:g}" for name, limit in event.limits.items())
         self._at(event.name).notes.append(f"resumed under {limits}" if limits else "resumed")
         if self.opening is not None:
-            self.opening = replace(self.opening, limits=event.limits)
+            self.opening = msgspec.structs.replace(self.opening, limits=event.limits)
 
     def _start(self, event: StepStarted) -> None:
         step = self._at(event.path)

@@ -12,13 +12,14 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from agentrt.errors import (
     AuthenticationFailed,
@@ -317,7 +318,7 @@ def _shares(bill: Usage, weights: Sequence[int], most: int) -> Iterator[Usage]:
     thought = [bill.reasoning_tokens * part // (bill.output_tokens or 1) for part in parts]
     for i, (part, reasoning) in enumerate(zip(parts, thought, strict=True)):
         prompt = bill if i == 0 else Usage()
-        yield replace(prompt, output_tokens=part, reasoning_tokens=reasoning)
+        yield msgspec.structs.replace(prompt, output_tokens=part, reasoning_tokens=reasoning)
 
 
 @cache

@@ -9,10 +9,12 @@ from difflib import SequenceMatcher, unified_diff
 from functools import cache
 from typing import Any, Final, Self, TypeAlias
 
+import msgspec
 from pydantic import TypeAdapter
 
 from agentrt.errors import ContextOverflow, ModelError, RequestRefused
 from agentrt.model import ModelResponse
+from agentrt.value import Value
 
 Answer: TypeAlias = ModelResponse | ModelError
 LASTING: Final = (ContextOverflow, RequestRefused)
@@ -96,6 +98,9 @@ def plain(value: Any) -> Any:
         shown = {f.name: plain(v) for f in fields(value) if (v := getattr(value, f.name)) != _default(f)}
         role = getattr(value, "role", None)
         return {"role": role, **shown} if role else shown
+    if isinstance(value, Value):
+        own = ((f, getattr(value, f.name)) for f in msgspec.structs.fields(value))
+        return {f.name: plain(v) for f, v in own if v != f.default}
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
