@@ -31,6 +31,7 @@ class Drive:
         "_closed",
         "_done",
         "_lost",
+        "_refused",
         "budget",
         "context",
         "plan",
@@ -48,6 +49,7 @@ class Drive:
         self.running: dict[Activation, Worker] = {}
         self._closed = False
         self._lost: Activation | None = None
+        self._refused: list[str] = []
         self._done: anyio.Event | None = None
 
     def __repr__(self) -> str:
@@ -76,6 +78,8 @@ class Drive:
         if self._lost is not None and not plan.finished:
             # Only a driver that is shielded gets here: its own task would have been cancelled as well.
             return Failure(self._lost.path, self._lost.value, AgentrtError("cancelled with the run around it"))
+        if plan.exhausted is not None:
+            self.context.tell(self._refused, plan.exhausted.error)
         if isinstance(plan, GraphPlan):
             self.scheduler.dropped += plan.dropped
         return plan.failure or (plan.output if plan.finished else plan.exhausted)
@@ -122,8 +126,11 @@ class Drive:
             ready = plan.succeeded(activation, outcome)
         elif self.context.is_denied_by(outcome.error):
             plan.refused(activation, outcome)
+            self._refused.append(activation.path)
         else:
             ready = plan.failed(activation, outcome)
+            if plan.exhausted is None:  # else its error waits with the plan: nobody has gone on from it
+                self.context.tell([activation.path], outcome.error)
         if plan.died or plan.cancelling or plan.sharing:
             self._note()
         return ready
@@ -136,7 +143,11 @@ class Drive:
             outcome = past.outcome(known.path)
             self.context.recall(known, self.budget, outcome)
             waiting.update(dict.fromkeys(self._feed(known, outcome)))
-        return [a for a in waiting if not a.given_up]
+        ready = [a for a in waiting if not a.given_up]
+        if self.plan.exhausted is None:
+            return ready
+        self.context.note_not_started(ready)
+        return ()
 
     def _note(self) -> None:
         """Carry out what the plan decided besides what is ready: branches that died or share, steps to cancel."""

@@ -44,6 +44,7 @@ class Execution:
             if limit is None:
                 raise
             assert isinstance(denial, BudgetExceeded)
+            self._context.settle(error)
             return await self._exhausted(limit, denial)
 
     def _own_limit(self, error: Exception) -> Limit | None:
@@ -116,14 +117,14 @@ class Execution:
         known = (context.progress or Progress()).copy()
         try:
             with anyio.CancelScope(deadline=limit.until):
-                output = await self._node.wrap_up(context, self._value, denial.partial)
-                context.progress = known  # a run that goes on must not take the last words for what it says next
-                return output
+                return await self._node.wrap_up(context, self._value, denial.partial)
             raise self._too_late(limit)
         except BudgetExceeded as refusal:
             if refusal.account not in (context.account, limit.account):
                 raise
             raise _handed_on(denial, limit.account) from refusal
+        finally:
+            context.progress = known  # a run that goes on must not take the last words for what it says next
 
 
 def _handed_on(denial: BudgetExceeded, account: Account) -> BudgetExceeded:

@@ -363,6 +363,7 @@ class _Run:
         except BaseException:
             record(RunCancelled(run_id=run_id, at=scheduler.clock(), usage=self.ledger.usage()))
             raise
+        caller.settle()
         self._progress = caller.progress
         record(self._closing_event(outcome, scheduler))
         return outcome

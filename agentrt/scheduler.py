@@ -143,6 +143,7 @@ class Scheduler:
             finally:
                 context.end()
         except Exception as error:  # noqa: BLE001 - every error of a step becomes its outcome, and the run's one error carries it
+            context.settle(error)
             return self._failed(activation, context, caller, context.failure_of(error, value))
         except BaseException as error:
             if _is_stray(error):
@@ -175,13 +176,17 @@ class Scheduler:
 
     def _refused(self, activation: Activation, caller: StepContext, error: BudgetExceeded | DefinitionError) -> Failure:
         """Return the failure of a step that may not start."""
-        caller.note_not_started([activation])
-        return Failure(activation.path, activation.value, error)
+        failure = Failure(activation.path, activation.value, error)
+        if isinstance(error, BudgetExceeded):
+            caller.note_denied(activation, failure, None)
+        else:
+            caller.note_not_started([activation])
+        return failure
 
     def _failed(self, activation: Activation, context: StepContext, caller: StepContext, failure: Failure) -> Failure:
         self.record(StepFailed(path=activation.path, at=self.clock(), error=ErrorInfo.of(failure.error)))
         if isinstance(failure.error, BudgetExceeded):
-            caller.note_unfinished(context)
+            caller.note_denied(activation, failure, context)
         else:
             caller.note_outcome(activation, failure)
         return failure
