@@ -129,7 +129,7 @@ class Execution:
 
 def _handed_on(denial: BudgetExceeded, account: Account) -> BudgetExceeded:
     """Return the denial as one of the next account out that has a limit, or as it is where there is none."""
-    outer = next((scope for scope in account.chain[1:] if scope.full), None)
+    outer = next((scope for scope in account.chain[1:] if scope.is_limit), None)
     if outer is None:
         return denial
     handed_on = BudgetExceeded(
