@@ -187,10 +187,10 @@ class StepContext(Context):
         if self.progress is not None and self.progress.denied:
             self.progress.settle(_errors_in(error))
 
-    def note_account(self, path: str, account: Account) -> None:
-        """Remember the account of a branch that begins at a path."""
+    def note_branch(self, path: str, limit: Limit) -> None:
+        """Remember the limit of a branch that begins at a path."""
         if self.account.is_capped:
-            self._tracked.accounts[path] = account
+            self._tracked.branches[path] = limit
 
     def note_unfinished(self, below: StepContext) -> None:
         """Remember a step right below that ended without an outcome of its own: cancelled, or out of budget."""

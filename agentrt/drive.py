@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from agentrt.errors import AgentrtError
 from agentrt.events import BranchDied, ErrorInfo
+from agentrt.ledger import Limit
 from agentrt.node import Remaining
 from agentrt.plan import Activation, Failure, Fork, GraphPlan, Plan
 
@@ -169,21 +171,26 @@ class Drive:
             plan.sharing.clear()
 
     def _open_branches(self, fork: Fork) -> None:
-        """Give each branch of a fork an account of its own under the fork's budget (rule B11)."""
+        """Give each branch of a fork an account of its own under the fork's budget (rule B11).
+
+        In a run that goes on the equal parts are cut again, but for a branch whose own limit was raised.
+        """
         assert fork.budget is not None
         past, parent = self.context.past, fork.branch.account or self.context.account
         left, n = Remaining(parent).remaining, max(1, len(fork.branches))
         budget = fork.budget.divided(left, n)
+        shared = replace(budget, share=fork.budget.share)
         for branch in fork.branches:
             if branch.current is None:
                 continue
             path = branch.current.path
-            branch.account = past.accounts.get(path) if past is not None else None
-            if branch.account is None:
-                branch.account = self.scheduler.ledger.open(parent, budget, path)
-            elif fork.budget.share is not None:
-                _divide_again(branch.account, fork.budget, left, n)
-            self.context.note_account(path, branch.account)
+            limit = past.branches.get(path) if past is not None else None
+            if limit is None:
+                limit = Limit(shared, self.scheduler.ledger.open(parent, budget, path))
+            elif limit.budget.share is not None:
+                _divide_again(limit.account, fork.budget, left, n)
+            branch.account = limit.account
+            self.context.note_branch(path, limit)
 
     def _wake(self) -> None:
         if self.is_over and not self.running and self._done is not None:

@@ -57,7 +57,8 @@ class BudgetExceeded(AgentrtError):
 
     `scope` is the path of the step whose budget refused; `path` is the step that asked. `needed` and `limit` are in
     the dimension's unit (dollars for `usd`). Where it leaves its scope, `partial` says what had been done; where it
-    ends the run, `result` can be resumed under a higher limit. `account` is the ledger's account that refused;
+    ends the run, `result` says what it came to, and can be resumed under a higher limit if the run had a budget of its
+    own and the limit is none on `calls`. `account` is the ledger's account that refused;
     `refused_by` the one that refused first, where a wrap-up was refused and the next scope out is exhausted instead.
     """
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentrt.errors import BudgetExceeded
-from agentrt.ledger import Account, Limit
+from agentrt.ledger import Limit
 from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
 
@@ -25,7 +25,7 @@ MISSING: Final = object()
 class Progress:
     """Hold the outcomes below one step in the order they came, and what has none."""
 
-    __slots__ = ("accounts", "denied", "limits", "memories", "not_started", "outcomes", "started", "unfinished")
+    __slots__ = ("branches", "denied", "limits", "memories", "not_started", "outcomes", "started", "unfinished")
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, Any]] = []
@@ -34,8 +34,8 @@ class Progress:
         self.started: list[str] = []
         self.limits: dict[str, tuple[Limit, ...]] = {}
         self.denied: dict[str, Denied] = {}
-        self.accounts: dict[str, Account] = {}
-        """Those of branches, by the path each begins at."""
+        self.branches: dict[str, Limit] = {}
+        """The limits of branches, by the path each begins at."""
         self.memories: dict[tuple[str, str], dict[Any, Any]] = {}
         """What branches keep for their nodes, by the path of the graph and the branch's label."""
 
@@ -76,8 +76,13 @@ class Progress:
         self.started += below.started
         self.limits |= below.limits
         self.denied |= below.denied
-        self.accounts |= below.accounts
+        self.branches |= below.branches
         self.memories |= below.memories
+
+    def limit_of(self, account: object) -> Limit | None:
+        """Return the limit whose account this is, if it is one of an unfinished step or of a branch."""
+        known = (*self.branches.values(), *(limit for own in self.limits.values() for limit in own))
+        return next((limit for limit in known if limit.account is account), None)
 
     def partial(self, denial: BudgetExceeded) -> Partial:
         return Partial(
@@ -111,7 +116,7 @@ class Past:
         self._outcomes = {path: (i, outcome) for i, (path, outcome) in enumerate(progress.outcomes)}
         self._limits = dict(progress.limits)
         self._denied = progress.denied
-        self.accounts = progress.accounts
+        self.branches = progress.branches
         self.memories = progress.memories
 
     def outcome(self, path: str) -> Any:

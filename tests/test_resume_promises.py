@@ -15,6 +15,7 @@ from agentrt import (
     Budget,
     BudgetExceeded,
     Context,
+    DefinitionError,
     Graph,
     Join,
     ModelSettings,
@@ -433,3 +434,40 @@ async def stopped_again(result: Result[Any], budget: Budget) -> Result[Any]:
         await result.resume(budget=budget)
     assert caught.value.result is not None
     return caught.value.result
+
+
+@pytest.mark.parametrize("budget", [Budget(steps=2), Budget(share="equal")])
+async def test_a_branch_that_was_refused_goes_on_under_a_higher_limit(budget: Budget) -> None:
+    """E5, B11: its own limit is raised; the other branches keep theirs, and what had finished is not run again."""
+
+    async def many(x: int, ctx: Context) -> int:
+        for i in range(x):
+            await ctx.run(leaf, i)
+        return x
+
+    graph = Graph("graph", input=list[int])
+    graph.edge(START, many, each=True, budget=budget)
+    graph.edge(many, END, join=collect)
+    result = await stopped(graph, [1, 5], budget=Budget(steps=12))
+    with pytest.raises(DefinitionError, match=r"'graph/many\[1\]' ran out of steps"):
+        await result.resume(budget=Budget(steps=1))
+    result = await result.resume(budget=Budget(steps=6))
+    assert (result.output, result.usage.steps) == ([1, 5], 1 + 2 + 6)
+
+
+async def test_where_nothing_was_kept_it_is_said_what_to_do(slow: FunctionNode[int]) -> None:
+    """E5: a run without a budget keeps nothing, and `calls` belongs to the node."""
+    result = await stopped(caller_of(slow), 1)
+    with pytest.raises(RuntimeError, match=r"give the run a budget, too: run\(…, budget=Budget\(…\)\)"):
+        await result.resume(budget=Budget(seconds=100))
+    result = await stopped(caller_of(as_node(leaf).limit(calls=0)), 1, budget=Budget(steps=9))
+    with pytest.raises(RuntimeError, match=r"raise it there, limit\(calls=…\) for 'root/leaf'"):
+        await result.resume(budget=Budget(calls=100))
+
+
+def caller_of(node: Any) -> Any:
+    async def root(x: int, ctx: Context) -> int:
+        value: int = await ctx.run(node, x)
+        return value
+
+    return root
