@@ -238,9 +238,12 @@ class StepContext(Context):
         try:
             activation = Activation(target, value, self._call_path(label))
             if self.may_run_here:
-                return self._unwrap(await self.run_here(activation, budget))
+                outcome = await self.run_here(activation, budget)
+                if isinstance(outcome, Failure):
+                    raise self.error_of(outcome)
+                return outcome
             plan = BatchPlan(self.path, [activation])
-            return self._unwrap(await Drive(self, plan, budget).run())[0]
+            return (await Drive(self, plan, budget).run())[0]
         finally:
             busy.discard(label)
 
@@ -280,7 +283,7 @@ class StepContext(Context):
             if budget is not None:
                 budget = budget.divided(self.budget.remaining, max(1, len(values)))
             plan = BatchPlan(self.path, activations, limit=limit)
-            outputs: list[Any] = self._unwrap(await Drive(self, plan, budget).run())
+            outputs: list[Any] = await Drive(self, plan, budget).run()
             return outputs
         finally:
             busy.discard(label)
@@ -298,14 +301,14 @@ class StepContext(Context):
         if len(activations) == 1 and self.may_run_here:
             outcome = await self.run_here(activations[0], None)
             if isinstance(outcome, Failure) and self.is_denied_by(outcome.error):
-                self._unwrap(outcome)
+                raise self.error_of(outcome)
             return [outcome.error if isinstance(outcome, Failure) else outcome]
-        outcomes: list[Any] = self._unwrap(await Drive(self, BatchPlan(self.path, activations, keep_errors=True)).run())
+        outcomes: list[Any] = await Drive(self, BatchPlan(self.path, activations, keep_errors=True)).run()
         return [o.error if isinstance(o, Failure) else o for o in outcomes]
 
     async def drive(self, plan: Plan) -> Any:
         self._check_running()
-        return self._unwrap(await Drive(self, plan).run())
+        return await Drive(self, plan).run()
 
     def latest(self, node: Any) -> Any:
         branch = self._activation.branch
@@ -466,11 +469,10 @@ class StepContext(Context):
             return self._failure
         return Failure(self.path, value, error)
 
-    def _unwrap(self, outcome: Any) -> Any:
-        if isinstance(outcome, Failure):
-            self._failure = outcome
-            raise outcome.error
-        return outcome
+    def error_of(self, failure: Failure) -> Exception:
+        """Return the error of a step below, to be raised here, and remember whose it is."""
+        self._failure = failure
+        return failure.error
 
     def _claim(self, *labels: str) -> set[str]:
         """Take labels for calls that begin now, and return the set to take them out of when they have ended."""

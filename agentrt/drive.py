@@ -58,7 +58,7 @@ class Drive:
         return f"<Drive {self.plan.path}: {len(self.running)} running, {len(self.ready)} ready>"
 
     async def run(self) -> Any:
-        """Return the plan's output, or its `Failure`."""
+        """Return the plan's output; raises the error of its failure, or the denial that exhausted it."""
         plan = self.plan
         try:
             ready = plan.start()
@@ -79,12 +79,16 @@ class Drive:
                 self.context.note_not_started([*(a for a, _ in self.ready if not a.given_up), *plan.waiting])
         if self._lost is not None and not plan.finished:
             # Only a driver that is shielded gets here: its own task would have been cancelled as well.
-            return Failure(self._lost.path, self._lost.value, AgentrtError("cancelled with the run around it"))
+            error = AgentrtError("cancelled with the run around it")
+            raise self.context.error_of(Failure(self._lost.path, self._lost.value, error))
         if plan.exhausted is not None:
             self.context.tell(self._refused, plan.exhausted.error)
         if isinstance(plan, GraphPlan):
             self.scheduler.dropped += plan.dropped
-        return plan.failure or (plan.output if plan.finished else plan.exhausted)
+        failure = plan.failure or (None if plan.finished else plan.exhausted)
+        if failure is not None:
+            raise self.context.error_of(failure)
+        return plan.output
 
     async def _chain(self, ready: Sequence[Activation]) -> Sequence[Activation]:
         """Run one step after another in this task, on the slot of the step around; return what is ready then."""
