@@ -8,10 +8,10 @@ from typing import Final, Literal
 
 import anyio
 
-from agentrt.errors import BudgetExceeded, DefinitionError, ModelError, RateLimited
+from agentrt.errors import BudgetExceeded, DefinitionError, RateLimited
 from agentrt.events import RateLimitWaited
 from agentrt.limiter import Adaptive, Limiter, Place
-from agentrt.model import Model, ModelRequest, ModelResponse, Wrapper, ask
+from agentrt.model import Model, ModelRequest, ModelResponse, Wrapper, ask, is_unbilled
 from agentrt.node import Context
 from agentrt.retry import Retry
 
@@ -109,7 +109,7 @@ class Limited(Wrapper):
             limiter.unsent(place, now())
             raise
         except BaseException as error:
-            limiter.fail(place, now(), billed=not isinstance(error, ModelError) or error.billed is not False)
+            limiter.fail(place, now(), billed=not is_unbilled(error))
             raise
         limiter.finish(place, now(), response.usage.tokens)
         return response
