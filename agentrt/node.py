@@ -97,6 +97,11 @@ class Node(ABC, Generic[In, Out]):
         self.retry = retry
         self.timeout = timeout
 
+    @property
+    def notable_parts(self) -> Sequence[Node[Any, Any]]:
+        """Return the parts that a check before a run has to look at: not plain functions, which need nothing."""
+        return self.parts
+
     @abstractmethod
     def invoke(self, ctx: Context, value: In, /) -> Coroutine[Any, Any, Out]:
         """Do the work of one step: everything the step calls goes through `ctx`."""
