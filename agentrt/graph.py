@@ -229,6 +229,10 @@ class Graph(Node[In, Out], Generic[In, Out]):
         return self._seen.notable
 
     @property
+    def forks(self) -> Sequence[str]:  # type: ignore[override]
+        return self._seen.forks
+
+    @property
     def branch_budgets(self) -> Mapping[Node[Any, Any], Sequence[Budget]]:
         """Return the budgets of edges that fork into a node, for the few nodes that have any."""
         return self._seen.budgets
@@ -271,7 +275,8 @@ class Graph(Node[In, Out], Generic[In, Out]):
 
         The least is that of a run that succeeds; it counts the words of prompts that are known, and of answers
         nothing. The greatest is made of `times`, `max_turns`, `max_tokens`, the models' windows and prices, and the
-        limits of nodes and of `budget`. Raises `GraphError`, and `DefinitionError` for `widths` that are no numbers.
+        limits of nodes and of `budget`. Raises `GraphError`, and `DefinitionError` for `widths` that are no numbers or
+        of nodes no `each` fork leads to.
         """
         return foresee(self, input, budget, **assumed)
 
@@ -305,7 +310,7 @@ class Graph(Node[In, Out], Generic[In, Out]):
 class _Known:
     """Hold what a graph's edges say, put together once: every run asks, and a thousand nodes should not be felt."""
 
-    __slots__ = ("budgets", "count", "edges", "nodes", "notable", "parts")
+    __slots__ = ("budgets", "count", "edges", "forks", "nodes", "notable", "parts")
 
     def __init__(self, edges: Sequence[Edge], last: Node[Any, Any] | None) -> None:
         self.count = len(edges)
@@ -314,6 +319,7 @@ class _Known:
         self.nodes = tuple(n for n in dict.fromkeys(named) if not isinstance(n, Marker))
         self.parts = self.nodes if last is None else (*self.nodes, last)
         self.notable = tuple(n for n in self.parts if not isinstance(n, FunctionNode) or n.needs is not None)
+        self.forks = tuple(t.name for e in edges if e.each is not False for t in e.targets)
         self.budgets: dict[Node[Any, Any], list[Budget]] = {}
         for edge in edges:
             if edge.budget is not None:

@@ -254,7 +254,7 @@ def _misfits(edges: Sequence[Edge], input: Any, output: Any) -> Iterator[str]:
                 if inspect.isclass(sent) and sent not in (object, list, tuple) and not issubclass(sent, (list, tuple)):
                     yield f"{edge}: each=True needs a list or a tuple, and {source.name} gives {sent.__name__}"
             elif not fits(sent, taken):
-                yield f"{edge}: gives {_type_name(sent)}, but {target.name} takes {_type_name(taken)}"
+                yield f"{edge}: gives {type_name(sent)}, but {target.name} takes {type_name(taken)}"
 
 
 def _policies(graph: networkx.MultiDiGraph[AnyNode], edges: Sequence[Edge], output: Any) -> Iterator[str]:
@@ -271,7 +271,7 @@ def _policies(graph: networkx.MultiDiGraph[AnyNode], edges: Sequence[Edge], outp
             if not _takes_partial(taken):
                 yield (
                     f"{edge}: may give a Partial when its budget is exhausted, but {target.name} takes "
-                    f"{_type_name(taken)}; let it take {_type_name(taken)} | Partial"
+                    f"{type_name(taken)}; let it take {type_name(taken)} | Partial"
                 )
 
 
@@ -290,7 +290,8 @@ def fits(given: Any, taken: Any) -> bool:
     return issubclass(given, taken) or (given is int and taken is float)
 
 
-def _type_name(annotation: Any) -> str:
+def type_name(annotation: Any) -> str:
+    """Return how messages name a type."""
     return getattr(annotation, "__name__", str(annotation))
 
 
