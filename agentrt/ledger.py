@@ -50,8 +50,7 @@ class Account:
 
     __slots__ = (
         "bounded", "chain", "claims", "closed", "counts", "full", "is_capped", "is_limit", "limits", "line", "most",
-        "reserved",
-        "scope", "spent", "wraps",
+        "reserved", "scope", "spent", "wraps",
     )  # fmt: skip
 
     def __init__(self, scope: str, budget: Budget | None, parent: Account | None, wraps: Account | None = None) -> None:

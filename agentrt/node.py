@@ -500,6 +500,13 @@ class Context(ABC, Generic[D]):
         """Reserve the worst case of a leaf effect, waiting in turn if it has to; raises `BudgetExceeded`."""
 
     @abstractmethod
+    async def wait(self, until: Callable[[], Awaitable[object]]) -> None:
+        """Wait for a time, a lock or a turn, lending this step's slot (`concurrency`) to others meanwhile.
+
+        Who holds what other steps wait for, and may itself wait for a slot, lets them wait like this.
+        """
+
+    @abstractmethod
     def spend(self, *dimensions: int) -> None:
         """Spend one of each dimension at once (rule B2); raises `BudgetExceeded`, and then none is spent."""
 
