@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import count, pairwise
+from itertools import pairwise
 from typing import Final
-
-import anyio
 
 from agentrt.errors import (
     AuthenticationFailed,
@@ -18,7 +16,7 @@ from agentrt.errors import (
 )
 from agentrt.model import Model, ModelRequest, ModelResponse, Wrapper, ask
 from agentrt.node import Context
-from agentrt.retry import Retry, Retryable
+from agentrt.retry import Retry, Retryable, persist
 
 OF_ONE_MODEL: Final[tuple[type[Exception], ...]] = (
     AuthenticationFailed,
@@ -32,7 +30,7 @@ OF_ONE_MODEL: Final[tuple[type[Exception], ...]] = (
 
 
 class Retried(Wrapper):
-    """Ask a model again, as `retry` says, when it fails; each attempt is charged, and the pause holds no budget."""
+    """Ask a model again, as `retry` says, when it fails; every attempt is charged, a pause holds nothing."""
 
     spares = False
 
@@ -42,15 +40,7 @@ class Retried(Wrapper):
         self.attempts = self.retry.attempts
 
     async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
-        for attempt in count(1):
-            try:
-                return await ask(ctx, self.model, request)
-            except Exception as error:
-                if (delay := self.retry.delay(attempt, error)) is None:
-                    raise
-                ctx.retrying(error, delay=delay, attempts=self.retry.attempts)
-            await anyio.sleep(delay)
-        raise AssertionError("a retry ends by itself")
+        return await persist(ctx, self.retry, lambda: ask(ctx, self.model, request))
 
 
 class Fallback(Wrapper):

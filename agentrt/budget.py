@@ -144,12 +144,14 @@ def _limit(name: str, value: str, part: str) -> float:
 class Caps:
     """Hold a budget's caps in whole numbers: as pairs of dimension and cap, and by dimension.
 
-    `full` are all of them, `bounded` and `most` leave out what is held back for wrapping up.
+    `full` are all of them, `bounded` and `most` leave out what is held back for wrapping up. `is_limit` says whether
+    the budget limits anything, be it only the time.
     """
 
-    __slots__ = ("bounded", "full", "limits", "most", "share")
+    __slots__ = ("bounded", "full", "is_limit", "limits", "most", "share")
 
     def __init__(self, budget: Budget | None = None) -> None:
+        self.is_limit = budget is not None and bool(budget.limits())
         self.share = budget.hold_back if budget is not None and budget.on_exhausted == "wrap_up" else None
         amounts = [(d, getattr(budget, name, None)) for d, name in enumerate(DIMENSIONS)]
         self._set(tuple((d, _whole(d, amount)) for d, amount in amounts if amount is not None))

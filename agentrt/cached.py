@@ -58,7 +58,7 @@ class Cached(Wrapper):
 
     async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
         key = _key(self.name, request)
-        async with self._alone(key):
+        async with self._alone(ctx, key):
             if (known := await self._answers.get(key)) is not None:
                 return self._hit(ctx, known)
             response = await ask(ctx, self.model, request)
@@ -78,14 +78,26 @@ class Cached(Wrapper):
         return replace(known, usage=Usage(), first_chunk=None)
 
     @asynccontextmanager
-    async def _alone(self, key: str) -> AsyncIterator[None]:
-        """Let one request of a key in at a time; the lock is gone with the last one."""
+    async def _alone(self, ctx: Context, key: str) -> AsyncIterator[None]:
+        """Let one request of a key in at a time; the lock is gone with the last one.
+
+        Who waits lends the step's slot: the one inside may need it to go on.
+        """
         lock, inside = self._busy.setdefault(key, (anyio.Lock(), []))
         inside.append(None)
+        is_in = False
+
+        async def enter() -> None:
+            nonlocal is_in
+            await lock.acquire()
+            is_in = True
+
         try:
-            async with lock:
-                yield
+            await (ctx.wait(enter) if lock.locked() else enter())
+            yield
         finally:
+            if is_in:
+                lock.release()
             inside.pop()
             if not inside:
                 del self._busy[key]

@@ -27,7 +27,7 @@ from agentrt.ledger import Account, Limit, Request, Ticket
 from agentrt.model import Model
 from agentrt.node import Context, Node, Remaining, Reservation, as_node
 from agentrt.plan import Activation, BatchPlan, Failure, Plan
-from agentrt.progress import Past, Progress
+from agentrt.progress import Denied, Past, Progress
 from agentrt.usage import Usage
 
 if TYPE_CHECKING:
@@ -148,6 +148,8 @@ class StepContext(Context):
         if branch is not None and branch.memory is None and self.past is not None:
             branch.memory = self.past.memories.get((self.path, branch.label))
         self.note_outcome(activation, outcome)
+        if self.past is not None and (denied := self.past.denied(activation.path)) is not None:
+            self._tracked.denied[activation.path] = denied
 
     def note_outcome(self, activation: Activation, outcome: Any) -> None:
         """Remember how a step right below ended, if a budget around might make that worth knowing."""
@@ -158,14 +160,42 @@ class StepContext(Context):
         if branch is not None and branch.memory:
             self._tracked.memories[self.path, branch.label] = dict(branch.memory)
 
-    def note_account(self, path: str, account: Account) -> None:
-        """Remember the account of a branch that begins at a path."""
+    def note_denied(self, activation: Activation, failure: Failure, below: StepContext | None) -> None:
+        """Remember a step right below that a budget refused; `below` is its context, if it has started.
+
+        Its failure is its outcome for whoever goes on from it.
+        """
+        if not self.account.is_capped:
+            return
+        rest = Progress()
+        if below is None:
+            rest.not_started.append(activation.path)
+        else:
+            rest.merge(below.path, below.progress, below.limits, counted=below.is_counted)
+        self._tracked.denied[activation.path] = Denied(rest)
+        self._tracked.outcomes.append((activation.path, failure))
+
+    def tell(self, paths: Iterable[str], error: Exception) -> None:
+        """Note that this step is given an error for steps right below it, which a budget may have refused."""
+        if self.progress is not None:
+            for path in paths:
+                if (denied := self.progress.denied.get(path)) is not None:
+                    denied.told = error
+
+    def settle(self, error: BaseException | None = None) -> None:
+        """Tell the denials that the step passed on, as it ends by this error, from those it went on from."""
+        if self.progress is not None and self.progress.denied:
+            self.progress.settle(_errors_in(error))
+
+    def note_branch(self, path: str, limit: Limit) -> None:
+        """Remember the limit of a branch that begins at a path."""
         if self.account.is_capped:
-            self._tracked.accounts[path] = account
+            self._tracked.branches[path] = limit
 
     def note_unfinished(self, below: StepContext) -> None:
-        """Remember a step right below that ended without an outcome of its own: cancelled, or denied."""
+        """Remember a step right below that ended without an outcome of its own: cancelled, or out of budget."""
         if self.account.is_capped:
+            below.settle()
             self._tracked.merge(below.path, below.progress, below.limits, counted=below.is_counted)
 
     def note_not_started(self, activations: Sequence[Activation]) -> None:
@@ -208,9 +238,12 @@ class StepContext(Context):
         try:
             activation = Activation(target, value, self._call_path(label))
             if self.may_run_here:
-                return self._unwrap(await self.run_here(activation, budget))
+                outcome = await self.run_here(activation, budget)
+                if isinstance(outcome, Failure):
+                    raise self.error_of(outcome)
+                return outcome
             plan = BatchPlan(self.path, [activation])
-            return self._unwrap(await Drive(self, plan, budget).run())[0]
+            return (await Drive(self, plan, budget).run())[0]
         finally:
             busy.discard(label)
 
@@ -218,10 +251,13 @@ class StepContext(Context):
         """Run a step below this one in this task, on this step's slot; return its output or its `Failure`."""
         self.busy = True
         try:
-            return await self.scheduler.step(activation, self, budget, 0.0, self.depth + 1)
+            outcome = await self.scheduler.step(activation, self, budget, 0.0, self.depth + 1)
         finally:
             self.busy = False
             self.lend_if_waiting()
+        if isinstance(outcome, Failure):
+            self.tell([activation.path], outcome.error)
+        return outcome
 
     async def map(
         self,
@@ -247,7 +283,7 @@ class StepContext(Context):
             if budget is not None:
                 budget = budget.divided(self.budget.remaining, max(1, len(values)))
             plan = BatchPlan(self.path, activations, limit=limit)
-            outputs: list[Any] = self._unwrap(await Drive(self, plan, budget).run())
+            outputs: list[Any] = await Drive(self, plan, budget).run()
             return outputs
         finally:
             busy.discard(label)
@@ -265,14 +301,14 @@ class StepContext(Context):
         if len(activations) == 1 and self.may_run_here:
             outcome = await self.run_here(activations[0], None)
             if isinstance(outcome, Failure) and self.is_denied_by(outcome.error):
-                self._unwrap(outcome)
+                raise self.error_of(outcome)
             return [outcome.error if isinstance(outcome, Failure) else outcome]
-        outcomes: list[Any] = self._unwrap(await Drive(self, BatchPlan(self.path, activations, keep_errors=True)).run())
+        outcomes: list[Any] = await Drive(self, BatchPlan(self.path, activations, keep_errors=True)).run()
         return [o.error if isinstance(o, Failure) else o for o in outcomes]
 
     async def drive(self, plan: Plan) -> Any:
         self._check_running()
-        return self._unwrap(await Drive(self, plan).run())
+        return await Drive(self, plan).run()
 
     def latest(self, node: Any) -> Any:
         branch = self._activation.branch
@@ -433,11 +469,10 @@ class StepContext(Context):
             return self._failure
         return Failure(self.path, value, error)
 
-    def _unwrap(self, outcome: Any) -> Any:
-        if isinstance(outcome, Failure):
-            self._failure = outcome
-            raise outcome.error
-        return outcome
+    def error_of(self, failure: Failure) -> Exception:
+        """Return the error of a step below, to be raised here, and remember whose it is."""
+        self._failure = failure
+        return failure.error
 
     def _claim(self, *labels: str) -> set[str]:
         """Take labels for calls that begin now, and return the set to take them out of when they have ended."""
@@ -483,6 +518,12 @@ def _mixed(path: str, name: str) -> DefinitionError:
     return DefinitionError(
         f"{path} calls {name!r} in ctx.map and with a number as key=: their paths would clash; use words as keys"
     )
+
+
+def _errors_in(error: BaseException | None) -> Sequence[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [one for inner in error.exceptions for one in _errors_in(inner)]
+    return () if error is None else (error,)
 
 
 def _one_error(group: ExceptionGroup[Exception]) -> Exception:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from agentrt.errors import DefinitionError
+from agentrt.parts import walk
 
 if TYPE_CHECKING:
     from agentrt.node import Node
@@ -31,7 +31,8 @@ def check_deps(name: str, needs: type[Any] | None, deps: object) -> None:
 
 def check_all_deps(node: Node[Any, Any], deps: object) -> None:
     """Check the deps of a node and of every node it is made of; raises one `DefinitionError` with all mistakes."""
-    wrong = [_mistake(n.name, n.needs, deps) for n in _all(node, set()) if n.needs and not isinstance(deps, n.needs)]
+    nodes = (n for n, _ in walk(node, lambda n: n.notable_parts))
+    wrong = [_mistake(n.name, n.needs, deps) for n in nodes if n.needs and not isinstance(deps, n.needs)]
     if wrong:
         raise DefinitionError("\n".join(wrong))
 
@@ -39,11 +40,3 @@ def check_all_deps(node: Node[Any, Any], deps: object) -> None:
 def _mistake(name: str, needs: type[Any], deps: object) -> str:
     given = "none were given" if deps is None else f"the run has those of {type(deps).__name__}"
     return f"{name!r} needs deps of {needs.__name__}, and {given}: pass run(…, deps={needs.__name__}(…))"
-
-
-def _all(node: Node[Any, Any], seen: set[Node[Any, Any]]) -> Iterator[Node[Any, Any]]:
-    if node not in seen:
-        seen.add(node)
-        yield node
-        for part in node.parts:
-            yield from _all(part, seen)

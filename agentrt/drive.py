@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from agentrt.errors import AgentrtError
 from agentrt.events import BranchDied, ErrorInfo
+from agentrt.ledger import Limit
 from agentrt.node import Remaining
 from agentrt.plan import Activation, Failure, Fork, GraphPlan, Plan
 
@@ -31,6 +33,7 @@ class Drive:
         "_closed",
         "_done",
         "_lost",
+        "_refused",
         "budget",
         "context",
         "plan",
@@ -48,13 +51,14 @@ class Drive:
         self.running: dict[Activation, Worker] = {}
         self._closed = False
         self._lost: Activation | None = None
+        self._refused: list[str] = []
         self._done: anyio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<Drive {self.plan.path}: {len(self.running)} running, {len(self.ready)} ready>"
 
     async def run(self) -> Any:
-        """Return the plan's output, or its `Failure`."""
+        """Return the plan's output; raises the error of its failure, or the denial that exhausted it."""
         plan = self.plan
         try:
             ready = plan.start()
@@ -75,10 +79,16 @@ class Drive:
                 self.context.note_not_started([*(a for a, _ in self.ready if not a.given_up), *plan.waiting])
         if self._lost is not None and not plan.finished:
             # Only a driver that is shielded gets here: its own task would have been cancelled as well.
-            return Failure(self._lost.path, self._lost.value, AgentrtError("cancelled with the run around it"))
+            error = AgentrtError("cancelled with the run around it")
+            raise self.context.error_of(Failure(self._lost.path, self._lost.value, error))
+        if plan.exhausted is not None:
+            self.context.tell(self._refused, plan.exhausted.error)
         if isinstance(plan, GraphPlan):
             self.scheduler.dropped += plan.dropped
-        return plan.failure or (plan.output if plan.finished else plan.exhausted)
+        failure = plan.failure or (None if plan.finished else plan.exhausted)
+        if failure is not None:
+            raise self.context.error_of(failure)
+        return plan.output
 
     async def _chain(self, ready: Sequence[Activation]) -> Sequence[Activation]:
         """Run one step after another in this task, on the slot of the step around; return what is ready then."""
@@ -122,8 +132,11 @@ class Drive:
             ready = plan.succeeded(activation, outcome)
         elif self.context.is_denied_by(outcome.error):
             plan.refused(activation, outcome)
+            self._refused.append(activation.path)
         else:
             ready = plan.failed(activation, outcome)
+            if plan.exhausted is None:  # else its error waits with the plan: nobody has gone on from it
+                self.context.tell([activation.path], outcome.error)
         if plan.died or plan.cancelling or plan.sharing:
             self._note()
         return ready
@@ -136,7 +149,11 @@ class Drive:
             outcome = past.outcome(known.path)
             self.context.recall(known, self.budget, outcome)
             waiting.update(dict.fromkeys(self._feed(known, outcome)))
-        return [a for a in waiting if not a.given_up]
+        ready = [a for a in waiting if not a.given_up]
+        if self.plan.exhausted is None:
+            return ready
+        self.context.note_not_started(ready)
+        return ()
 
     def _note(self) -> None:
         """Carry out what the plan decided besides what is ready: branches that died or share, steps to cancel."""
@@ -158,21 +175,26 @@ class Drive:
             plan.sharing.clear()
 
     def _open_branches(self, fork: Fork) -> None:
-        """Give each branch of a fork an account of its own under the fork's budget (rule B11)."""
+        """Give each branch of a fork an account of its own under the fork's budget (rule B11).
+
+        In a run that goes on the equal parts are cut again, but for a branch whose own limit was raised.
+        """
         assert fork.budget is not None
         past, parent = self.context.past, fork.branch.account or self.context.account
         left, n = Remaining(parent).remaining, max(1, len(fork.branches))
         budget = fork.budget.divided(left, n)
+        shared = replace(budget, share=fork.budget.share)
         for branch in fork.branches:
             if branch.current is None:
                 continue
             path = branch.current.path
-            branch.account = past.accounts.get(path) if past is not None else None
-            if branch.account is None:
-                branch.account = self.scheduler.ledger.open(parent, budget, path)
-            elif fork.budget.share is not None:
-                _divide_again(branch.account, fork.budget, left, n)
-            self.context.note_account(path, branch.account)
+            limit = past.branches.get(path) if past is not None else None
+            if limit is None:
+                limit = Limit(shared, self.scheduler.ledger.open(parent, budget, path))
+            elif limit.budget.share is not None:
+                _divide_again(limit.account, fork.budget, left, n)
+            branch.account = limit.account
+            self.context.note_branch(path, limit)
 
     def _wake(self) -> None:
         if self.is_over and not self.running and self._done is not None:

@@ -57,7 +57,8 @@ class BudgetExceeded(AgentrtError):
 
     `scope` is the path of the step whose budget refused; `path` is the step that asked. `needed` and `limit` are in
     the dimension's unit (dollars for `usd`). Where it leaves its scope, `partial` says what had been done; where it
-    ends the run, `result` can be resumed under a higher limit. `account` is the ledger's account that refused;
+    ends the run, `result` says what it came to, and can be resumed under a higher limit if the run had a budget of its
+    own and the limit is none on `calls`. `account` is the ledger's account that refused;
     `refused_by` the one that refused first, where a wrap-up was refused and the next scope out is exhausted instead.
     """
 
@@ -83,10 +84,10 @@ class BudgetExceeded(AgentrtError):
         self.limit = limit
         self.path = path
         if dimension == "seconds":
-            state = f"its time of {_number(limit)} s is over"
+            state = f"its time of {number(limit)} s is over"
         else:
             state = (
-                f"{_number(spent)} of {_number(limit)} {dimension} are spent and at least {_number(needed)} more "
+                f"{number(spent)} of {number(limit)} {dimension} are spent and at least {number(needed)} more "
                 "are needed"
             )
         super().__init__(f"{path}: the budget of {scope!r} is exhausted: {state}; raise Budget({dimension}=…)")
@@ -107,14 +108,18 @@ class BudgetTooSmall(BudgetExceeded):
         else:
             most = f", most of it for {path}" if path != scope else ""
             text = (
-                f"a run of {scope!r} needs at least {_number(needed)} {dimension}{most}, and its budget is "
-                f"{_number(limit)}; raise Budget({dimension}=…)"
+                f"a run of {scope!r} needs at least {number(needed)} {dimension}{most}, and its budget is "
+                f"{number(limit)}; raise Budget({dimension}=…)"
             )
         self.args = (text,)
 
 
-def _number(value: float) -> str:
-    return f"{value:,.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value:,}"
+def number(value: float) -> str:
+    """Write an amount with the digits that count: a pico-dollar has twelve."""
+    if not isinstance(value, float):
+        return f"{value:,}"
+    digits = 6 if abs(value) >= 0.001 else 12
+    return f"{value:,.{digits}f}".rstrip("0").rstrip(".")
 
 
 class StepFailed(AgentrtError):

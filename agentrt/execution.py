@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -10,6 +10,7 @@ import anyio
 from agentrt.errors import BudgetExceeded, StepTimeout
 from agentrt.events import BudgetExhausted
 from agentrt.progress import Progress
+from agentrt.retry import persist
 
 if TYPE_CHECKING:
     from agentrt.context import StepContext
@@ -25,6 +26,7 @@ class Execution:
         self._scheduler = context.scheduler
         self._node = node
         self._value = value
+        self._is_again = False
 
     async def run(self) -> Any:
         """Return the node's output, or what the policy of its budget makes of there being none (rules E3, E4)."""
@@ -44,6 +46,7 @@ class Execution:
             if limit is None:
                 raise
             assert isinstance(denial, BudgetExceeded)
+            self._context.settle(error)
             return await self._exhausted(limit, denial)
 
     def _own_limit(self, error: Exception) -> Limit | None:
@@ -69,23 +72,17 @@ class Execution:
             scope=path, dimension="seconds", needed=0, spent=seconds, limit=seconds, path=path, account=limit.account
         )
 
-    async def _attempts(self) -> Any:
+    def _attempts(self) -> Coroutine[Any, Any, Any]:
         """Try as often as the node's `retry` says; waiting in between holds neither budget nor slot (rule B9)."""
-        context, node, attempt = self._context, self._node, 1
-        while True:
-            try:
-                return await self._attempt()
-            except Exception as error:
-                failure = context.failure_of(error, self._value)
-                if node.retry is None or (delay := node.retry.delay(attempt, failure.error)) is None:
-                    raise
-                context.retrying(failure.error, delay=delay, attempts=node.retry.attempts)
-            context.restart()
-            await context.wait(partial(anyio.sleep, delay))
-            context.spend(*node.counts)
-            attempt += 1
+        retry = self._node.retry
+        if retry is None:
+            return self._attempt()
+        return persist(self._context, retry, self._attempt, failed=self._context.restart)
 
     async def _attempt(self) -> Any:
+        if self._is_again:
+            self._context.spend(*self._node.counts)
+        self._is_again = True
         timeout = self._node.timeout
         if timeout is None:
             return await self._node.invoke(self._context, self._value)
@@ -116,19 +113,19 @@ class Execution:
         known = (context.progress or Progress()).copy()
         try:
             with anyio.CancelScope(deadline=limit.until):
-                output = await self._node.wrap_up(context, self._value, denial.partial)
-                context.progress = known  # a run that goes on must not take the last words for what it says next
-                return output
+                return await self._node.wrap_up(context, self._value, denial.partial)
             raise self._too_late(limit)
         except BudgetExceeded as refusal:
             if refusal.account not in (context.account, limit.account):
                 raise
             raise _handed_on(denial, limit.account) from refusal
+        finally:
+            context.progress = known  # a run that goes on must not take the last words for what it says next
 
 
 def _handed_on(denial: BudgetExceeded, account: Account) -> BudgetExceeded:
     """Return the denial as one of the next account out that has a limit, or as it is where there is none."""
-    outer = next((scope for scope in account.chain[1:] if scope.full), None)
+    outer = next((scope for scope in account.chain[1:] if scope.is_limit), None)
     if outer is None:
         return denial
     handed_on = BudgetExceeded(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 from msgspec.structs import replace
@@ -27,6 +27,7 @@ from agentrt.interval import (
 )
 from agentrt.model import Model, ModelRequest, Models, ModelSettings, Wrapper
 from agentrt.node import Node
+from agentrt.parts import walk
 from agentrt.tool import as_text
 from agentrt.usage import Price
 
@@ -40,7 +41,7 @@ class Assumptions(TypedDict, total=False):
 
     model: takes the place of every model the nodes name, as in `run`.
     widths: how many items an `each` fork into the node of that name has: the most, or a pair of least and most. A
-        fork over the input itself needs none.
+        fork over the input itself needs none. Raises `DefinitionError` for a name that no such fork leads to.
     """
 
     model: Model | str | None
@@ -52,6 +53,8 @@ def foresee(
 ) -> Bounds:
     """Return the bounds of a run of `node`; `Graph.bounds` says what they are made of."""
     widths = {name: _width(name, width) for name, width in (assumed.get("widths") or {}).items()}
+    if widths:
+        _check_names(widths, {name for part, _ in walk(node, lambda n: n.notable_parts) for name in part.forks})
     outlook = Outlook(path="", models=_models(assumed.get("model")), widths=widths, given=(input,))
     limited = outlook.under(budget)
     unlimited = replace(outlook, wraps=limited.wraps)
@@ -67,6 +70,13 @@ def _width(name: str, width: int | tuple[int, int]) -> tuple[int, int]:
     if not 0 <= least <= most:
         raise DefinitionError(f"widths={{{name!r}: {width!r}}}: say the most items, or a pair of least and most")
     return least, most
+
+
+def _check_names(widths: Iterable[str], known: Collection[str]) -> None:
+    """Raise `DefinitionError` for names that no `each` fork leads to: what is assumed of them would say nothing."""
+    if unknown := sorted(set(widths) - set(known)):
+        there = f"there are {', '.join(sorted(known))}" if known else "there is none"
+        raise DefinitionError(f"widths= of {', '.join(unknown)}: no fork with each= leads there; {there}")
 
 
 def _models(override: Model | str | None) -> Callable[[Model | str | None], Model | None]:

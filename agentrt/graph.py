@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
@@ -17,8 +17,9 @@ from agentrt.guardrail import unguarded
 from agentrt.handoff import with_handoffs
 from agentrt.interval import Interval, Outlook
 from agentrt.join import Join
-from agentrt.node import Context, Node, as_node
+from agentrt.node import Context, FunctionNode, Node, as_node
 from agentrt.partial import Partial
+from agentrt.parts import walk
 from agentrt.plan import GraphPlan, Route
 from agentrt.retry import Retry
 from agentrt.validation import problems, routes, to_networkx
@@ -91,8 +92,7 @@ class Graph(Node[In, Out], Generic[In, Out]):
         self.last = None if wrap_up is None else as_node(wrap_up)
         self.wraps_up = wrap_up is not None
         self._edges: list[Edge] = []
-        self._whole: tuple[Edge, ...] = ()
-        self._seen = 0
+        self._known = _Known([], None)
         self._routes: dict[Node[Any, Any], list[Route]] | None = None
 
     @overload
@@ -213,37 +213,54 @@ class Graph(Node[In, Out], Generic[In, Out]):
     @property
     def edges(self) -> tuple[Edge, ...]:
         """Return the edges in the order they are tried, handoffs of agents in front of their others."""
-        if len(self._edges) != self._seen:  # every run asks, to look at its agents
-            self._whole, self._seen = tuple(with_handoffs(self._edges)[0]), len(self._edges)
-        return self._whole
+        return self._seen.edges
 
     @property
     def nodes(self) -> tuple[Node[Any, Any], ...]:
         """Return the nodes in the order edges first named them, without START and END."""
-        named = (n for e in self._edges for n in (e.source, *e.targets))
-        return tuple(n for n in dict.fromkeys(named) if not isinstance(n, Marker))
+        return self._seen.nodes
 
     @property
     def parts(self) -> tuple[Node[Any, Any], ...]:  # type: ignore[override]
-        return self.nodes if self.last is None else (*self.nodes, self.last)
+        return self._seen.parts
+
+    @property
+    def notable_parts(self) -> tuple[Node[Any, Any], ...]:
+        return self._seen.notable
+
+    @property
+    def forks(self) -> Sequence[str]:  # type: ignore[override]
+        return self._seen.forks
+
+    @property
+    def branch_budgets(self) -> Mapping[Node[Any, Any], Sequence[Budget]]:
+        """Return the budgets of edges that fork into a node, for the few nodes that have any."""
+        return self._seen.budgets
+
+    @property
+    def _seen(self) -> _Known:
+        if self._known.count != len(self._edges):
+            self._known = _Known(self._edges, self.last)
+        return self._known
 
     def validate(self) -> None:
         """Raise `GraphError` listing every problem (rules V1-V4, types that do not fit), here and in sub-graphs."""
-        found = self._problems(frozenset())
+        found: list[str] = []
+        for graph, around in walk(self, Graph._graphs):
+            if wrong := graph._problems(around):  # noqa: SLF001
+                path = "".join(f"{g.name}: " for g in around if g is not self)
+                found += [path + problem for problem in wrong]
         if found:
             raise GraphError(self.name, found)
 
-    def _problems(self, around: frozenset[Graph[Any, Any]]) -> list[str]:
-        inside = around | {self}
+    def _graphs(self) -> Sequence[Graph[Any, Any]]:
+        return [node for node in map(unguarded, self.notable_parts) if isinstance(node, Graph)]
+
+    def _problems(self, around: Container[Graph[Any, Any]]) -> list[str]:
         edges, unknown = with_handoffs(self._edges)
         found = [*unknown, *problems(edges, self.input, self.output)]
-        for node in map(unguarded, self.nodes):
-            if isinstance(node, Graph):
-                if node in inside:
-                    found.append(f"{node.name} contains itself; write the recursion as code with ctx.run")
-                else:
-                    found += [f"{node.name}: {p}" for p in node._problems(inside)]  # noqa: SLF001
-        return found
+        inside = [g.name for g in self._graphs() if g in around]
+        return found + [f"{name} contains itself; write the recursion as code with ctx.run" for name in inside]
 
     def to_networkx(self) -> networkx.MultiDiGraph[Node[Any, Any]]:
         """Return the graph for networkx: the nodes as they are, each edge with `edge=` its `Edge`."""
@@ -258,7 +275,8 @@ class Graph(Node[In, Out], Generic[In, Out]):
 
         The least is that of a run that succeeds; it counts the words of prompts that are known, and of answers
         nothing. The greatest is made of `times`, `max_turns`, `max_tokens`, the models' windows and prices, and the
-        limits of nodes and of `budget`. Raises `GraphError`, and `DefinitionError` for `widths` that are no numbers.
+        limits of nodes and of `budget`. Raises `GraphError`, and `DefinitionError` for `widths` that are no numbers or
+        of nodes no `each` fork leads to.
         """
         return foresee(self, input, budget, **assumed)
 
@@ -285,10 +303,28 @@ class Graph(Node[In, Out], Generic[In, Out]):
 
     def _route(self) -> None:
         """Compile with the sub-graphs, which are valid if this is: each is validated once, however deep it lies."""
-        self._routes = routes(self.edges)
-        for node in map(unguarded, self.nodes):
-            if isinstance(node, Graph) and node._routes is None:  # noqa: SLF001
-                node._route()  # noqa: SLF001
+        for graph, _ in walk(self, Graph._graphs):
+            graph._routes = graph._routes or routes(graph.edges)  # noqa: SLF001
+
+
+class _Known:
+    """Hold what a graph's edges say, put together once: every run asks, and a thousand nodes should not be felt."""
+
+    __slots__ = ("budgets", "count", "edges", "forks", "nodes", "notable", "parts")
+
+    def __init__(self, edges: Sequence[Edge], last: Node[Any, Any] | None) -> None:
+        self.count = len(edges)
+        self.edges = tuple(with_handoffs(edges)[0])
+        named = (n for e in edges for n in (e.source, *e.targets))
+        self.nodes = tuple(n for n in dict.fromkeys(named) if not isinstance(n, Marker))
+        self.parts = self.nodes if last is None else (*self.nodes, last)
+        self.notable = tuple(n for n in self.parts if not isinstance(n, FunctionNode) or n.needs is not None)
+        self.forks = tuple(t.name for e in edges if e.each is not False for t in e.targets)
+        self.budgets: dict[Node[Any, Any], list[Budget]] = {}
+        for edge in edges:
+            if edge.budget is not None:
+                for target in edge.targets:
+                    self.budgets.setdefault(target, []).append(edge.budget)
 
 
 def _check_function(name: str, function: Any) -> None:

@@ -14,6 +14,7 @@ from agentrt.handoff import Handoff
 from agentrt.interval import NONE, Interval, Outlook, repeated
 from agentrt.node import Arguments, Context, FunctionNode, Node, as_node
 from agentrt.partial import Partial
+from agentrt.validation import fits, type_name
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -28,6 +29,7 @@ class Guarded(Node[In, Out], Generic[In, Out]):
     """Run a node between guardrails, as one step under the node's own name.
 
     What guardrails spend counts on the node's budget; its time-out and its retries are for all of them together.
+    Raises `DefinitionError` for a guardrail that takes another plain class than the node is given, or gives.
     """
 
     def __init__(self, node: Node[In, Out], before: Sequence[Guardrail], after: Sequence[Guardrail]) -> None:
@@ -49,6 +51,12 @@ class Guarded(Node[In, Out], Generic[In, Out]):
         self.before = tuple(as_node(g) for g in before)
         self.after = tuple(as_node(g) for g in after)
         self.parts = (node, *self.before, *self.after)
+        wrong = [
+            *(_misfit(g, node, "is given", node.input) for g in self.before),
+            *(_misfit(g, node, "gives", node.output) for g in self.after),
+        ]
+        if any(wrong):
+            raise DefinitionError("; ".join(filter(None, wrong)))
 
     @cached_property
     def arguments(self) -> Arguments:
@@ -102,6 +110,13 @@ def unguarded(node: Node[Any, Any]) -> Node[Any, Any]:
     while isinstance(node, Guarded):
         node = node.node
     return node
+
+
+def _misfit(guardrail: Node[Any, Any], node: Node[Any, Any], what: str, value: Any) -> str:
+    """Say what is wrong with a guardrail that cannot take the value it is to look at; nothing if it can."""
+    if fits(value, guardrail.input):
+        return ""
+    return f"guardrail {guardrail.name!r} takes {type_name(guardrail.input)}, but {node.name} {what} {type_name(value)}"
 
 
 def _reason(name: str, verdict: object) -> str | None:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, TOOL_CALLS, USD, Budget
+from agentrt.errors import number
 from agentrt.usage import PICO
 from agentrt.value import Value
 
@@ -166,8 +167,8 @@ def _affordable(amount: Amount, d: int, limit: float | None, path: str) -> Amoun
 
 
 def shown(d: int, value: float) -> str:
-    """Return an amount for the eye: dollars with six digits, counts whole."""
-    return f"{value / PICO:,.6f}" if d == USD else f"{value:,.0f}"
+    """Return an amount for the eye: dollars with the digits that count, counts whole."""
+    return number(value / PICO) if d == USD else f"{value:,.0f}"
 
 
 def _consistent(most: list[Amount], call: Call) -> Vector:

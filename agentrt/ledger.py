@@ -43,13 +43,13 @@ class Account:
 
     `bounded` are the caps that ordinary requests meet, `full` those with what is held back for wrapping up; `wraps`
     are the accounts that requests on this one may use to the full (rule B8). `is_capped` says whether there is a
-    budget here or around. `most` are the ordinary caps by dimension, for a count to look at and no more; `counts` are
-    `spent` and `most` of the whole chain.
+    budget here or around, `is_limit` whether the one here limits anything, be it only the time. `most` are the ordinary
+    caps by dimension, for a count to look at and no more; `counts` are `spent` and `most` of the whole chain.
     """
 
     __slots__ = (
-        "bounded", "chain", "claims", "closed", "counts", "full", "is_capped", "limits", "line", "most", "reserved",
-        "scope", "spent", "wraps",
+        "bounded", "chain", "claims", "closed", "counts", "full", "is_capped", "is_limit", "limits", "line", "most",
+        "reserved", "scope", "spent", "wraps",
     )  # fmt: skip
 
     def __init__(self, scope: str, budget: Budget | None, parent: Account | None, wraps: Account | None = None) -> None:
@@ -64,6 +64,7 @@ class Account:
         self.claims = 0
         self.line: Line | None = None
         caps = _UNCAPPED if budget is None else budget.caps
+        self.is_limit = caps.is_limit
         self.full, self.bounded, self.limits, self.most = caps.full, caps.bounded, caps.limits, [*caps.most]
         self.counts: tuple[tuple[list[int], list[float]], ...] = (
             (self.spent, self.most),
@@ -76,6 +77,7 @@ class Account:
         used = [spent + reserved for spent, reserved in zip(self.spent, self.reserved, strict=True)]
         if any(used):
             caps = caps.at_least(used)
+        self.is_limit = caps.is_limit
         self.full, self.bounded, self.limits, self.most[:] = caps.full, caps.bounded, caps.limits, caps.most
         self.closed = False
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count
 from typing import Final, Literal
 
 import anyio
 
-from agentrt.errors import BudgetExceeded, DefinitionError, ModelError, RateLimited
+from agentrt.errors import BudgetExceeded, DefinitionError, RateLimited
 from agentrt.events import RateLimitWaited
 from agentrt.limiter import Adaptive, Limiter, Place
-from agentrt.model import Model, ModelRequest, ModelResponse, Wrapper, ask
+from agentrt.model import Model, ModelRequest, ModelResponse, Wrapper, ask, is_unbilled
 from agentrt.node import Context
-from agentrt.retry import Retry
+from agentrt.retry import Retry, persist
 
 _RETRY: Final = Retry(attempts=8, backoff=1.0, on=RateLimited)
 
@@ -25,11 +24,11 @@ class Limited(Wrapper):
         call takes its prompt and `max_tokens` at first, and gives back what it did not use.
     concurrency: how many calls may be under way at once; "adaptive" finds out: more while all goes well, half as many
         once the provider refuses.
-    retry: how a call that the provider refused all the same (429) is tried again, in its old place. Nobody starts
-        before the provider's `retry_after` is over.
+    retry: how a call that failed is tried again, in its old place; without it, one that the provider refused all the
+        same (429). Nobody starts before the provider's `retry_after` is over.
 
     Share one `Limited` among all who share the quota: agents, and runs one after another. A call that waits holds no
-    budget. Put other wrappers around it, not inside: what it limits is one call of the model within.
+    budget and no slot. Put other wrappers around it, not inside: what it limits is one call of the model within.
     Raises `DefinitionError` for limits below one.
     """
 
@@ -62,16 +61,11 @@ class Limited(Wrapper):
 
     async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
         place = self._limiter.arrive(await self._most_tokens(request))
-        for attempt in count(1):
-            await self._start(ctx, place)
-            try:
-                return await self._call(ctx, place, request)
-            except RateLimited as error:
-                if (delay := self.retry.delay(attempt, error)) is None:
-                    raise
-                ctx.retrying(error, delay=delay)
-            await anyio.sleep(delay)
-        raise AssertionError("a retry ends by itself")
+        return await persist(ctx, self.retry, lambda: self._in_turn(ctx, place, request))
+
+    async def _in_turn(self, ctx: Context, place: Place, request: ModelRequest) -> ModelResponse:
+        await self._start(ctx, place)
+        return await self._call(ctx, place, request)
 
     async def _most_tokens(self, request: ModelRequest) -> int:
         if not self._limiter.counts_tokens:
@@ -80,22 +74,27 @@ class Limited(Wrapper):
         return prompt + max(0, min(request.settings.max_tokens, self.model.max_output(request, prompt)))
 
     async def _start(self, ctx: Context, place: Place) -> None:
-        """Wait until the call may start."""
-        began, waited = anyio.current_time(), False
-        self._limiter.queue(place)
+        """Let the call start once it may; waiting lends the step's slot, since who is before it may need one."""
+        limiter, began = self._limiter, anyio.current_time()
+        limiter.queue(place)
+        if limiter.start(place, began) == 0:
+            return
         try:
-            while (wait := self._limiter.start(place, anyio.current_time())) > 0:
-                waited = True
-                notified = anyio.Event()
-                place.notify = notified.set
-                with anyio.move_on_after(wait):
-                    await notified.wait()
+            await ctx.wait(lambda: self._started(place))
         except BaseException:
-            self._limiter.withdraw(place)
+            if place.waits:
+                limiter.withdraw(place)
+            else:
+                limiter.unsent(place, anyio.current_time())
             raise
-        if waited:
-            seconds = anyio.current_time() - began
-            ctx.record(RateLimitWaited(path=ctx.path, at=ctx.clock(), seconds=seconds))
+        ctx.record(RateLimitWaited(path=ctx.path, at=ctx.clock(), seconds=place.started - began))
+
+    async def _started(self, place: Place) -> None:
+        while (wait := self._limiter.start(place, anyio.current_time())) > 0:
+            notified = anyio.Event()
+            place.notify = notified.set
+            with anyio.move_on_after(wait):
+                await notified.wait()
 
     async def _call(self, ctx: Context, place: Place, request: ModelRequest) -> ModelResponse:
         """Ask once, and tell the limiter how it ended."""
@@ -109,7 +108,7 @@ class Limited(Wrapper):
             limiter.unsent(place, now())
             raise
         except BaseException as error:
-            limiter.fail(place, now(), billed=not isinstance(error, ModelError) or error.billed is not False)
+            limiter.fail(place, now(), billed=not is_unbilled(error))
             raise
         limiter.finish(place, now(), response.usage.tokens)
         return response

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pkgutil import resolve_name
@@ -19,7 +20,6 @@ from agentrt.errors import (
     BudgetExceeded,
     ContextOverflow,
     DefinitionError,
-    ModelError,
     ModelUnavailable,
     UnknownModel,
     UnknownPrice,
@@ -273,22 +273,19 @@ async def ask(ctx: Context, model: Model, request: ModelRequest) -> ModelRespons
     """Ask a model within the budget of a step: reserve the worst case, call, settle what was used.
 
     A wrapper is asked in its own way. A call whose bill nobody learns (cancelled, stalled, broken off) is charged
-    its whole reservation, the prompt and every output token granted, marked uncertain (rule B9). Raises `ModelError`s
-    and `BudgetExceeded`.
+    its whole reservation, the prompt and every output token granted, marked uncertain (rule B9), unless its model says
+    with `unbilled` that nothing had been sent. Raises `ModelError`s and `BudgetExceeded`.
     """
     if isinstance(model, Wrapper):
         return await model.ask(ctx, request)
     reservation, request = await _reserved(ctx, model, request)
     try:
         response = await _answer(ctx, model, request)
-    except ModelError as error:
-        if error.billed is False:
+    except BaseException as error:
+        if is_unbilled(error):
             reservation.release()
         else:
             reservation.forfeit()
-        raise
-    except BaseException:
-        reservation.forfeit()
         raise
     usage, price = response.usage, model.price
     if price is not None and not usage.cost and (cost := price.cost(usage)):
@@ -296,6 +293,22 @@ async def ask(ctx: Context, model: Model, request: ModelRequest) -> ModelRespons
         response = replace(response, usage=usage)
     reservation.settle(usage)
     return response
+
+
+@contextmanager
+def unbilled(still: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Mark what ends this block, cancellation included, as not billed, if nothing of the request is sent by then."""
+    try:
+        yield
+    except BaseException as error:
+        if still():
+            error.billed = False  # type: ignore[attr-defined]
+        raise
+
+
+def is_unbilled(error: BaseException) -> bool:
+    """Say whether what ended a call is known not to be billed."""
+    return getattr(error, "billed", None) is False
 
 
 async def _reserved(ctx: Context, model: Model, request: ModelRequest) -> tuple[Reservation, ModelRequest]:

@@ -23,7 +23,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 
 from agentrt.budget import DIMENSIONS, STEPS, USD, Budget, Limits
 from agentrt.deps import check_deps, needed_deps
-from agentrt.errors import DefinitionError, InvalidArguments
+from agentrt.errors import DefinitionError, InvalidArguments, number
 from agentrt.interval import Interval, Outlook, anything
 from agentrt.ledger import Account, Request
 from agentrt.retry import Retry
@@ -54,7 +54,7 @@ class Node(ABC, Generic[In, Out]):
     every activation. `retry` tries a failed activation again; `timeout`, in seconds, ends an attempt with
     `StepTimeout`. `wraps_up` says that the node has an answer left when its budget is exhausted. `parts` are the nodes
     it is made of, `needs` the class of deps it must be given, `handoffs` the names of the nodes it may hand its
-    conversation to.
+    conversation to, `forks` those of the nodes it forks into once an item.
 
     Raises `DefinitionError` for a name that cannot stand in a path.
     """
@@ -68,6 +68,7 @@ class Node(ABC, Generic[In, Out]):
     wraps_up: bool = False
     needs: type[Any] | None = None
     handoffs: Sequence[str] = ()
+    forks: Sequence[str] = ()
     parts: Sequence[Node[Any, Any]] = ()
 
     def __init__(
@@ -96,6 +97,11 @@ class Node(ABC, Generic[In, Out]):
         self.budget = budget
         self.retry = retry
         self.timeout = timeout
+
+    @property
+    def notable_parts(self) -> Sequence[Node[Any, Any]]:
+        """Return the parts that a check before a run has to look at: not plain functions, which need nothing."""
+        return self.parts
 
     @abstractmethod
     def invoke(self, ctx: Context, value: In, /) -> Coroutine[Any, Any, Out]:
@@ -494,6 +500,13 @@ class Context(ABC, Generic[D]):
         """Reserve the worst case of a leaf effect, waiting in turn if it has to; raises `BudgetExceeded`."""
 
     @abstractmethod
+    async def wait(self, until: Callable[[], Awaitable[object]]) -> None:
+        """Wait for a time, a lock or a turn, lending this step's slot (`concurrency`) to others meanwhile.
+
+        Who holds what other steps wait for, and may itself wait for a slot, lets them wait like this.
+        """
+
+    @abstractmethod
     def spend(self, *dimensions: int) -> None:
         """Spend one of each dimension at once (rule B2); raises `BudgetExceeded`, and then none is spent."""
 
@@ -574,7 +587,9 @@ class Remaining:
 
 def _amount(name: str, amount: float) -> str:
     if name == "usd":
-        return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.4f}"
+        if amount >= 1 or not amount:
+            return f"${amount:,.2f}"
+        return f"${amount:.4f}" if amount >= 0.001 else f"${number(amount)}"
     if name == "seconds":
         return f"{amount:,.0f} s" if amount >= 1 else f"{amount:.1f} s"
     words = name.replace("_", " ")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 import msgspec
 
@@ -24,8 +24,9 @@ MOST_LINKS = 128
 """How many predecessors an activation names: what OpenTelemetry keeps of a span's links by default."""
 
 
+@final
 class Failure(Value):
-    """Hold the error of a step, with the path and input of the step that raised it first."""
+    """Hold the error of a step, with the path and input of the step that raised it first; no output is one."""
 
     path: str
     input: object

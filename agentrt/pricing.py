@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 from agentrt.agent import Agent
 from agentrt.budget import Budget
@@ -12,6 +11,7 @@ from agentrt.errors import UnknownPrice
 from agentrt.graph import Graph
 from agentrt.model import UNPRICED, Model, Wrapper
 from agentrt.node import Node
+from agentrt.parts import walk
 
 AnyNode: TypeAlias = Node[Any, Any]
 Resolve: TypeAlias = Callable[[Model | str | None], Model]
@@ -32,49 +32,21 @@ def check_prices(root: AnyNode, resolve: Resolve, *, limited: bool) -> None:
 
 
 def _limited_agents(root: AnyNode, limited: bool) -> list[Agent[Any, Any]]:
-    """Return the agents under a `usd` limit; a list of what is still to be seen, since graphs nest without bound."""
-    found: list[Agent[Any, Any]] = []
-    ahead, seen = [(root, limited)], set[tuple[AnyNode, bool]]()
-    while ahead:
-        node, capped = ahead.pop()
-        capped = capped or _caps_usd(node.budget)
-        if (node, capped) in seen:
-            continue
-        seen.add((node, capped))
-        if capped and isinstance(node, Agent):
-            found.append(node)
-        ahead += [(child, capped or by_edge) for child, by_edge in _children(node)]
-    return found
+    """Return the agents under a `usd` limit, their own or one around them."""
+    nodes = walk((root, limited or _caps_usd(root.budget)), _below)
+    return [node for (node, capped), _ in nodes if capped and isinstance(node, Agent)]
 
 
-def _children(node: AnyNode) -> Sequence[tuple[AnyNode, bool]]:
-    """Return the parts of a node that may lead to an agent, and whether an edge to them caps `usd`."""
-    if isinstance(node, Graph):
-        return _children_of_graph(node)
-    return [(part, False) for part in node.parts if _may_ask(part)]
+def _below(place: tuple[AnyNode, bool]) -> Iterator[tuple[AnyNode, bool]]:
+    """Yield the parts of a node, each with whether `usd` is limited there."""
+    node, capped = place
+    by_edge = node.branch_budgets if isinstance(node, Graph) else {}
+    for part in node.notable_parts:
+        yield part, capped or _caps_usd(part.budget, *by_edge.get(part, ()))
 
 
-def _children_of_graph(graph: Graph[Any, Any]) -> Sequence[tuple[AnyNode, bool]]:
-    edges = graph.edges
-    if (known := _known.get(graph)) is not None and known[0] == len(edges):
-        return known[1]
-    found = [(t, _caps_usd(e.budget)) for e in edges for t in e.targets if _may_ask(t)]
-    if graph.last is not None:
-        found.append((graph.last, False))
-    _known[graph] = len(edges), found
-    return found
-
-
-def _may_ask(node: AnyNode) -> bool:
-    return isinstance(node, Agent | Graph) or bool(node.parts)
-
-
-_known: WeakKeyDictionary[Graph[Any, Any], tuple[int, Sequence[tuple[AnyNode, bool]]]] = WeakKeyDictionary()
-"""What graphs declare, by how many edges they had: a run of a thousand nodes that do little should not feel this."""
-
-
-def _caps_usd(budget: Budget | None) -> bool:
-    return budget is not None and budget.usd is not None
+def _caps_usd(*budgets: Budget | None) -> bool:
+    return any(budget is not None and budget.usd is not None for budget in budgets)
 
 
 def _unpriced(named: Model | str | None, resolve: Resolve) -> str | None:

@@ -1,14 +1,22 @@
-"""Retries: which errors are tried again, how often, and how long to wait before."""
+"""Retries: which errors are tried again, how often, and how long to wait before; and the loop that does it."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import anyio
 
 from agentrt.errors import BudgetExceeded, DefinitionError, ModelUnavailable, RateLimited, StepTimeout
 
+if TYPE_CHECKING:
+    from agentrt.node import Context
+
+T = TypeVar("T")
 Retryable: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 TRANSIENT: tuple[type[Exception], ...] = (RateLimited, ModelUnavailable, StepTimeout, ConnectionError, TimeoutError)
 
@@ -46,8 +54,27 @@ class Retry:
 
     def covers(self, error: Exception) -> bool:
         """Say whether this is an error to try again."""
-        if isinstance(error, BudgetExceeded):
+        if isinstance(error, BudgetExceeded) or (isinstance(error, ExceptionGroup) and error.subgroup(BudgetExceeded)):
             return False
         if isinstance(self.on, (type, tuple)):
             return isinstance(error, self.on)
         return self.on(error)
+
+
+async def persist(
+    ctx: Context, retry: Retry, once: Callable[[], Awaitable[T]], *, failed: Callable[[], None] = lambda: None
+) -> T:
+    """Do something until it succeeds, as often as `retry` says; raises its last error.
+
+    `failed` is called before each wait. Waiting holds no slot: other steps run meanwhile.
+    """
+    for attempt in count(1):
+        try:
+            return await once()
+        except Exception as error:
+            if (delay := retry.delay(attempt, error)) is None:
+                raise
+            ctx.retrying(error, delay=delay, attempts=retry.attempts)
+        failed()
+        await ctx.wait(partial(anyio.sleep, delay))
+    raise AssertionError("a retry ends by itself")

@@ -106,8 +106,9 @@ class Result(Generic[T]):
         """Go on with a run that its budget stopped, with these limits raised; what had finished is not paid again.
 
         The limits are those of the scope that was exhausted; a dimension left out stays as it was. `seconds` counts
-        anew. Only in the process of the run, once. Raises what `run` raises, and `RuntimeError` if nothing is left
-        to do.
+        anew. Only in the process of the run, once. Raises what `run` raises, and `RuntimeError` where the run cannot
+        go on: it was not stopped by its budget, went on from here already, had no budget around what was refused, so
+        that nothing was kept, or was refused by a limit on `calls`.
         """
         if self._denial is None:
             raise RuntimeError(f"run {self.run_id} was not stopped by its budget: there is nothing to go on with")
@@ -325,12 +326,11 @@ class _Run:
         progress = self._progress
         if self._stopped is not stopped:
             raise RuntimeError(f"run {self.run_id} went on already from here")
-        limits = progress.limits.values() if progress is not None else ()
-        limit = next((one for own in limits for one in own if one.account is denial.refused_by), None)
+        limit = None if progress is None else progress.limit_of(denial.refused_by)
         if progress is None or limit is None:
-            raise RuntimeError(f"run {self.run_id} cannot go on: no budget of its own was around what was refused")
+            raise RuntimeError(f"run {self.run_id} cannot go on: {_why_not(denial, kept=progress is not None)}")
         _check_raised(denial, limit.budget, budget)
-        limit.budget = replace(limit.budget, **budget.limits())  # type: ignore[arg-type]
+        limit.budget = replace(limit.budget, share=None, **budget.limits())  # type: ignore[arg-type]
         self.ledger.raise_limits(limit.account, limit.budget)
         self.past, self._stopped = Past(progress), None
         return await self.execute()
@@ -363,6 +363,7 @@ class _Run:
         except BaseException:
             record(RunCancelled(run_id=run_id, at=scheduler.clock(), usage=self.ledger.usage()))
             raise
+        caller.settle()
         self._progress = caller.progress
         record(self._closing_event(outcome, scheduler))
         return outcome
@@ -412,6 +413,20 @@ def _check_input(node: Node[Any, Any], input: object) -> None:
         raise DefinitionError(
             f"{node.name} takes {node.input.__name__}, and was given {type(input).__name__}: {input!r:.80}"
         )
+
+
+def _why_not(denial: BudgetExceeded, *, kept: bool) -> str:
+    """Say what to do where no limit can be raised."""
+    if denial.dimension == "calls":
+        return (
+            f"a limit on calls is part of what ran; raise it there, limit(calls=…) for {denial.scope!r}, and run again"
+        )
+    if not kept:
+        return (
+            f"the run had no budget, so what it had done was not kept; raise that of {denial.scope!r} and run again, "
+            "or give the run a budget, too: run(…, budget=Budget(…))"
+        )
+    return f"no limit of this run refused {denial.path!r}"
 
 
 def _check_raised(denial: BudgetExceeded, old: Budget, new: Budget) -> None:

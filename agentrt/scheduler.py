@@ -140,16 +140,17 @@ class Scheduler:
                     output = await Execution(context, node, value).run()
                 else:
                     output = await node.invoke(context, value)
+                if type(output) is Failure:
+                    raise _not_an_output(path)
             finally:
                 context.end()
         except Exception as error:  # noqa: BLE001 - every error of a step becomes its outcome, and the run's one error carries it
+            context.settle(error)
             return self._failed(activation, context, caller, context.failure_of(error, value))
         except BaseException as error:
             if _is_stray(error):
                 return self._failed(activation, context, caller, Failure(path, value, _stray(path, error)))
-            self.record(StepCancelled(path=path, at=self.clock()))
-            if not activation.given_up:
-                caller.note_unfinished(context)
+            self._was_cancelled(activation, context, caller)
             raise
         self.record(StepFinished(path=path, at=self.clock(), output=output))
         if context.denial is not None and not caller.path:  # the run's own budget ended it: more may be done
@@ -175,16 +176,25 @@ class Scheduler:
 
     def _refused(self, activation: Activation, caller: StepContext, error: BudgetExceeded | DefinitionError) -> Failure:
         """Return the failure of a step that may not start."""
-        caller.note_not_started([activation])
-        return Failure(activation.path, activation.value, error)
+        failure = Failure(activation.path, activation.value, error)
+        if isinstance(error, BudgetExceeded):
+            caller.note_denied(activation, failure, None)
+        else:
+            caller.note_not_started([activation])
+        return failure
 
     def _failed(self, activation: Activation, context: StepContext, caller: StepContext, failure: Failure) -> Failure:
         self.record(StepFailed(path=activation.path, at=self.clock(), error=ErrorInfo.of(failure.error)))
         if isinstance(failure.error, BudgetExceeded):
-            caller.note_unfinished(context)
+            caller.note_denied(activation, failure, context)
         else:
             caller.note_outcome(activation, failure)
         return failure
+
+    def _was_cancelled(self, activation: Activation, context: StepContext, caller: StepContext) -> None:
+        self.record(StepCancelled(path=activation.path, at=self.clock()))
+        if not activation.given_up:
+            caller.note_unfinished(context)
 
     def push(self, drive: Drive, activations: Sequence[Activation]) -> None:
         """Queue activations that are ready, and see to it that somebody takes them."""
@@ -285,6 +295,12 @@ class Scheduler:
         finally:
             self._active -= 1
             self._hand_on()
+
+
+def _not_an_output(path: str) -> AgentrtError:
+    return AgentrtError(
+        f"{path} returned a Failure, which would be taken for its own: raise its .error, or return that or a part of it"
+    )
 
 
 def _is_stray(error: BaseException) -> bool:

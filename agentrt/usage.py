@@ -119,6 +119,12 @@ class Usage(Value):
     def usd(self) -> float:
         return self.cost / PICO
 
+    def __repr__(self) -> str:
+        """Show what there is of it, money in dollars."""
+        amounts = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        shown = [f"usd={self.usd:.12f}".rstrip("0") if name == "cost" else f"{name}={n}" for name, n in amounts if n]
+        return f"Usage({', '.join(shown)})"
+
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,

@@ -45,6 +45,7 @@ def problems(edges: Sequence[Edge], input: Any = object, output: Any = object) -
     found = [
         *_bad_names(graph),
         *_bad_edges(edges),
+        *_bad_budgets(edges),
         *_never_taken(edges),
         *_unreachable(graph),
         *_misfits(edges, input, output),
@@ -96,14 +97,22 @@ def _bad_edges(edges: Sequence[Edge]) -> Iterator[str]:
             yield f"{edge}: one edge cannot both fork and join; put a node between"
         if edge.forks and END in edge.targets:
             yield f"{edge}: a fork cannot lead to END; join its branches first"
-        if edge.budget is not None and not edge.forks:
-            yield f"{edge}: budget= caps the branches of a fork; set a node's own with {edge.source.name}.limit(…)"
-        if edge.budget is not None and (edge.budget.on_exhausted != "raise" or edge.budget.calls is not None):
-            yield f"{edge}: a branch has no policy and no callers; leave on_exhausted= and calls= to its nodes"
         if not edge.targets:
             yield f"{edge}: it has no target"
         if edge.times is not None and edge.times < 1:
             yield f"{edge}: times={edge.times} means it is never taken"
+
+
+def _bad_budgets(edges: Sequence[Edge]) -> Iterator[str]:
+    for edge in edges:
+        if (budget := edge.budget) is None:
+            continue
+        if not edge.forks:
+            yield f"{edge}: budget= caps the branches of a fork; set a node's own with {edge.source.name}.limit(…)"
+        if budget.on_exhausted != "raise" or budget.calls is not None:
+            yield f"{edge}: a branch has no policy and no callers; leave on_exhausted= and calls= to its nodes"
+        if budget.seconds is not None:
+            yield f"{edge}: a branch has no deadline; leave seconds= to its nodes"
 
 
 def _never_taken(edges: Sequence[Edge]) -> Iterator[str]:
@@ -245,7 +254,7 @@ def _misfits(edges: Sequence[Edge], input: Any, output: Any) -> Iterator[str]:
                 if inspect.isclass(sent) and sent not in (object, list, tuple) and not issubclass(sent, (list, tuple)):
                     yield f"{edge}: each=True needs a list or a tuple, and {source.name} gives {sent.__name__}"
             elif not fits(sent, taken):
-                yield f"{edge}: gives {_type_name(sent)}, but {target.name} takes {_type_name(taken)}"
+                yield f"{edge}: gives {type_name(sent)}, but {target.name} takes {type_name(taken)}"
 
 
 def _policies(graph: networkx.MultiDiGraph[AnyNode], edges: Sequence[Edge], output: Any) -> Iterator[str]:
@@ -262,7 +271,7 @@ def _policies(graph: networkx.MultiDiGraph[AnyNode], edges: Sequence[Edge], outp
             if not _takes_partial(taken):
                 yield (
                     f"{edge}: may give a Partial when its budget is exhausted, but {target.name} takes "
-                    f"{_type_name(taken)}; let it take {_type_name(taken)} | Partial"
+                    f"{type_name(taken)}; let it take {type_name(taken)} | Partial"
                 )
 
 
@@ -281,7 +290,8 @@ def fits(given: Any, taken: Any) -> bool:
     return issubclass(given, taken) or (given is int and taken is float)
 
 
-def _type_name(annotation: Any) -> str:
+def type_name(annotation: Any) -> str:
+    """Return how messages name a type."""
     return getattr(annotation, "__name__", str(annotation))
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,7 @@ from agentrt import (
 from agentrt import events as ev
 from agentrt.messages import UserMessage
 from agentrt.model import Chat, Model
+from agentrt.node import FunctionNode, as_node
 from agentrt.testing import FunctionModel, ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -149,3 +151,85 @@ def test_the_bill_is_paid_and_the_limit_holds_whatever_fails(
 
 def _last_usage(usages: list[Usage]) -> Callable[[ev.Event], None]:
     return lambda event: usages.append(event.usage) if isinstance(event, ev.RunFinished | ev.RunFailed) else None
+
+
+async def order_of(*calls: tuple[Any, Any], concurrency: int = 1, **options: Any) -> list[str]:
+    """Run these side by side, one slot for all; return the steps as they ended or were tried again."""
+    seen: list[str] = []
+
+    def note(event: Any) -> None:
+        if isinstance(event, ev.StepFinished | ev.StepRetried):
+            seen.append(event.path.removeprefix("root/"))
+
+    async def root(x: int, ctx: Context) -> None:
+        await ctx.gather([(as_node(node), value) for node, value in calls])
+
+    with anyio.fail_after(1000):
+        await run(root, 1, observers=[note], concurrency=concurrency, **options)
+    return seen[:-1]
+
+
+def asks(name: str, model: Model) -> Any:
+    async def asker(x: int, ctx: Context) -> str:
+        return (await ctx.run(Chat(model), REQUEST)).message.text
+
+    return FunctionNode(asker, name=name)
+
+
+async def quick(x: int) -> int:
+    return x
+
+
+async def test_a_pause_lends_the_slot() -> None:
+    """B12: other steps run meanwhile, even where only one may at a time."""
+    model = Retried(ScriptedModel([DOWN, "x"]))
+    assert await order_of((asks("a", model), 1), (quick, 1)) == ["a/chat", "quick", "a/chat", "a"]
+
+
+async def test_waiting_in_a_limiters_queue_lends_the_slot() -> None:
+    """B12: the second call of the minute waits, and what needs no call does not wait for it."""
+    model = Limited(ScriptedModel(["x", "y"]), rpm=1)
+    seen = await order_of((asks("a", model), 1), (asks("b", model), 1), (quick, 1))
+    assert seen == ["a/chat", "a", "quick", "b/chat", "b"]
+
+
+async def test_who_waits_for_an_equal_request_lends_the_slot() -> None:
+    """B12: the one before it may pause, and needs a slot to go on."""
+    model = Cached(Retried(ScriptedModel([DOWN, "x"])))
+    seen = await order_of((asks("a", model), 1), (asks("b", model), 1))
+    assert seen == ["a/chat", "a/chat", "a", "b/chat", "b"]
+
+
+async def test_who_is_cancelled_before_it_has_a_slot_again_leaves_no_place_in_flight() -> None:
+    """The limiter lets it start at its turn, but all slots are taken until the deadline."""
+
+    async def second(request: ModelRequest) -> str:
+        await anyio.sleep(1)
+        return "x"
+
+    model = Limited(FunctionModel(second), concurrency=1)
+
+    async def asks_and_works(x: int, ctx: Context) -> None:
+        await ctx.run(Chat(model), REQUEST)
+        await anyio.sleep(10)
+
+    async def works(x: int) -> None:
+        await anyio.sleep(10)
+
+    calls = ((asks_and_works, 1), (asks("b", model), 1), (works, 1))
+    with pytest.raises(BudgetExceeded, match="its time of 5 s is over"):
+        await order_of(*calls, budget=Budget(seconds=5), concurrency=2)
+    numbers = model.statistics()
+    assert (numbers["started"], numbers["in_flight"], numbers["waiting"]) == (2, 0, 0)
+
+
+async def test_a_limited_model_is_tried_again_as_its_retry_says() -> None:
+    """Any error it covers, and events say how often at most."""
+    model = Limited(ScriptedModel([DOWN, RateLimited("slow"), "x"]), concurrency=1, retry=AT_ONCE)
+    said, retries, _ = await ask(model)
+    assert (said, [(e.error.type, e.attempts) for e in retries]) == (
+        "x",
+        [("ModelUnavailable", 3), ("RateLimited", 3)],
+    )
+    with pytest.raises(StepFailed, match="down"):
+        await ask(Limited(ScriptedModel([DOWN]), concurrency=1))

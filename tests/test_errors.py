@@ -32,6 +32,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     [
         ("tokens", (16, 2990, 3000), "2,990 of 3,000 tokens are spent and at least 16 more are needed"),
         ("usd", (0.0005, 0.5, 0.5), "0.5 of 0.5 usd are spent and at least 0.0005 more"),
+        ("usd", (3e-9, 0.0, 2.5e-9), "0 of 0.0000000025 usd are spent and at least 0.000000003 more"),
         ("seconds", (0, 60.0, 60.0), "its time of 60 s is over"),
     ],
 )

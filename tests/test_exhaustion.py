@@ -26,6 +26,7 @@ from agentrt import (
     run_sync,
     tool,
 )
+from agentrt.budget import Limits
 from agentrt.events import BudgetExhausted, Event, StepStarted
 from agentrt.testing import FunctionModel
 
@@ -141,8 +142,9 @@ async def test_ordinary_calls_never_use_what_is_held_back() -> None:
     assert result.usage.tokens <= 90
 
 
-async def test_a_refused_wrap_up_leaves_it_to_the_next_scope_out() -> None:
-    """E3: the inner scope's share is too small, so the run's own policy applies."""
+@pytest.mark.parametrize("limits", [Limits(model_calls=100), Limits(seconds=100)])
+async def test_a_refused_wrap_up_leaves_it_to_the_next_scope_out(limits: Limits) -> None:
+    """E3: the inner scope's share is too small, so the run's own policy applies, whatever it limits."""
 
     async def last(partial: Partial, ctx: Context) -> list[str]:
         for i in range(9):
@@ -152,7 +154,7 @@ async def test_a_refused_wrap_up_leaves_it_to_the_next_scope_out() -> None:
     inner = fan(asking(echo_model()), wrap_up=last, budget=Budget(model_calls=2, on_exhausted="wrap_up"))
     outer = Graph("outer")
     outer.chain(START, inner, END)
-    result = await run(outer, list("abcd"), budget=Budget(model_calls=100, on_exhausted="partial"))
+    result = await run(outer, list("abcd"), budget=Budget(on_exhausted="partial", **limits))
     assert result.stop_reason is StopReason.PARTIAL
     assert result.partial is not None
     assert result.partial.scope == "outer"

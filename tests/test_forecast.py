@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrt import (
+    END,
+    START,
     Agent,
     Bounds,
     Budget,
@@ -17,6 +19,7 @@ from agentrt import (
     Context,
     DefinitionError,
     Fallback,
+    Graph,
     ModelRequest,
     ModelResponse,
     ModelSettings,
@@ -27,6 +30,7 @@ from agentrt import (
     Retry,
     Wrapper,
     ask,
+    collect,
     tool,
 )
 from agentrt.forecast import foresee, words_in, worst_call
@@ -179,6 +183,23 @@ def test_widths_are_numbers_or_pairs() -> None:
     """Anything else is told at once."""
     with pytest.raises(DefinitionError, match=r"widths=\{'solver': \(3, 2\)\}"):
         foresee(look, "x", widths={"solver": (3, 2)})
+
+
+def test_widths_are_those_of_forks() -> None:
+    """A name that no fork leads to would be assumed for nothing."""
+
+    async def several(word: str) -> list[str]:
+        return [word] * 7
+
+    inner, outer = Graph("inner", input=list[str]), Graph("outer")
+    inner.edge(START, look, each=True)
+    inner.edge(look, END, join=collect)
+    outer.chain(START, several, inner, END)
+    assert outer.bounds("x", widths={"look": 7}).steps.greatest == 10
+    with pytest.raises(DefinitionError, match=r"^widths= of looks: no fork with each= leads there; there are look$"):
+        outer.bounds("x", widths={"looks": 7, "look": 2})
+    with pytest.raises(DefinitionError, match="there is none"):
+        foresee(look, "x", widths={"look": 2})
 
 
 @given(st.text())

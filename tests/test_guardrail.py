@@ -223,3 +223,17 @@ async def test_a_guardrail_may_have_the_name_of_a_graph_s_node() -> None:
     ]
     assert caught.value.result is not None
     assert (await caught.value.result.resume(budget=Budget(steps=9))).output == "x!!"
+
+
+def test_a_guardrail_takes_what_it_looks_at() -> None:
+    """Told where it is put around the node, as far as plain classes tell."""
+
+    async def counts(n: int) -> bool:
+        return n > 0
+
+    with pytest.raises(DefinitionError) as error:
+        guarded(shout, before=[polite, counts], after=[counts])
+    assert str(error.value) == (
+        "guardrail 'counts' takes int, but shout is given str; guardrail 'counts' takes int, but shout gives str"
+    )
+    guarded(Agent("agent"), before=[counts], after=[polite])  # an agent takes anything

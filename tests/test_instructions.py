@@ -80,6 +80,7 @@ async def test_an_agent_can_be_told_its_budget() -> None:
         (Budget(tokens=3120, model_calls=4), "3,120 tokens, 4 model calls left"),
         (Budget(usd=1.5), "$1.50 left"),
         (Budget(usd=0.0123), "$0.0123 left"),
+        (Budget(usd=0.00001234), "$0.00001234 left"),
         (Budget(usd=0, tool_calls=1), "$0.00, 1 tool call left"),
         (Budget(seconds=3600), "3,600 s left"),
         (Budget(seconds=0.75), "0.8 s left"),

@@ -156,6 +156,19 @@ def test_a_budget_on_an_edge_that_does_not_fork_is_a_problem() -> None:
         graph.validate()
 
 
+def test_a_branch_has_no_deadline() -> None:
+    """Nothing would end it; `seconds` on its nodes does."""
+
+    async def a(x: int) -> int:
+        return x
+
+    graph = Graph("g")
+    graph.edge(START, a, each=True, budget=Budget(seconds=1))
+    graph.edge(a, END, join=collect)
+    with pytest.raises(GraphError, match="leave seconds= to its nodes"):
+        graph.validate()
+
+
 async def test_a_share_needs_branches() -> None:
     """On a single step it says nothing."""
     with pytest.raises(StepFailed) as caught:

@@ -33,7 +33,7 @@ from agentrt import (
 )
 from agentrt import events as ev
 from agentrt.messages import AssistantMessage, UserMessage
-from agentrt.model import Chat, default_model, resolve_model
+from agentrt.model import Chat, default_model, resolve_model, unbilled
 from agentrt.testing import FunctionModel, ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -94,6 +94,20 @@ async def test_a_cancelled_call_costs_its_reservation() -> None:
     with anyio.move_on_after(0.01):
         await run(Chat(FunctionModel(hang)), REQUEST, observers=[events.append])
     assert events[-1].usage.uncertain == 13
+
+
+async def test_a_call_cancelled_before_it_was_sent_costs_nothing() -> None:
+    """B9: its model says so, also of a cancellation."""
+
+    async def waits_its_turn(request: ModelRequest) -> str:
+        with unbilled():
+            await anyio.sleep_forever()
+        return ""
+
+    events: list[Any] = []
+    with anyio.move_on_after(0.01):
+        await run(Chat(FunctionModel(waits_its_turn)), REQUEST, observers=[events.append])
+    assert (events[-1].usage.tokens, events[-1].usage.model_calls) == (0, 1)
 
 
 async def test_a_bill_above_its_reservation_is_an_overrun() -> None:

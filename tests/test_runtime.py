@@ -39,6 +39,7 @@ from agentrt import (
     stream,
 )
 from agentrt import events as ev
+from agentrt.node import as_node
 from agentrt.runtime import _Run, new_run_id
 from agentrt.testing import FunctionModel, ScriptedModel, text
 
@@ -437,3 +438,26 @@ async def test_with_enough_budget_nobody_is_denied() -> None:
     assert model.bill.tokens == result.usage.tokens
     assert any(isinstance(e, ev.BudgetWaited) for e in events)
     assert not any(isinstance(e, ev.BudgetDenied) for e in events)
+
+
+async def test_a_failure_is_no_output() -> None:
+    """One that a join dropped, and that a node or a graph returns again, is told from a step that failed."""
+
+    async def fork(x: int) -> list[int]:
+        return [x]
+
+    graph = Graph("graph", input=int)
+    graph.chain(START, fork)
+    graph.edge(fork, broken, each=True)
+    graph.edge(broken, END, join=Join(collect, errors="drop"))
+    (failure,) = (await run(graph, 1)).dropped
+
+    async def confused(x: object) -> object:
+        return failure
+
+    through = Graph("through")
+    through.edge(START, END)
+    for node in (as_node(confused), through):
+        with pytest.raises(StepFailed, match=f"{node.name} returned a Failure") as caught:
+            await run(node, failure)
+        assert caught.value.path == node.name

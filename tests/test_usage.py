@@ -54,3 +54,10 @@ def test_no_call_costs_more_than_the_highest_price(prices: list[Price], longer: 
         prices = [replace(prices[0], above=(99, price)) for price in prices]
     highest = Price.highest(prices)
     assert all(price.cost(used) <= highest.cost(used) for price in prices)
+
+
+def test_a_usage_shows_dollars() -> None:
+    """And only what there is of it."""
+    assert repr(Usage(input_tokens=3, cost=PICO // 2)) == "Usage(input_tokens=3, usd=0.5)"
+    assert repr(Usage(cost=1)) == "Usage(usd=0.000000000001)"
+    assert repr(Usage()) == "Usage()"

@@ -45,6 +45,7 @@ from agentrt import (
 from agentrt.budget import DIMENSIONS, OnExhausted
 from agentrt.events import RunFailed, RunFinished
 from agentrt.messages import ToolCall
+from agentrt.parts import walk
 from agentrt.testing import FunctionModel, Reply, call
 from tests.randomgraphs import Builder, digest
 
@@ -181,11 +182,16 @@ budgets = st.one_of(
 )
 
 
+def three_items(graph: Graph[Any, Any]) -> dict[str, int]:
+    """Return the widths of the forks over what `items` makes."""
+    return {name: 3 for part, _ in walk(graph, lambda node: node.parts) for name in part.forks}
+
+
 @given(st.integers(0, 1 << 30), budgets)
 def test_every_run_lies_within_its_bounds(seed: int, budget: Budget | None) -> None:
     """Whatever the graph, its agents and its budget: least <= used if it succeeds, used <= greatest in any case."""
     graph = MixedBuilder(seed).build()
-    bounds = graph.bounds(seed % 24, budget, widths={f"n{i}": 3 for i in range(100)})
+    bounds = graph.bounds(seed % 24, budget, widths=three_items(graph))
     succeeded, usage = usage_of(graph, seed % 24, budget)
     assert_within(bounds, usage, succeeded=succeeded)
     assert bounds.fits or not succeeded
@@ -201,7 +207,7 @@ def test_functions_with_loops_and_forks_are_bounded(seed: int) -> None:
             return FunctionNode(self._function(f"n{self._names}"), name=f"n{self._names}")
 
     graph = Plain(seed, failing=0, size=8).build()
-    bounds = graph.bounds(1, widths={f"n{i}": 3 for i in range(100)})
+    bounds = graph.bounds(1, widths=three_items(graph))
     succeeded, usage = usage_of(graph, 1)
     assert bounds.steps.greatest < math.inf
     assert_within(bounds, usage, succeeded=succeeded)

@@ -19,6 +19,7 @@ from agentrt.errors import AgentrtError
 from agentrt.graph import Graph
 from agentrt.guardrail import unguarded
 from agentrt.node import Node, as_node
+from agentrt.parts import walk
 
 _USUAL_NAMES: Final = ("main", "graph", "agent")
 
@@ -162,11 +163,4 @@ def _is_own_function(value: object, module: ModuleType) -> bool:
 
 def nodes_below(nodes: Iterable[Node[Any, Any]]) -> set[Node[Any, Any]]:
     """Return the nodes and all that they are made of: graphs' nodes and agents' tools."""
-    seen: set[Node[Any, Any]] = set()
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node not in seen:
-            seen.add(node)
-            waiting += node.parts
-    return seen
+    return {part for node in nodes for part, _ in walk(node, lambda n: n.parts)}

@@ -18,7 +18,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from agentrt.errors import ModelError, ModelUnavailable
-from agentrt.model import ModelRequest, ModelResponse
+from agentrt.model import ModelRequest, ModelResponse, unbilled
 
 IDLE_TICKS: Final = 5
 """Turns of the event loop without a newcomer after which a request is sent: no timer, so an idle loop loses nothing."""
@@ -60,14 +60,18 @@ class Draw:
 
 
 class _Group:
-    """Hold the callers of one request that have no answer yet; while there are any, one of them leads."""
+    """Hold the callers of one request that have no answer yet; while there are any, one of them leads.
 
-    __slots__ = ("draws", "leader", "request")
+    `is_sent` says that somebody may be billed for it.
+    """
+
+    __slots__ = ("draws", "is_sent", "leader", "request")
 
     def __init__(self, request: ModelRequest, draws: list[Draw]) -> None:
         self.request = request
         self.draws = draws
         self.leader = draws[0]
+        self.is_sent = False
         for draw in draws:
             draw.group = self
 
@@ -124,11 +128,12 @@ class Coalescer:
         draw = Draw(request.settings.seed, on_text)
         self._join(request, draw)
         try:
-            while not draw.over:
-                if draw.group.leader is draw:
-                    await self._lead(draw.group)
-                else:
-                    await draw.woken.wait()
+            with unbilled(still=lambda: not draw.group.is_sent):
+                while not draw.over:
+                    if draw.group.leader is draw:
+                        await self._lead(draw.group)
+                    else:
+                        await draw.woken.wait()
         finally:
             draw.group.leave(draw)
         return _outcome(draw)
@@ -147,6 +152,7 @@ class Coalescer:
         await _until_nobody_joins(group)
         try:
             async with self._admitted(group):
+                group.is_sent = True
                 settings = replace(group.request.settings, seed=group.draws[0].seed)
                 await self._send(replace(group.request, settings=settings), tuple(group.draws))
             if group.draws:

@@ -31,7 +31,7 @@ from agentrt.errors import (
     UnknownModel,
 )
 from agentrt.messages import AssistantMessage, Message, ToolCall, ToolMessage
-from agentrt.model import ModelRequest, ModelResponse
+from agentrt.model import ModelRequest, ModelResponse, unbilled
 from agentrt.models import prices, tokens
 from agentrt.models.coalesce import Coalescer, Draw
 from agentrt.usage import FREE, Price, Usage
@@ -42,6 +42,13 @@ MOST_DRAWS: Final = 8
 _OWN_MACHINE: Final = frozenset(
     {"docker_model_runner", "hosted_vllm", "llamafile", "lm_studio", "ollama", "ollama_chat", "oobabooga", "vllm"}
 )
+_KEYS: Final = {
+    "anthropic": ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+    "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    "openai": ("OPENAI_API_KEY",),
+}
+"""The providers to whom litellm sends nothing without a key, and the variables where it looks for one. To others it
+sends what it has: a server of one's own may ask for no key, and credentials may come from elsewhere."""
 _LONG_TEXT: Final = 100_000
 """Characters from which counting tokens takes long enough, 20 ms, to be done in a thread."""
 
@@ -96,7 +103,9 @@ class LitellmModel:
 
     async def generate(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelResponse:
         """Answer; several draws at once come whole, a single one streams. Raises `ModelError`s."""
-        await self._load()
+        with unbilled():
+            await self._load()
+            self._check_key()
         if "n" in self._params and request.settings.idle_timeout is None:  # what comes whole shows no life before
             return await self._draws.generate(request, on_text)
         return await Coalescer(self._send, most=1).generate(request, on_text)
@@ -126,6 +135,16 @@ class LitellmModel:
         if params is None:
             raise _unknown_provider(self._name)
         return frozenset(params)
+
+    def _check_key(self) -> None:
+        """Raise `AuthenticationFailed` where litellm would, at once: calls at its side are not cancelled half-way."""
+        variables = _KEYS.get(self._provider, ())
+        if not variables or self._api_key is not None or any(map(os.environ.get, variables)):
+            return
+        litellm = _litellm()
+        settings = ("api_key", f"{self._provider}_key", "secret_manager_client", "use_litellm_proxy")
+        if not any(getattr(litellm, name, None) for name in settings) and not os.environ.get("USE_LITELLM_PROXY"):
+            raise AuthenticationFailed(_no_key(variables[:1]), model=self._name)
 
     async def _send(self, request: ModelRequest, draws: Sequence[Draw]) -> None:
         try:
@@ -427,8 +446,12 @@ def _translated(error: Exception, model: str, *, has_key: bool) -> ModelError:
 def _key_advice(failure: _Failure) -> str:
     missing = [] if failure.has_key else _litellm().validate_environment(failure.model).get("missing_keys") or []
     if keys := [key for key in missing if not key.endswith(("_BASE", "_VERSION"))]:
-        return f"no key: set the environment variable {' or '.join(keys)}"
+        return _no_key(keys)
     return f"the key is refused: {failure.text}"
+
+
+def _no_key(variables: Iterable[str]) -> str:
+    return f"no key: set the environment variable {' or '.join(variables)}"
 
 
 def _unknown_provider(model: str) -> UnknownModel:

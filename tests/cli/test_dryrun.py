@@ -77,3 +77,9 @@ def test_widths_that_are_no_numbers_are_told(shell: Shell, write: Write) -> None
     """With the part that is wrong."""
     result = shell("run", write(BRIEF), "hi", "--dry-run", "--widths", "solver=many")
     assert (result.exit_code, "--widths 'solver=many'" in result.stderr) == (2, True)
+
+
+def test_widths_of_no_fork_are_told(shell: Shell, write: Write) -> None:
+    """With those there are."""
+    result = shell("run", write(BRIEF), "hi", "--dry-run", "--widths", "solvers=3")
+    assert (result.exit_code, "widths= of solvers" in result.stderr, "solver\n" in result.stderr) == (2, True, True)

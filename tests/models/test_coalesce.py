@@ -8,7 +8,7 @@ from anyio.lowlevel import checkpoint
 
 from agentrt.errors import ModelUnavailable, RateLimited
 from agentrt.messages import AssistantMessage, UserMessage
-from agentrt.model import ModelRequest, ModelResponse, ModelSettings
+from agentrt.model import ModelRequest, ModelResponse, ModelSettings, is_unbilled
 from agentrt.models.coalesce import Coalescer, Draw
 from agentrt.usage import Usage
 
@@ -292,3 +292,26 @@ async def test_equal_greedy_draws_take_one_slot() -> None:
                     coalescer.generate, ModelRequest(messages=(), prompt=f"{i // 3}", settings=settings), ignore
                 )
     assert sent == [3, 3, 3, 3]
+
+
+async def test_what_is_cancelled_before_it_is_sent_is_not_billed() -> None:
+    """One waits for a slot, with whoever joined it; the other is under way."""
+    server, ended = FakeServer(is_open=False), {}
+    coalescer = Coalescer(server.send, most=8, slots=1)
+
+    async def one(text: str, seed: int) -> None:
+        try:
+            await coalescer.generate(ask(seed, text), ignore)
+        except BaseException as error:
+            ended[text, seed] = is_unbilled(error)
+            raise
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(one, "sent", 0)
+        await until_asked(server, 1)
+        tasks.start_soon(one, "waits", 0)
+        tasks.start_soon(one, "waits", 1)
+        for _ in range(20):
+            await checkpoint()
+        tasks.cancel_scope.cancel()
+    assert ended == {("sent", 0): False, ("waits", 0): True, ("waits", 1): True}

@@ -1,15 +1,18 @@
 """litellm against a server on this machine that speaks OpenAI's protocol."""
 
+import gc
 import json
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import anyio
 import pytest
 
+from agentrt import END, START, Agent, Graph, StepFailed, collect, run
 from agentrt.errors import (
     AuthenticationFailed,
     ContextOverflow,
@@ -19,9 +22,10 @@ from agentrt.errors import (
     RequestRefused,
     UnknownModel,
 )
+from agentrt.events import Event, RunFailed
 from agentrt.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, ToolSpec, UserMessage
 from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings
-from agentrt.models.litellm import LitellmModel, _litellm, _messages
+from agentrt.models.litellm import _KEYS, LitellmModel, _litellm, _messages
 from agentrt.models.tokens import count_text, vocabulary
 from agentrt.usage import FREE, Price, Usage
 
@@ -311,6 +315,68 @@ async def test_a_missing_key_is_named(name: str, variable: str, monkeypatch: pyt
     with pytest.raises(AuthenticationFailed, match=f"set the environment variable {variable}"):
         await model.generate(ask(), ignore)
     await model.aclose()
+
+
+@pytest.fixture
+def keyless(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (v for variables in _KEYS.values() for v in variables):
+        monkeypatch.delenv(variable, raising=False)
+
+
+async def arrived(provider: FakeProvider, name: str) -> bool:
+    """Say whether a call reaches the provider, whatever it answers."""
+    model = LitellmModel(name, api_base=provider.url)
+    with suppress(ModelError):
+        await model.generate(ask(), ignore)
+    await model.aclose()
+    return bool(provider.asked)
+
+
+@pytest.mark.usefixtures("keyless")
+@pytest.mark.parametrize("name", list(_KEYS))
+async def test_without_a_key_litellm_would_send_nothing(
+    name: str, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that nothing is refused that would work."""
+    monkeypatch.setattr("agentrt.models.litellm._KEYS", {})
+    assert not await arrived(provider, f"{name}/any")
+
+
+@pytest.mark.usefixtures("keyless")
+@pytest.mark.parametrize(("name", "variable"), [(n, v) for n, variables in _KEYS.items() for v in variables])
+async def test_each_variable_may_hold_the_key(
+    name: str, variable: str, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "key")
+    assert await arrived(provider, f"{name}/any")
+
+
+@pytest.mark.usefixtures("keyless")
+async def test_a_key_that_litellm_was_given_is_one(provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_litellm(), "openai_key", "key")
+    assert await arrived(provider, "openai/any")
+
+
+@pytest.mark.usefixtures("keyless")
+@pytest.mark.parametrize("name", ["mistral/any", "groq/any", "hosted_vllm/any", "ollama_chat/any"])
+async def test_others_may_do_without_a_key(name: str, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(f"{name.partition('/')[0].upper()}_API_KEY", raising=False)
+    assert await arrived(provider, name)
+
+
+@pytest.mark.usefixtures("keyless")
+async def test_branches_without_a_key_are_charged_nothing() -> None:
+    """One fails and the others are cancelled, none of them half-way into a call."""
+    agent = Agent("agent", model="openai/gpt-5-mini", settings=ModelSettings(max_tokens=100))
+    graph = Graph("graph", input=list[str])
+    graph.edge(START, agent, each=True)
+    graph.edge(agent, END, join=collect)
+    events: list[Event] = []
+    with pytest.raises(StepFailed, match="OPENAI_API_KEY"):
+        await run(graph, list("abcdefgh"), observers=[events.append])
+    (end,) = (e for e in events if isinstance(e, RunFailed))
+    assert end.usage.tokens == 0
+    gc.collect()  # a coroutine that was never awaited would warn now
 
 
 async def test_an_unknown_provider_is_told_what_to_write() -> None:
