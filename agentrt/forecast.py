@@ -158,7 +158,7 @@ def call_interval(model: Model | None, settings: ModelSettings, words: int, path
         return _wrapped_interval(model, settings, words, path)
     worst, price = worst_call(model, settings), model.price
     read = max(1, words)
-    least = {MODEL_CALLS: 1, INPUT: read, TOKENS: read, USD: 0 if price is None else _lowest_cost(price, read)}
+    least = {MODEL_CALLS: 1, INPUT: read, TOKENS: read, USD: 0 if price is None else lowest_cost(price, read)}
     window = f"asks {model.name}, whose window is not known: limit its tokens"
     money = f"asks {model.name}, whose price is not known: give it one" if price is None else window
     most = {
@@ -200,7 +200,7 @@ def _vector(amounts: Mapping[int, Amount]) -> Vector:
     return tuple(amounts.get(d, NOTHING) for d in range(len(DIMENSIONS)))
 
 
-def _lowest_cost(price: Price, tokens: int) -> int:
+def lowest_cost(price: Price, tokens: int) -> int:
     """Return the least that a prompt of so many tokens, or more, costs at any tier, from the cache or not."""
     rates = [r for t in price.tiers for r in (t.input, t.cached, t.cache_write) if r is not None]
     return min(t.request for t in price.tiers) + tokens * min(rates)

@@ -153,11 +153,11 @@ class Models:
     """Find the models of one run: each name is resolved once, and what was resolved here is closed here."""
 
     def __init__(self, override: Model | str | None) -> None:
-        self._override = override
+        self.override = override
         self._open: dict[str, Model] = {}
 
     def __call__(self, named: Model | str | None) -> Model:
-        return bound(self._override or named or default_model(), self._named)
+        return bound(self.override or named or default_model(), self._named)
 
     def _named(self, name: str) -> Model:
         if name not in self._open:

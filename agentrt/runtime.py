@@ -37,6 +37,7 @@ from agentrt.events import (
 from agentrt.graph import Graph
 from agentrt.guardrail import unguarded
 from agentrt.journal import Journal, JournalWriter
+from agentrt.least import check_fits
 from agentrt.ledger import Ledger
 from agentrt.model import Model, Models
 from agentrt.node import Node, as_node
@@ -296,6 +297,8 @@ class _Run:
 
     async def execute(self) -> Result[Any]:
         check_prices(self.node, self.models, limited=self.budget is not None and self.budget.usd is not None)
+        if self.past is None:
+            check_fits(self.node, self.input, self.budget, self.models, self.models.override)
         observers = [*self.observers, *resolve_name(_TRACING)(self.run_id)]
         outcome: Any = _UNFINISHED
         scheduler: Scheduler | None = None

@@ -36,7 +36,7 @@ from agentrt.join import Join, first, vote
 from agentrt.plan import Route
 
 Routes: TypeAlias = Mapping[AnyNode, Sequence[Route]]
-_COUNTED: Final = (MODEL_CALLS, TOOL_CALLS, STEPS)
+COUNTED: Final = (MODEL_CALLS, TOOL_CALLS, STEPS)
 _NEED_ONE: Final = (vote, first().reduce)
 _MOST_STATES: Final = 20_000
 """So many combinations of places and rounds are looked at for the cheapest walk before rounds are left out."""
@@ -232,16 +232,22 @@ def _least_of_fork(branches: Sequence[Vector], join: Join[Any, Any]) -> Vector:
     A failed branch may be dropped, having done nothing. Draws of one prompt side by side may be one request, whose
     prompt is billed once: so of tokens and money only the dearest of those branches is sure.
     """
-    needed = len(branches) if join.first is None else min(join.first, len(branches))
-    if join.errors == "drop":
-        needed = min(needed, 1) if join.reduce in _NEED_ONE else 0
-    if not needed:
+    sure = needed(len(branches), join)
+    if not sure:
         return NONE
     least: list[Amount] = []
     for d, amounts in enumerate(zip(*branches, strict=True)):
-        cheapest = sorted(amounts, key=lambda a: a.value)[:needed]
-        least.append(sum(cheapest, NOTHING) if d in _COUNTED else cheapest[-1])
+        cheapest = sorted(amounts, key=lambda a: a.value)[:sure]
+        least.append(sum(cheapest, NOTHING) if d in COUNTED else cheapest[-1])
     return tuple(least)
+
+
+def needed(branches: int, join: Join[Any, Any]) -> int:
+    """Return how many branches of a fork must succeed."""
+    sure = branches if join.first is None else min(join.first, branches)
+    if join.errors == "drop":
+        return min(sure, 1) if join.reduce in _NEED_ONE else 0
+    return sure
 
 
 def _given(routes: Routes, input: tuple[object, ...] | None) -> dict[AnyNode, tuple[object, ...] | None]:

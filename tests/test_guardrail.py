@@ -12,6 +12,7 @@ from agentrt import (
     Agent,
     Budget,
     BudgetExceeded,
+    BudgetTooSmall,
     Context,
     DefinitionError,
     Graph,
@@ -111,9 +112,9 @@ async def test_an_agent_can_be_a_guardrail_and_take_the_context() -> None:
     with pytest.raises(StepFailed) as error:
         await run(guarded(shout, before=[cheap, judge]), "hi", budget=Budget(model_calls=1))
     assert trip(error) == ("shout", "judge", "shout", "refused")
-    with pytest.raises(BudgetExceeded) as denied:
+    with pytest.raises(BudgetTooSmall) as denied:
         await run(guarded(shout, before=[judge]), "hi", budget=Budget(model_calls=0))
-    assert denied.value.path == "shout/judge/chat"
+    assert denied.value.path == "shout/judge"
 
 
 async def test_a_guardrail_s_answer_is_clear() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrt import Budget, BudgetExceeded, Context, Result, StepFailed, StopReason, run
+from agentrt import Budget, BudgetExceeded, BudgetTooSmall, Context, Result, StepFailed, StopReason, run
 from agentrt.events import Event, StepFinished, StepStarted
 from agentrt.testing import run_virtual
 from tests.randomgraphs import Builder, Step, digest
@@ -53,6 +54,10 @@ async def stopped_again_and_again(seed: int, failing: int, first: int, more: int
                 result = await run(graph, 7, budget=budget, observers=[events.append])
             else:
                 result = await result.resume(budget=Budget(steps=steps))
+        except BudgetTooSmall:  # before anything ran: there is nothing to go on with
+            steps += more
+            budget = replace(budget, steps=steps)
+            continue
         except BudgetExceeded as denial:
             result = denial.result
         except StepFailed as error:

@@ -19,6 +19,8 @@ from agentrt import (
     Agent,
     Budget,
     BudgetExceeded,
+    BudgetTooSmall,
+    Cached,
     Context,
     DefinitionError,
     Graph,
@@ -39,9 +41,11 @@ from agentrt import (
     stream,
 )
 from agentrt import events as ev
+from agentrt.budget import STEPS
 from agentrt.node import as_node
 from agentrt.runtime import _Run, new_run_id
 from agentrt.testing import FunctionModel, ScriptedModel, text
+from agentrt.usage import PICO
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +56,11 @@ async def double(x: int) -> int:
 
 async def broken(x: int) -> int:
     raise ValueError("broken")
+
+
+async def greedy(x: int, ctx: Context) -> int:
+    while True:
+        ctx.spend(STEPS)
 
 
 async def forever(x: int) -> int:
@@ -111,7 +120,7 @@ async def test_the_record_of_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "budget", "reason"), [(broken, None, StopReason.FAILED), (double, Budget(steps=0), "budget_exceeded")]
+    ("node", "budget", "reason"), [(broken, None, StopReason.FAILED), (greedy, Budget(steps=9), "budget_exceeded")]
 )
 async def test_a_failed_run_is_recorded(node: Any, budget: Budget | None, reason: str) -> None:
     """With the step's path, the error and the stop reason."""
@@ -461,3 +470,37 @@ async def test_a_failure_is_no_output() -> None:
         with pytest.raises(StepFailed, match=f"{node.name} returned a Failure") as caught:
             await run(node, failure)
         assert caught.value.path == node.name
+
+
+async def test_a_run_that_cannot_fit_its_budget_is_refused() -> None:
+    """Before anything runs, and again in a second run; one that stops with what it has is not."""
+    events: list[Any] = []
+    agents = [Agent(f"a{i}", model=FunctionModel(lambda request: "x", price=Price(1, 1))) for i in range(3)]
+    graph = Graph("graph")
+    graph.chain(START, double, *agents, END)
+    for budget, needed in ((Budget(model_calls=2), 3), (Budget(steps=7), 8), (Budget(tokens=2), 3), (Budget(usd=0), 3)):
+        for _ in range(2):
+            with pytest.raises(BudgetTooSmall) as error:
+                await run(graph, 1, budget=budget, observers=[events.append])
+            assert error.value.needed == (needed if budget.usd is None else needed / PICO)
+    assert events == []
+    assert (await run(graph, 1, budget=Budget(steps=7, on_exhausted="partial"))).stop_reason is StopReason.PARTIAL
+    assert (await run(graph, 1, budget=Budget(steps=8))).usage.steps == 8
+
+
+async def test_the_models_of_the_run_say_what_it_takes() -> None:
+    """A cache may know every answer, and so may the edges added since then lead around an agent."""
+    agent = Agent("agent", model=FunctionModel(lambda request: "x"))
+    graph = Graph("graph")
+    graph.edge(START, agent, when=bool)
+    graph.edge(agent, END)
+    none = Budget(model_calls=0)
+    with pytest.raises(BudgetTooSmall, match="needs at least 1 model_calls, most of it for graph/agent"):
+        await run(graph, "x", budget=none)
+    with pytest.raises(BudgetExceeded) as error:
+        await run(graph, "x", budget=none, model=Cached(FunctionModel(lambda request: "x")))
+    assert not isinstance(error.value, BudgetTooSmall)
+    graph.edge(START, END)
+    with pytest.raises(BudgetExceeded) as error:
+        await run(graph, "x", budget=none)
+    assert not isinstance(error.value, BudgetTooSmall)

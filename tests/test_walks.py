@@ -42,11 +42,15 @@ from agentrt import (
     run,
     vote,
 )
-from agentrt.budget import DIMENSIONS, OnExhausted
+from agentrt.budget import DIMENSIONS, USD, OnExhausted
 from agentrt.events import RunFailed, RunFinished
+from agentrt.forecast import foresee
+from agentrt.least import least_of_call, least_of_step
 from agentrt.messages import ToolCall
+from agentrt.model import Models
 from agentrt.parts import walk
 from agentrt.testing import FunctionModel, Reply, call
+from agentrt.usage import PICO
 from tests.randomgraphs import Builder, digest
 
 
@@ -157,11 +161,13 @@ def usage_of(node: Node[Any, Any], value: object, budget: Budget | None = None) 
     async def main() -> None:
         try:
             await run(node, value, budget=budget, observers=[observe])
+        except BudgetTooSmall:
+            assert not foresee(node, value, budget, widths=three_items(node)).fits
         except AgentrtError:
             assert isinstance(closing[0], RunFailed)
 
     anyio.run(main)
-    return isinstance(closing[0], RunFinished), closing[0].usage
+    return (isinstance(closing[0], RunFinished), closing[0].usage) if closing else (False, Usage())
 
 
 def assert_within(bounds: Bounds, usage: Usage, *, succeeded: bool) -> None:
@@ -182,7 +188,7 @@ budgets = st.one_of(
 )
 
 
-def three_items(graph: Graph[Any, Any]) -> dict[str, int]:
+def three_items(graph: Node[Any, Any]) -> dict[str, int]:
     """Return the widths of the forks over what `items` makes."""
     return {name: 3 for part, _ in walk(graph, lambda node: node.parts) for name in part.forks}
 
@@ -195,6 +201,16 @@ def test_every_run_lies_within_its_bounds(seed: int, budget: Budget | None) -> N
     succeeded, usage = usage_of(graph, seed % 24, budget)
     assert_within(bounds, usage, succeeded=succeeded)
     assert bounds.fits or not succeeded
+
+
+@given(st.integers(0, 1 << 30), st.sampled_from(range(len(DIMENSIONS))))
+def test_the_structure_alone_tells_no_more_than_the_bounds(seed: int, d: int) -> None:
+    """What is asked before each run is below the least, and is the same where no input is known."""
+    graph, models = MixedBuilder(seed).build(), Models(None)
+    agents = [node for node, _ in walk(graph, lambda node: node.parts) if isinstance(node, Agent)]
+    found = least_of_step(graph, d, {agent: least_of_call(agent, d, models, None) for agent in agents})
+    least = getattr(graph.bounds(seed % 24), DIMENSIONS[d]).least
+    assert found / (PICO if d == USD else 1) <= least
 
 
 @given(st.integers(0, 1 << 30))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -18,6 +17,7 @@ from agentrt import (
     Agent,
     Budget,
     BudgetExceeded,
+    BudgetTooSmall,
     Context,
     Graph,
     Join,
@@ -69,6 +69,7 @@ class World:
         self.model = FunctionModel(self._reply, price=PRICE)
         self.names = 0
         self.broken: list[Any] = []
+        self.is_refused = False
         self.run = _Run(self._graph(2), "go", {"budget": self._budget(900), "observers": [self._observe]})
         self.run.concurrency = self.random.choice([1, 2, 5, 1000])
         self.run.ledger = self.ledger = Accounts(self.run.node.name)
@@ -81,6 +82,9 @@ class World:
 
     def check(self) -> None:
         """Check what must hold once the run has ended; the bill of a call that was cut is the most it could be."""
+        if self.is_refused:
+            assert self.events == self.model.requests == []
+            return
         check_record(self.events)
         assert self.broken == []
         usage, bill = self.ledger.usage(), self.model.bill
@@ -208,8 +212,12 @@ class Driven:
 
     async def _execute(self) -> None:
         with anyio.CancelScope() as self.scope:
-            with suppress(StepFailed, BudgetExceeded):
+            try:
                 await self.world.run.execute()
+            except BudgetTooSmall:
+                self.world.is_refused = True
+            except (StepFailed, BudgetExceeded):
+                pass
 
     async def _main(self) -> None:
         before = asyncio.all_tasks()

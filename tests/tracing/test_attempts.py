@@ -318,7 +318,7 @@ async def test_outcomes_at_exhaustion(spans: Spans) -> None:
     assert spans.one("node a").attributes["agentrt.node.outcome"] == "partial"
     assert spans.one("invoke_workflow chain").attributes["agentrt.run.stop_reason"] == "done"
     with pytest.raises(BudgetExceeded):
-        await run(chain(same, name="short"), 1, budget=Budget(steps=1))
+        await run(chain(unlucky(0), name="short"), 1, budget=Budget(steps=2))
     assert spans.one("invoke_workflow short").attributes["agentrt.run.stop_reason"] == "budget_exceeded"
 
 
@@ -332,7 +332,7 @@ async def test_a_retried_function_is_counted(measures: Measures) -> None:
 async def test_a_run_that_goes_on_is_linked_to_where_it_stopped(spans: Spans) -> None:
     """The second root links to the first, says that it is the second, and counts only what it used itself."""
     with pytest.raises(BudgetExceeded) as stopped:
-        await run(chain(same, unlucky(0)), 1, budget=Budget(steps=2))
+        await run(chain(unlucky(0)), 1, budget=Budget(steps=2))
     assert stopped.value.result is not None
     result = await stopped.value.result.resume(budget=Budget(steps=9))
     first, second = spans.named("invoke_workflow chain")
