@@ -92,10 +92,3 @@ def test_version_loads_no_engine_extras() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_library_users_load_no_shell() -> None:
-    """`import agentrt` loads neither typer, rich nor sqlite3."""
-    code = "import sys, agentrt; print([m for m in ('typer', 'rich', 'sqlite3') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
