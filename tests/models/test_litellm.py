@@ -46,6 +46,7 @@ ERRORS: dict[str, tuple[int, str, dict[str, str]]] = {
     "e401": (401, "Incorrect API key provided", {}),
     "e404": (404, "The model `e404` does not exist", {}),
     "e429": (429, "Rate limit reached", {"retry-after": "7"}),
+    "busy": (429, "Rate limit reached", {}),
     "e400": (400, "top_p must be at most 1", {}),
     "long": (400, "This model's maximum context length is 128 tokens", {}),
     "e500": (500, "boom", {}),
@@ -464,3 +465,44 @@ def test_a_raw_prompt_is_what_the_user_says() -> None:
     """A request with a prompt sends that, and not the conversation it was written from."""
     request = ModelRequest(messages=(UserMessage("question"),), prompt="examples\nquestion")
     assert _messages(request, schema_in_prompt=False) == [{"role": "user", "content": "examples\nquestion"}]
+
+
+def test_a_price_of_ones_own_goes_over_the_tables() -> None:
+    """Providers and contracts are more than tables know."""
+    assert LitellmModel("openai/gpt-5-mini", price=Price(1, 2)).price == Price(1, 2)
+
+
+async def test_what_a_model_takes_is_asked_once(
+    named: Callable[[str], LitellmModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though many ask at once, and again later: it takes litellm a while to load."""
+    litellm, asked = _litellm(), list[str]()
+    supported = litellm.get_supported_openai_params
+
+    def look_up(name: str) -> list[str]:
+        asked.append(name)
+        return supported(name)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(litellm, "get_supported_openai_params", look_up)
+    model = named("openai/any")
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(model.count_tokens, ask())
+    await model.count_tokens(ask())
+    assert asked == ["openai/any"]
+
+
+def test_a_model_that_takes_no_schema_is_told_in_words() -> None:
+    """In front of what was said; the answer is read and checked as every other."""
+    request = ask(output_schema={"type": "object", "required": ["x"]})
+    told, *rest = _messages(request, schema_in_prompt=True)
+    assert told["role"] == "system"
+    assert '"required": ["x"]' in told["content"]
+    assert rest == _messages(request, schema_in_prompt=False)
+
+
+async def test_a_provider_need_not_say_when_to_come_back(named: Callable[[str], LitellmModel]) -> None:
+    """Then the back-off decides."""
+    with pytest.raises(RateLimited) as refused:
+        await named("openai/busy").generate(ask(), ignore)
+    assert refused.value.retry_after is None
