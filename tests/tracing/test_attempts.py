@@ -395,6 +395,7 @@ async def test_cancelled_while_it_waits_to_be_tried_again(spans: Spans) -> None:
 async def test_a_run_that_stopped_long_ago_is_not_linked_to(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last ones are remembered: a process that stops many runs and lets few go on does not grow."""
     monkeypatch.setattr(stopped_module, "MOST_STOPPED", 2)
+    monkeypatch.setattr(stopped_module.Stopped, "_kept", {})
     results = []
     for _ in range(3):
         with pytest.raises(BudgetExceeded) as stopped:
