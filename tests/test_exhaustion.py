@@ -28,7 +28,7 @@ from agentrt import (
 )
 from agentrt.budget import Limits
 from agentrt.events import BudgetExhausted, Event, StepStarted
-from agentrt.testing import FunctionModel, run_virtual
+from agentrt.testing import FunctionModel, call, run_virtual
 
 pytestmark = pytest.mark.anyio
 
@@ -233,8 +233,6 @@ async def test_a_raised_denial_can_be_resumed_too() -> None:
         """Double a number."""
         return 2 * x
 
-    from agentrt.testing import call
-
     model = FunctionModel(lambda r: call("double", x=len(r.messages)) if len(r.messages) < 6 else "done")
     agent = Agent("worker", model=model, settings=SMALL, tools=[double])
     with pytest.raises(BudgetExceeded) as caught:
@@ -345,3 +343,14 @@ async def test_a_map_drains_too() -> None:
     assert result.stop_reason is StopReason.PARTIAL
     assert result.partial is not None
     assert result.partial.finished == {"all_of_them/work[2]": 2}
+
+
+async def test_an_agent_as_a_tool_wraps_up_for_its_caller() -> None:
+    """What it says last is the tool's answer, and the caller goes on."""
+    worker = asking(
+        echo_model(), tools=[], description="Work.", budget=Budget(steps=1, on_exhausted="wrap_up"), input=str
+    )
+    boss = FunctionModel(lambda r: call("worker", input="go") if len(r.messages) < 2 else "done")
+    result = await run(Agent("boss", model=boss, tools=[worker]), "x")
+    assert (result.output, result.stop_reason) == ("done", StopReason.DONE)
+    assert boss.requests[1].messages[-1].text == "one two three"
