@@ -26,7 +26,7 @@ from agentrt.events import Event, RunFailed
 from agentrt.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, ToolSpec, UserMessage
 from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings
 from agentrt.models.litellm import _KEYS, LitellmModel, _litellm, _messages
-from agentrt.models.tokens import count_text, vocabulary
+from agentrt.models.tokens import count_request, count_text, vocabulary
 from agentrt.usage import FREE, Price, Usage
 
 pytestmark = [
@@ -455,6 +455,17 @@ async def test_a_stream_without_usage_is_charged_its_worst_case(named: Callable[
     usage = named("openai/any")._worst_usage(request)
     prompt = await named("openai/any").count_tokens(request)
     assert usage == Usage(input_tokens=prompt, output_tokens=20, uncertain=prompt + 20)
+
+
+def test_what_the_model_said_and_called_is_counted() -> None:
+    """Its words, and the names and arguments of its calls, are part of the next prompt."""
+    question, called = UserMessage("hi"), ToolCall("c1", "search", '{"query": "the bells of the old town"}')
+    counts = [
+        count_request("openai/gpt-4o", ask(messages=(question, *said)))
+        for said in ([], [AssistantMessage("let me see")], [AssistantMessage("let me see", (called,))])
+    ]
+    assert counts[0] + 3 <= counts[1]
+    assert counts[1] + 10 <= counts[2]
 
 
 def test_it_is_a_model() -> None:

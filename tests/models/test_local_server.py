@@ -21,6 +21,8 @@ from agentrt.models.prefix import WORTH, SlotTable
 pytestmark = pytest.mark.anyio
 
 SEARCH = ToolSpec("search", "Search.", {"type": "object", "properties": {"query": {"type": "string"}}})
+CHAT = ModelRequest(messages=(UserMessage("hi"),))
+"""The server chooses its slot, so that nobody knows what any holds afterwards."""
 EXAMPLES = "Question: who?\nAnswer: me\n" * (WORTH // 20)
 
 
@@ -178,14 +180,13 @@ async def test_a_beginning_that_cannot_be_restored_is_forgotten(
     server: FakeServer, model: LocalModel, broken: bool
 ) -> None:
     """The prompt is read whole, and answered."""
-    chat = ModelRequest(messages=(UserMessage("hi"),))  # the server chooses a slot: nobody knows what any holds then
     where, when, which, why = (f"{EXAMPLES}Question: {w}?\nAnswer:" for w in ("where", "when", "which", "why"))
     for prompt in (where, when):
         await model.generate(ask(prompt), ignore)
     if broken:
         server.broken["restore"] = (400, b"{}")
     for prompt in (which, why):
-        await model.generate(chat, ignore)
+        await model.generate(CHAT, ignore)
         assert (await model.generate(ask(prompt), ignore)).message.text == "blue"
     restored, saved = server.asked.count("restore"), server.asked.count("save")
     assert (restored, saved) == ((1, 2) if broken else (2, 1))
@@ -194,10 +195,11 @@ async def test_a_beginning_that_cannot_be_restored_is_forgotten(
 async def test_a_beginning_that_cannot_be_saved_does_no_harm(server: FakeServer, model: LocalModel) -> None:
     """As on a full disk."""
     server.broken["save"] = (500, b"{}")
-    for word in ("where", "when"):
+    for word in ("where", "when", "which"):
         response = await model.generate(ask(f"{EXAMPLES}Question: {word}?\nAnswer:"), ignore)
         assert response.message.text == "blue"
-    assert server.asked.count("save") == 1
+        await model.generate(CHAT, ignore)
+    assert server.asked.count("save") == 2
     assert "restore" not in server.asked
 
 
