@@ -130,9 +130,8 @@ class Limiter:
 
     def withdraw(self, place: Place) -> None:
         """Give up a call that waits; nothing of it is left."""
-        if place.waits:
-            self._leave(place)
-            self._notify()
+        self._leave(place)
+        self._notify()
 
     def finish(self, place: Place, now: float, tokens: int) -> None:
         """End a call that used so many tokens; what it did not use of its estimate is given back."""

@@ -6,7 +6,6 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import anyio
@@ -68,7 +67,9 @@ async def persist(
 
     `failed` is called before each wait. Waiting holds no slot: other steps run meanwhile.
     """
-    for attempt in count(1):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             return await once()
         except Exception as error:
@@ -77,4 +78,3 @@ async def persist(
             ctx.retrying(error, delay=delay, attempts=retry.attempts)
         failed()
         await ctx.wait(partial(anyio.sleep, delay))
-    raise AssertionError("a retry ends by itself")

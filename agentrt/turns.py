@@ -191,8 +191,8 @@ def _claim(ticket: Ticket) -> None:
     for account in ticket.refused_by:
         account.claims += 1
     for account in ticket.account.chain:
-        if account.line is not None:
-            account.line.claiming[ticket] = None
+        assert account.line is not None, "who claims has entered"
+        account.line.claiming[ticket] = None
 
 
 def _unclaim(ticket: Ticket) -> None:
@@ -201,6 +201,6 @@ def _unclaim(ticket: Ticket) -> None:
     for account in ticket.refused_by:
         account.claims -= 1
     for account in ticket.account.chain:
-        if account.line is not None:
-            del account.line.claiming[ticket]
+        assert account.line is not None, "who claims has entered"
+        del account.line.claiming[ticket]
     ticket.refused_by = []

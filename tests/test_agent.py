@@ -211,8 +211,6 @@ async def test_turns_are_limited() -> None:
         await run(Agent("a", model=model, tools=[add], max_turns=3), "go")
     assert isinstance(error.value.cause, MaxTurns)
     assert len(model.requests) == 3
-    with pytest.raises(DefinitionError, match="max_turns=0"):
-        Agent("a", max_turns=0)
 
 
 async def test_a_denial_is_never_shown_to_the_model() -> None:
@@ -359,3 +357,17 @@ async def test_requests_of_a_turn_hold_the_whole_conversation() -> None:
 
     await run(Agent("a", model=FunctionModel(reply), tools=[add]), "go")
     assert [m.role for m in seen[1].messages] == ["user", "assistant", "tool"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_turns": 0}, "max_turns=0 leaves no turn to answer in"),
+        ({"max_repeats": 1}, "max_repeats=1 leaves no tool to be used; None lets all"),
+        ({"history": "all"}, 'history=\'all\': write "fresh" or "branch"'),
+    ],
+)
+def test_options_that_leave_nothing_are_refused(options: dict[str, Any], says: str) -> None:
+    """Where they are written."""
+    with pytest.raises(DefinitionError, match=f"agent 'a': {says}"):
+        Agent("a", **options)

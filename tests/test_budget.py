@@ -49,3 +49,11 @@ def test_an_equal_share_is_what_is_left_by_the_branches() -> None:
     """B11: rounded down, and never above a limit of its own."""
     shared = Budget(share="equal", steps=3).divided({"tokens": 10, "usd": 1.0, "steps": 100, "seconds": 9}, 4)
     assert shared == Budget(tokens=2, usd=0.25, steps=3)
+
+
+@pytest.mark.parametrize("limits", [{"tokens": 1.5}, {"steps": 0.1}, {"calls": 2.5}])
+def test_what_is_counted_is_counted_in_whole_numbers(limits: dict[str, Any]) -> None:
+    """Dollars, seconds and shares are not."""
+    with pytest.raises(DefinitionError, match="counted in whole numbers"):
+        Budget(**limits)
+    Budget(usd=0.1, seconds=0.5, hold_back=0.25)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -54,3 +56,15 @@ def test_events_of_a_run_follow_virtual_time() -> None:
 
     assert run_virtual(main) == 1
     assert [e.at - events[0].at for e in events if isinstance(e, ev.Emitted | ev.RunFinished)] == [3600, 3600]
+
+
+def test_on_trio_nothing_imports_asyncio_to_ask() -> None:
+    """In a process of its own, where nothing has; it is the time all the same."""
+    code = (
+        "import sys, time, anyio\n"
+        "from agentrt.clock import event_clock\n"
+        "async def main(): return abs(event_clock()() - time.time()) < 1\n"
+        "assert anyio.run(main, backend='trio')\n"
+        "assert 'asyncio' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

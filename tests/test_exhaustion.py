@@ -28,7 +28,7 @@ from agentrt import (
 )
 from agentrt.budget import Limits
 from agentrt.events import BudgetExhausted, Event, StepStarted
-from agentrt.testing import FunctionModel
+from agentrt.testing import FunctionModel, call, run_virtual
 
 pytestmark = pytest.mark.anyio
 
@@ -233,8 +233,6 @@ async def test_a_raised_denial_can_be_resumed_too() -> None:
         """Double a number."""
         return 2 * x
 
-    from agentrt.testing import call
-
     model = FunctionModel(lambda r: call("double", x=len(r.messages)) if len(r.messages) < 6 else "done")
     agent = Agent("worker", model=model, settings=SMALL, tools=[double])
     with pytest.raises(BudgetExceeded) as caught:
@@ -285,3 +283,74 @@ async def test_only_a_run_that_its_budget_stopped_can_go_on() -> None:
     await stopped.resume(budget=Budget(steps=100))
     with pytest.raises(RuntimeError, match="went on already"):
         await stopped.resume(budget=Budget(steps=200))
+
+
+def test_a_wrap_up_that_takes_too_long_is_too_late() -> None:
+    """The time held back is all it has; without a scope around, the run is over its budget."""
+
+    async def slow(x: object) -> list[str]:
+        await anyio.sleep(1000)
+        return []
+
+    async def last(partial: Partial) -> list[str]:
+        return await slow(partial)
+
+    graph = fan(slow, wrap_up=last)
+
+    async def main() -> float:
+        with pytest.raises(BudgetExceeded) as caught:
+            await run(graph, ["a"], budget=Budget(seconds=100, on_exhausted="wrap_up", hold_back=0.2))
+        assert (caught.value.dimension, caught.value.scope) == ("seconds", "swarm")
+        assert caught.value.partial is not None
+        assert caught.value.partial.cancelled == ("swarm/slow[0]",)
+        return anyio.current_time()
+
+    assert run_virtual(main) == 100
+
+
+async def test_a_limit_within_the_wrap_up_is_its_own() -> None:
+    """What is refused there is an error of the wrap-up, not one of the budget that it answers for."""
+
+    async def last(partial: Partial, ctx: Context) -> list[str]:
+        return [await ctx.run(asking(echo_model(), budget=Budget(tokens=1)), "sum up")]
+
+    with pytest.raises(BudgetExceeded) as caught:
+        await run(
+            fan(asking(echo_model()), wrap_up=last), list("abc"), budget=Budget(model_calls=2, on_exhausted="wrap_up")
+        )
+    assert (caught.value.dimension, caught.value.scope) == ("tokens", "swarm/last/worker")
+
+
+async def test_a_map_drains_too() -> None:
+    """E2: an error meanwhile changes nothing, and what had ended is not lost."""
+
+    async def step(x: int) -> int:
+        return x
+
+    async def work(x: int, ctx: Context) -> int:
+        await anyio.sleep(1 + x)
+        if x == 0:
+            return await ctx.run(step, x)
+        if x == 1:
+            raise ValueError("meanwhile")
+        return x
+
+    async def all_of_them(xs: list[int], ctx: Context) -> list[int]:
+        return await ctx.map(work, xs)
+
+    budget = Budget(steps=4, on_exhausted="partial")
+    result = await run(all_of_them, [0, 1, 2], budget=budget)
+    assert result.stop_reason is StopReason.PARTIAL
+    assert result.partial is not None
+    assert result.partial.finished == {"all_of_them/work[2]": 2}
+
+
+async def test_an_agent_as_a_tool_wraps_up_for_its_caller() -> None:
+    """What it says last is the tool's answer, and the caller goes on."""
+    worker = asking(
+        echo_model(), tools=[], description="Work.", budget=Budget(steps=1, on_exhausted="wrap_up"), input=str
+    )
+    boss = FunctionModel(lambda r: call("worker", input="go") if len(r.messages) < 2 else "done")
+    result = await run(Agent("boss", model=boss, tools=[worker]), "x")
+    assert (result.output, result.stop_reason) == ("done", StopReason.DONE)
+    assert boss.requests[1].messages[-1].text == "one two three"

@@ -104,3 +104,10 @@ def test_a_negative_number_keeps_nothing_and_says_so() -> None:
     """Where it is written."""
     with pytest.raises(DefinitionError, match="keep_last"):
         keep_last(-1)
+
+
+def test_in_an_empty_conversation_nothing_is_left_unanswered() -> None:
+    """Results alone have no turn either."""
+    alone = ToolMessage("1", "t", "result")
+    assert answered([], "late") == []
+    assert answered([alone], "late") == [alone]

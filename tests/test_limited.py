@@ -146,3 +146,10 @@ def test_limits_that_let_nothing_through_are_refused(limits: dict[str, Any]) -> 
     """Naming the limit."""
     with pytest.raises(DefinitionError, match=next(iter(limits))):
         Limited("openai/x", **limits)
+
+
+@pytest.mark.parametrize("limits", [{"concurrency": "many"}, {"concurrency": 0}, {"rpm": 0}, {"tpm": -1}])
+def test_limits_that_cannot_be_kept_are_refused(limits: dict[str, Any]) -> None:
+    """Where they are written, by name."""
+    with pytest.raises(DefinitionError, match=f"Limited.{next(iter(limits))}="):
+        Limited(ScriptedModel([]), **limits)

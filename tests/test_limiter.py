@@ -109,6 +109,21 @@ def test_another_clock_starts_the_wait_anew() -> None:
     assert limiter.start(b, 95) == 0
 
 
+def test_another_clock_does_not_hide_refusals() -> None:
+    """What starts after a refusal is refused for itself, also where the clock counts from an earlier time."""
+    limiter = Limiter(concurrency=Adaptive())
+    a, b = queued(limiter, 0, 0)
+    for place in (a, b):
+        assert limiter.start(place, 1_000_000) == 0
+    limiter.refuse(a, 1_000_000)
+    assert limiter.statistics()["concurrency"] == 2
+    limiter.fail(b, 5, billed=False)
+    (c,) = queued(limiter, 0)
+    assert limiter.start(c, 6) == 0
+    limiter.refuse(c, 7)
+    assert limiter.statistics()["concurrency"] == 1
+
+
 def test_concurrency_doubles_until_refused_and_then_grows_slowly() -> None:
     """One refusal halves once, whatever was under way together."""
     adaptive = Adaptive()

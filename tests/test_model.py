@@ -17,6 +17,7 @@ from agentrt import (
     Context,
     ContextOverflow,
     DefinitionError,
+    Fallback,
     Model,
     ModelRequest,
     ModelResponse,
@@ -26,6 +27,7 @@ from agentrt import (
     RateLimited,
     StepFailed,
     UnknownModel,
+    UnknownPrice,
     Usage,
     Wrapper,
     ask,
@@ -271,3 +273,30 @@ async def test_whatever_arrives_keeps_a_stream_alive() -> None:
     assert [e.text for e in events if isinstance(e, ev.TextDelta)] == ["a ", "done"]
     with pytest.raises(DefinitionError, match="idle_timeout"):
         ModelSettings(idle_timeout=0)
+
+
+async def test_a_wrapper_closes_the_models_it_was_given() -> None:
+    """Those given by name are the run's to close."""
+    closed: list[str] = []
+
+    class Closing(FunctionModel):
+        async def aclose(self) -> None:
+            closed.append(self.name)
+
+    given = Closing(lambda request: "x", name="test/given")
+    await Fallback("openai/gpt-5-mini", given).aclose()
+    assert closed == ["test/given"]
+
+
+async def test_a_model_that_code_chooses_needs_a_price_at_its_first_call() -> None:
+    """Under a usd limit: no graph told of it before."""
+    dear = FunctionModel(lambda request: "x", name="test/dear", price=None)
+
+    async def choose(x: str, ctx: Context) -> str:
+        return (await ask(ctx, dear, REQUEST)).message.text
+
+    with pytest.raises(StepFailed, match="test/dear") as failure:
+        await run(choose, "go", budget=Budget(usd=1))
+    assert isinstance(failure.value.cause, UnknownPrice)
+    assert dear.requests == []
+    assert (await run(choose, "go")).output == "x"

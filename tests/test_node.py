@@ -188,3 +188,24 @@ def test_an_object_input_is_read_as_it_is_and_others_by_a_field() -> None:
     assert Arguments.of_type("n", dict[str, int]).parse('{"a": 1}') == {"a": 1}
     assert Arguments.of_type("n", int).parse('{"input": 1}') == 1
     assert Arguments.of_type("n", object).schema["properties"]["input"]["type"] == "string"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"budget": 5}, r"budget=5: write budget=Budget\(…\)"),
+        ({"retry": 3}, r"retry=3: write retry=Retry\(…\)"),
+        ({"timeout": 0}, "timeout=0: a time-out is a number of seconds above 0"),
+        ({"timeout": "5"}, "timeout='5': a time-out"),
+    ],
+)
+def test_options_are_checked_where_they_are_written(options: dict[str, Any], says: str) -> None:
+    """By name, and with what to write."""
+    with pytest.raises(DefinitionError, match=f"double: {says}"):
+        FunctionNode(double, **options)
+
+
+def test_a_function_without_a_signature_is_no_node() -> None:
+    """Nobody could say what it takes."""
+    with pytest.raises(DefinitionError, match="'max' cannot be a node: no signature"):
+        as_node(max)

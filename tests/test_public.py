@@ -29,8 +29,14 @@ HEAVY = "litellm openai networkx opentelemetry.sdk rich typer httpx sqlite3 xlla
 
 
 def loaded(statement: str) -> set[str]:
-    """Run a statement in a new interpreter; return the heavy modules it loaded, and whatever it printed."""
-    code = f"{statement}; import sys; print(*(m for m in {HEAVY.split()!r} if m in sys.modules))"
+    """Run a statement in a new interpreter; return the heavy modules it loaded, and whatever it printed.
+
+    What was there before, as when coverage is measured, does not count.
+    """
+    code = (
+        f"import sys; before = set(sys.modules)\n{statement}\n"
+        f"print(*(m for m in {HEAVY.split()!r} if m in sys.modules and m not in before))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return set(done.stdout.split())

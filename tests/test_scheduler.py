@@ -640,3 +640,36 @@ async def test_ready_steps_are_not_open_steps() -> None:
     graph.edge(busy, END, join=collect)
     await run(graph, list(range(2_000)), concurrency=7)
     assert most == 7
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+async def test_a_map_runs_at_least_one_at_a_time(limit: int) -> None:
+    """It would wait for ever else."""
+
+    async def root(x: int, ctx: Context) -> list[int]:
+        return await ctx.map(leaf, [x], limit=limit)
+
+    with pytest.raises(StepFailed, match=rf"ctx.map\(limit={limit}\): run at least one at a time"):
+        await run(root, 1)
+
+
+async def test_the_first_error_of_a_map_is_its_error() -> None:
+    """What the others raise while they are cancelled for it, or answer all the same, changes nothing."""
+
+    async def work(x: int) -> int:
+        if x == 0:
+            await anyio.sleep(1)
+            raise ValueError("the first")
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            if x == 1:
+                raise KeyError("while cleaning up") from None
+        return x
+
+    async def root(x: int, ctx: Context) -> list[int]:
+        return await ctx.map(work, range(3))
+
+    with pytest.raises(StepFailed, match="the first") as failure:
+        await run(root, 1)
+    assert failure.value.path == "root/work[0]"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrt import END, START, FunctionNode, Graph, GraphError, Join, Node, collect, first, vote
+from agentrt import END, START, Budget, FunctionNode, Graph, GraphError, Join, Node, Partial, collect, first, vote
 from tests.randomgraphs import Builder
 
 
@@ -277,3 +277,42 @@ def test_valid_graphs_win_the_token_game(seed: int) -> None:
             graph.edge(node, targets, when=yes, join=join)
     if not graph_problems(graph):
         assert {play(graph, chance) for _ in range(200)} == {None}
+
+
+@pytest.mark.parametrize(
+    ("budget", "problem"),
+    [
+        (Budget(steps=3, on_exhausted="partial"), "a branch has no policy and no callers"),
+        (Budget(steps=3, calls=2), "a branch has no policy and no callers"),
+        (Budget(steps=3, share="equal"), None),
+    ],
+)
+def test_a_budget_of_branches_is_a_cap(budget: Budget, problem: str | None) -> None:
+    """What happens at it is for the nodes to say."""
+    found = problems((START, A), (A, B, {"each": True, "budget": budget}), (B, END, {"join": collect}))
+    assert [problem in p for p in found] == ([] if problem is None else [True])  # type: ignore[operator]
+
+
+def test_a_budget_on_an_edge_that_does_not_fork_is_a_node_s() -> None:
+    """And it is said where to put it."""
+    assert problems((START, A), (A, END, {"budget": Budget(steps=3)})) == [
+        "a -> END: budget= caps the branches of a fork; set a node's own with a.limit(…)"
+    ]
+
+
+@pytest.mark.parametrize(("taken", "legal"), [(str, False), (str | Partial, True), (Partial, True), (Any, True)])
+def test_what_may_end_in_a_partial_leads_to_what_takes_one(taken: Any, legal: bool) -> None:
+    """E4: where the value goes next, a union counts."""
+    worker = Named("worker", budget=Budget(steps=3, on_exhausted="partial"))
+    target = Named("target", input=taken)
+    found = problems((START, worker), (worker, target), (target, END))
+    assert (found == []) == legal
+    assert legal or "let it take str | Partial" in found[0]
+
+
+def test_a_node_that_cannot_wrap_up_is_named() -> None:
+    """E4: only agents can, and graphs that say how."""
+    worker = Named("worker", budget=Budget(steps=3, on_exhausted="wrap_up"))
+    assert problems((START, worker), (worker, END)) == [
+        "worker: cannot wrap up; only agents can, and graphs with Graph(…, wrap_up=node)"
+    ]

@@ -41,6 +41,7 @@ from agentrt import (
     guarded,
     run,
     vote,
+    walks,
 )
 from agentrt.budget import DIMENSIONS, USD, OnExhausted
 from agentrt.events import RunFailed, RunFinished
@@ -393,3 +394,25 @@ def test_the_reply_of_the_fake_is_a_call() -> None:
     model = FunctionModel(lambda request: "done" if len(request.messages) > 1 else call("one", x=1))
     _, usage = usage_of(Agent("a", model=model, tools=[Tool(one, description="One.")]), "hi")
     assert (usage.tool_calls, usage.model_calls) == (1, 2)
+
+
+def test_a_way_that_may_not_be_taken_counts_all_the_same() -> None:
+    """Where no edge holds the run fails, and bounds are of runs that succeed."""
+    graph = Graph("g")
+    graph.edge(START, one)
+    graph.edge(one, two, when=lambda value: value == 1)
+    graph.edge(two, END)
+    assert steps(graph) == (1 + 1 + 1, 1 + 1 + 1)
+
+
+def test_loops_beyond_counting_are_walked_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least stays one, only smaller: what takes too long to find out is left out."""
+    graph = Graph("g")
+    graph.edge(START, one)
+    graph.edge(one, two)
+    graph.edge(two, one, times=3)
+    graph.edge(two, END)
+    exact, greatest = steps(graph)
+    assert exact == greatest == 1 + 4 * 2
+    monkeypatch.setattr(walks, "_MOST_STATES", 2)
+    assert steps(graph) == (1 + 2, greatest)

@@ -24,6 +24,6 @@ def graph(target: options.RequiredTarget, debug: options.Debug = False) -> None:
         with stdout_kept():
             node = load(target).node
         if not isinstance(node, Graph):
-            raise UsageError(f"{node.name!r} in {target} is no graph but a {node.kind}: there is nothing to draw")
+            raise UsageError(f"{node.name!r} in {target} is of kind {node.kind}: only a graph can be drawn")
         typer.echo(node.to_mermaid())
         node.validate()

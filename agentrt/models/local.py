@@ -455,4 +455,4 @@ def _scratch_folder() -> str:
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return os.cpu_count() or 1  # pragma: no cover - macOS and Windows tell no process its cores

@@ -183,13 +183,13 @@ def _message(reply: str | AssistantMessage | ToolCall | Sequence[ToolCall]) -> A
         return AssistantMessage(reply)
     if isinstance(reply, AssistantMessage):
         return reply
-    calls = (reply,) if isinstance(reply, ToolCall) else tuple(reply)
-    if not all(isinstance(call, ToolCall) for call in calls):
+    calls = (reply,) if isinstance(reply, ToolCall) else reply
+    if not isinstance(calls, Sequence) or not all(isinstance(call, ToolCall) for call in calls):
         raise TypeError(
             f"a fake model cannot say {reply!r:.80}: let it answer with text (JSON for an output type), call(…), an "
             "AssistantMessage, a ModelResponse or an exception"
         )
-    return AssistantMessage("", calls)
+    return AssistantMessage("", tuple(calls))
 
 
 def _said(message: Message) -> str:

@@ -63,9 +63,8 @@ def run_ended(
     attributes: Attributes = {c.RUN_STATUS: reason, c.RUN_STOP_REASON: reason, **totals(own)}
     attributes |= {c.USAGE + name: getattr(own, name) for name in ("model_calls", "tool_calls", "steps")}
     for dimension in run.limits:
-        used = event.at - run.at if dimension == "seconds" else getattr(event.usage, dimension, None)
-        if used is not None:
-            attributes[f"{c.BUDGET}{dimension}.used"] = used
+        used = event.at - run.at if dimension == "seconds" else getattr(event.usage, dimension)
+        attributes[f"{c.BUDGET}{dimension}.used"] = used
     if exhausted or reason == c.BUDGET_EXCEEDED:
         attributes[c.ERROR_TYPE] = c.BUDGET_EXCEEDED
     if isinstance(event, RunFailed):

@@ -53,18 +53,27 @@ class CountingExporter(SpanExporter):
         self._target = target
         self._complaint = Complaint("traces")
         self._complaint.listen()
+        self._lock = threading.Lock()
+        self._sending: Sequence[ReadableSpan] = ()
         self._closed = threading.Event()
         self._told = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
+        self._sending = spans
         result = SpanExportResult.FAILURE if self._closed.is_set() else self._inner.export(spans)
-        if result is not SpanExportResult.SUCCESS:
+        self._sent(taken=result is SpanExportResult.SUCCESS)
+        return result
+
+    def _sent(self, *, taken: bool) -> None:
+        """Count what was being sent as lost unless it was taken, or has been counted before."""
+        with self._lock:
+            spans, self._sending = self._sending, ()
+        if spans and not taken:
             self.lost += len(spans)
             for span in spans:
                 self.lost_of.add(_run_of(span))
             self._tell()
-        return result
 
     def _tell(self) -> None:
         if not self._told:
@@ -76,9 +85,10 @@ class CountingExporter(SpanExporter):
         return self._inner.force_flush(timeout_millis)
 
     def shutdown(self) -> None:
-        """Give up what is being sent."""
+        """Give up what is being sent: it is lost, as far as anybody here will know."""
         if not self._closed.is_set():
             self._closed.set()
+            self._sent(taken=False)
             self._inner.shutdown()
 
     def unlisten(self) -> None:

@@ -138,7 +138,7 @@ class Tracing:
         self._closed = threading.Event()
         if provider is not None or meters is not None:
             # Started now, since a thread cannot be started any more when the process ends.
-            threading.Thread(target=self._watch, name="agentrt tracing", daemon=True).start()
+            threading.Thread(target=self._close, name="agentrt tracing", daemon=True).start()
             atexit.register(self.shutdown)
         else:
             self._closing.set()
@@ -178,18 +178,21 @@ class Tracing:
         if self._closing.is_set():
             return
         self._closing.set()
+        if not self._closed.wait(self._timeout):
+            self._give_up()
+        atexit.unregister(self.shutdown)
+
+    def _close(self) -> None:
+        """Send what is left, in a thread that can be left behind: a request over HTTP cannot be ended."""
+        self._closing.wait()
         if self._provider is not None:
             self._provider.shutdown()
         if self._meters is not None:
             self._meters.shutdown(self._timeout)
         self._closed.set()
-        atexit.unregister(self.shutdown)
 
-    def _watch(self) -> None:
-        """Give up on a collector that does not answer while this is closing."""
-        self._closing.wait()
-        if self._closed.wait(self._timeout):
-            return
+    def _give_up(self) -> None:
+        """Wait no longer for a collector that does not answer."""
         if self._exporter is not None:
             self._exporter.shutdown()
         if self._meters is not None:

@@ -1,5 +1,7 @@
 """Bad input: one line that says what to do, an exit status, no traceback."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.cli.conftest import Shell, Write
@@ -19,6 +21,10 @@ FILES = {
     "an import that fails": ("import nothing_here", "flow.py line 6: ModuleNotFoundError: No module named"),
     "a syntax error": ("def f(:", "flow.py line 6: SyntaxError"),
     "an exit at import": ("raise SystemExit(3)", "it ends the program while it is imported"),
+    "deps": (
+        "def f(x: str, ctx: Context[int]) -> str:\n    return x\ng = Graph('g', input=str)\ng.chain(START, f, END)",
+        "The shell has no deps to give: run it from Python",
+    ),
     "a tool without types": ("@tool\ndef t(x):\n    'T.'", "flow.py line 6: parameter 'x' of tool 't' has no type"),
 }
 
@@ -34,7 +40,8 @@ def test_file_that_cannot_be_run(shell: Shell, write: Write, case: str) -> None:
     """What is wrong with a file is told with the place in it, exit status 2."""
     body, message = FILES[case]
     result = shell("run", write(body), "hi")
-    assert message in only_error(result.stderr)
+    assert only_error(result.stderr)
+    assert message in result.stderr
     assert result.exit_code == 2
 
 
@@ -43,6 +50,7 @@ def test_file_that_cannot_be_run(shell: Shell, write: Write, case: str) -> None:
     [
         (["nofile.py"], "no file 'nofile.py': check the path"),
         (["flow"], "did you mean flow.py?"),
+        (["notes.txt"], "notes.txt is not a Python file: give the .py file that defines the graph"),
         (["."], ". is a folder: name a file in it, like flow.py"),
         (["flow.py:zzz", "hi"], "no 'zzz' in flow.py: pick one, like flow.py:g"),
         (["flow.py:START", "hi"], "'START' in flow.py is a Marker, not a node"),
@@ -60,6 +68,7 @@ def test_file_that_cannot_be_run(shell: Shell, write: Write, case: str) -> None:
 def test_command_that_cannot_be_run(shell: Shell, write: Write, words: list[str], message: str) -> None:
     """What is wrong with a command is told in one line, exit status 2, and nothing is recorded."""
     write(GOOD)
+    Path("notes.txt").touch()
     result = shell("run", *words)
     assert message in only_error(result.stderr)
     assert result.exit_code == 2

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from agentrt import END, START, Agent, Graph
+from agentrt import END, START, Agent, Graph, collect
 from agentrt.cli.exits import UsageError
 from agentrt.cli.inputs import read_input
 from agentrt.node import Node, as_node
@@ -108,6 +108,28 @@ def test_graph_without_a_type_takes_what_its_first_node_takes() -> None:
     graph = Graph("g")
     graph.chain(START, double, END)
     assert read(graph, "4") == 4
+
+
+def test_a_graph_that_begins_with_a_fork_takes_anything() -> None:
+    """What its branches take is no one's input: it is read as a value that nothing is known of."""
+
+    def double(x: int) -> int:
+        return 2 * x
+
+    graph = Graph("g")
+    graph.edge(START, double, each=True)
+    graph.edge(double, END, join=collect)
+    assert read(graph, "[1, 2]") == [1, 2]
+
+
+def test_an_input_that_no_words_can_make_is_told() -> None:
+    """A type that only code can make an object of."""
+
+    class Socket:
+        """Be something that no text says."""
+
+    with pytest.raises(UsageError, match=r"input of type Socket cannot be read from a command line: Unable to gen"):
+        read(of(Socket), "x")
 
 
 @pytest.mark.parametrize(

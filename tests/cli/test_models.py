@@ -65,3 +65,13 @@ def test_weights_are_fetched_before_the_run(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     fetch_missing(source, model)
     assert pulled == fetched
+
+
+def test_nothing_is_fetched_for_a_model_that_cannot_run(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra the weights would be of no use; the model itself tells what to install."""
+    pulled: list[str] = []
+    monkeypatch.setattr(weights, "pull", pulled.append)
+    source = load(write('main = Agent("a")'))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    fetch_missing(source, None)
+    assert pulled == []

@@ -1,14 +1,23 @@
 """What progress looks like."""
 
 import io
+import sys
 import time
 
+import anyio
 import pytest
 from rich.console import Console
 
-from agentrt.cli.progress import Lines, LiveDisplay, Silence, shown
+from agentrt.cli.progress import Lines, LiveDisplay, Silence, keep_ticking, shown
 from agentrt.cli.tally import Tally
 from agentrt.events import CacheHit, Emitted, ErrorInfo, RateLimitWaited, RunStarted, StepRetried, StepStarted
+
+
+class Terminal(io.StringIO):
+    """Take what is drawn, as a terminal does."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def tally(**limits: float) -> Tally:
@@ -76,3 +85,39 @@ def test_retries_and_waits_are_visible(capsys: pytest.CaptureFixture[str]) -> No
     Lines(counted).tick()
     line = capsys.readouterr().err
     assert "2 retried, 1 about to be · 3.2 s held back by rate limits · 1 from the cache" in line
+
+
+def test_on_a_terminal_it_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What code says and prints stands above the picture, harmless; afterwards the streams are as they were."""
+    terminal, out = Terminal(), sys.stdout
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with shown(tally(tokens=100), quiet=False) as progress:
+        progress(Emitted(path="g", at=1.0, value="red \x1b]0;alert\x07"))
+        progress(Emitted(path="g", at=1.0, value={"not": "text"}))
+        print("printed by a tool")
+        assert not sys.stdout.isatty(), "nobody else should draw here"
+        progress.tick()
+    drawn = terminal.getvalue()
+    assert "red ]0;alert\n" in drawn
+    assert "printed by a tool\n" in drawn
+    assert "not" not in drawn
+    assert drawn.index("printed by a tool") < drawn.index("researcher ×7")
+    assert (sys.stdout, sys.stderr) == (out, terminal)
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_elsewhere_it_is_lines(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
+    """In a pipe, and on a terminal that cannot move its cursor."""
+    monkeypatch.setattr(sys, "stderr", Terminal() if term == "dumb" else io.StringIO())
+    monkeypatch.setenv("TERM", term)
+    with shown(tally(), quiet=False) as progress:
+        assert isinstance(progress, Lines)
+
+
+@pytest.mark.anyio
+async def test_it_is_drawn_at_its_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every five seconds a line, until the run has ended."""
+    with anyio.move_on_after(12):
+        await keep_ticking(Lines(tally()))
+    assert len(capsys.readouterr().err.splitlines()) == 2

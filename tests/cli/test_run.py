@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import agentrt
 from agentrt.errors import JournalError
 from agentrt.stores import SqliteJournal
 from tests.cli.conftest import Shell, Write, document
@@ -184,3 +185,29 @@ def test_a_partial_result_is_printed(shell: Shell, write: Write) -> None:
     found = document(shell(*how, "--json"))
     assert (found["stop_reason"], found["output"]) == ("partial", None)
     assert found["partial"]["scope"] == "swarm"
+
+
+def test_the_version_is_that_of_the_package(shell: Shell) -> None:
+    """And needs no command."""
+    assert shell("--version").stdout == f"agentrt {agentrt.__version__}\n"
+
+
+@pytest.mark.parametrize(("words", "status"), [(["--help"], 0), ([], 2)])
+def test_without_a_file_its_use_is_told(shell: Shell, words: list[str], status: int) -> None:
+    """As it is typed; it is a mistake unless it was asked for."""
+    result = shell("run", *words)
+    assert result.exit_code == status
+    assert "run FILE[:NAME] [INPUT] [--FIELD VALUE]... [OPTIONS]" in result.stdout
+
+
+def test_help_of_a_file_without_fields_tells_the_input(shell: Shell, write: Write) -> None:
+    """Its type, and how what has no default is told from what is made anew for each run."""
+    assert "Its input: text" in shell("run", write(ECHO), "--help").stdout
+    file = write(
+        "import dataclasses\n@dataclasses.dataclass\nclass Ask:\n    why: str\n"
+        "    words: list[str] = dataclasses.field(default_factory=list)\n"
+        "a = Agent('a', input=Ask)",
+    )
+    lines = [" ".join(line.split()) for line in shell("run", file, "--help").stdout.splitlines()]
+    assert "--why text (required)" in lines
+    assert "--words list[str] (default: made anew)" in lines

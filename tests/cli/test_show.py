@@ -1,21 +1,32 @@
 """`agentrt show` and `agentrt runs`: what is recorded, read again."""
 
+import io
+import sys
+from pathlib import Path
+
+import anyio
 import pytest
 
 from agentrt.cli.options import recent_runs
-from agentrt.cli.show import View, lines
+from agentrt.cli.show import View, _print, lines
 from agentrt.cli.steptree import StepTree
 from agentrt.events import (
     BranchDied,
     BudgetClamped,
     BudgetDenied,
+    Emitted,
     ErrorInfo,
     Event,
+    RunStarted,
+    StepCancelled,
     StepFailed,
     StepFinished,
     StepStarted,
+    TextDelta,
     UsageRecorded,
 )
+from agentrt.journal import RunSummary
+from agentrt.stores import SqliteJournal
 from agentrt.usage import Usage
 from tests.cli.conftest import Shell, Write, document
 
@@ -165,3 +176,72 @@ def test_deep_tree() -> None:
     """A recursion of thousands of calls is shown without one of ours."""
     paths = ["g" + "/g" * i for i in range(3000)]
     assert len(text([step(p) for p in paths])) == 3000
+
+
+def test_the_error_of_a_failed_run_stands_last(shell: Shell, write: Write) -> None:
+    """With the path of the step that failed first."""
+    shell("run", write(FLOW.replace("join=first(1000)", "join=collect")), "40", "--quiet")
+    assert shell("show").stdout.splitlines()[-1] == "sums/odd[30]: ValueError: thirty"
+
+
+def test_a_run_without_an_end_may_have_been_killed(shell: Shell, tmp_path: Path) -> None:
+    """Nobody can tell, and it is said so."""
+    step_of_it = step("g/a")
+
+    async def record() -> None:
+        journal = SqliteJournal(tmp_path / "runs.db")
+        opened = RunStarted(run_id="r1", at=1.0, name="g", input="in", limits={"usd": 0.5})
+        await journal.append("r1", [opened, step("g"), step_of_it])
+        await journal.aclose()
+
+    anyio.run(record)
+    shown = shell("show", "r1").stdout.splitlines()
+    assert shown[0].startswith("r1  running (or killed)  g")
+    assert shown[0].endswith("not ended · 2 steps · 0 tokens · $0.00 · budget usd=0.5")
+    assert "└─ a running  in" in shown[-1]
+
+
+def test_many_notes_are_cut() -> None:
+    """The first are shown, the rest counted, unless all are asked for."""
+    said: list[Event] = [Emitted(path="g", at=1.0, value=f"note {i}") for i in range(8)]
+    assert text([step("g"), *said])[-2:] == ["   · note 4", "   · 3 more: --full shows them"]
+    assert len(text([step("g"), *said], View(full=True))) == 9
+
+
+def test_notes_are_what_is_to_be_told() -> None:
+    """Any value that code publishes, but not the pieces of a text that stands there whole."""
+    events: list[Event] = [
+        step("g"), TextDelta(path="g", at=1.0, text="so"), Emitted(path="g", at=1.0, value={"done": 3}),
+        StepCancelled(path="g", at=2.0),
+    ]  # fmt: skip
+    assert text(events) == ["g cancelled  in", "   · emitted {'done': 3}"]
+
+
+def test_a_model_call_that_failed_has_no_reply() -> None:
+    """The question and the error are shown."""
+    asked = StepStarted(
+        path="chat", at=1.0, name="chat", kind="chat", attributes={"model": "m"}, input={"messages": [{"text": "why?"}]}
+    )
+    failed = StepFailed(path="chat", at=2.0, error=ErrorInfo("RateLimited", "slow down"))
+    assert text([asked, failed]) == ["chat m failed  why?", "   · RateLimited: slow down"]
+
+
+class Terminal(io.StringIO):
+    """Take what is printed, as a terminal does."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_on_a_terminal_a_step_is_a_line(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+    """Cut at the edge, unless whole texts are asked for."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "60")
+    summary = RunSummary(run_id="r", name="g", status="done", started=1.0, ended=2.0, tokens=0, cost=0)
+    tree = StepTree([step("g"), StepFinished(path="g", at=2.0, output="word " * 20 + "end")])
+    _print(summary, tree, View(full=full))
+    shown = terminal.getvalue()
+    assert ("word end" in shown) == full
+    assert ("…" in shown) != full

@@ -92,3 +92,13 @@ def test_a_resumed_run_goes_on() -> None:
     tally(RunFinished(run_id="r", at=4.0, output=1, usage=Usage(), stop_reason="partial"))
     tally(RunResumed(run_id="r", at=5.0, name="g", limits={}))
     assert tally.closing is None
+
+
+def test_a_step_that_began_twice_ends_twice() -> None:
+    """A path comes again where an attempt left a step behind; the one that is forgotten counts no more."""
+    tally = running()
+    for _ in range(2):
+        tally(begin("g/a"))
+    for _ in range(2):
+        tally(StepFinished(path="g/a", at=4.0, output=1))
+    assert (tally.done, tally.failed) == (1, 0)

@@ -1,6 +1,7 @@
 """Draws of one prompt share a request, and nobody's cancellation or error hurts anybody else."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -315,3 +316,31 @@ async def test_what_is_cancelled_before_it_is_sent_is_not_billed() -> None:
             await checkpoint()
         tasks.cancel_scope.cancel()
     assert ended == {("sent", 0): False, ("waits", 0): True, ("waits", 1): True}
+
+
+async def test_near_twins_go_alone() -> None:
+    """What cannot be hashed still tells requests apart: the same words, for another schema."""
+    server = FakeServer()
+    asked = [replace(ask(seed=i), output_schema={"type": kind}) for i, kind in enumerate(("object", "array", "object"))]
+    responses = await gather(Coalescer(server.send, most=8), asked)
+    assert sorted(server.asked) == [(0, 2), (1, 1)]
+    assert [r.message.text for r in responses] == ["0", "1", "2"]
+
+
+async def test_a_mistake_of_the_sender_is_everybodys_error() -> None:
+    """As it is: it is none of a model's."""
+    server = FakeServer()
+    server.fails = [KeyError("choices")]
+    coalescer = Coalescer(server.send, most=8)
+    failed: list[Exception] = []
+
+    async def one(seed: int) -> None:
+        try:
+            await coalescer.generate(ask(seed), ignore)
+        except KeyError as error:
+            failed.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for seed in range(3):
+            tasks.start_soon(one, seed)
+    assert len(failed) == 3

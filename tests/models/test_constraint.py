@@ -1,18 +1,27 @@
 """Tools and output types become a prompt, a schema, and an answer read back."""
 
 import json
+from datetime import date
 
 from pydantic import BaseModel, Field
 
 from agentrt.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, ToolSpec, UserMessage
 from agentrt.model import ModelRequest
-from agentrt.models.constraint import ARRAY_LENGTH, STRING_LENGTH, read_answer, render_messages, schema_of
+from agentrt.models.constraint import (
+    ARRAY_LENGTH,
+    STRING_LENGTH,
+    instructions_of,
+    read_answer,
+    render_messages,
+    schema_of,
+)
 
 
 class Place(BaseModel):
     name: str
     code: str = Field(pattern=r"^\d{3}$")
     loose: str = Field(pattern=r"\d+")
+    day: date | None = None
     kind: str = Field(json_schema_extra={"enum": ["inn", "pass"]})
 
 
@@ -93,3 +102,20 @@ def test_messages_alternate_whatever_was_said() -> None:
     assert rendered[0]["content"].startswith("s\n\nYou can use these tools:\n- search: Search.")
     assert rendered[2]["content"] == '{"tool": "search", "arguments": {"query":"x"}}'
     assert rendered[3]["content"] == "search returned: r\n\nb"
+
+
+def test_what_the_server_enforces_needs_no_other_end() -> None:
+    """A date is as long as a date is."""
+    schema = schema_of(request(output=Trip))
+    assert schema is not None
+    day = schema["$defs"]["Place"]["properties"]["day"]["anyOf"][0]
+    assert day == {"type": "string", "format": "date"}
+
+
+def test_a_small_model_is_told_arguments_by_type_and_meaning() -> None:
+    """With what they may be; a tool with definitions of its own is told by its whole schema."""
+    unit = {"enum": ["km", "mi"], "type": "string", "description": "of length"}
+    tool = ToolSpec("measure", "Measure.", {"type": "object", "properties": {"unit": unit, "of": {}}})
+    told = instructions_of(request(tool, VISIT))
+    assert 'Measure. Arguments: {"unit":"one of km, mi, of length","of":"any"}' in told
+    assert '"$defs":{"Place":' in told

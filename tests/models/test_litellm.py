@@ -26,7 +26,7 @@ from agentrt.events import Event, RunFailed
 from agentrt.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, ToolSpec, UserMessage
 from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings
 from agentrt.models.litellm import _KEYS, LitellmModel, _litellm, _messages
-from agentrt.models.tokens import count_text, vocabulary
+from agentrt.models.tokens import count_request, count_text, vocabulary
 from agentrt.usage import FREE, Price, Usage
 
 pytestmark = [
@@ -46,6 +46,7 @@ ERRORS: dict[str, tuple[int, str, dict[str, str]]] = {
     "e401": (401, "Incorrect API key provided", {}),
     "e404": (404, "The model `e404` does not exist", {}),
     "e429": (429, "Rate limit reached", {"retry-after": "7"}),
+    "busy": (429, "Rate limit reached", {}),
     "e400": (400, "top_p must be at most 1", {}),
     "long": (400, "This model's maximum context length is 128 tokens", {}),
     "e500": (500, "boom", {}),
@@ -456,6 +457,17 @@ async def test_a_stream_without_usage_is_charged_its_worst_case(named: Callable[
     assert usage == Usage(input_tokens=prompt, output_tokens=20, uncertain=prompt + 20)
 
 
+def test_what_the_model_said_and_called_is_counted() -> None:
+    """Its words, and the names and arguments of its calls, are part of the next prompt."""
+    question, called = UserMessage("hi"), ToolCall("c1", "search", '{"query": "the bells of the old town"}')
+    counts = [
+        count_request("openai/gpt-4o", ask(messages=(question, *said)))
+        for said in ([], [AssistantMessage("let me see")], [AssistantMessage("let me see", (called,))])
+    ]
+    assert counts[0] + 3 <= counts[1]
+    assert counts[1] + 10 <= counts[2]
+
+
 def test_it_is_a_model() -> None:
     assert isinstance(LitellmModel("openai/any"), Model)
 
@@ -464,3 +476,44 @@ def test_a_raw_prompt_is_what_the_user_says() -> None:
     """A request with a prompt sends that, and not the conversation it was written from."""
     request = ModelRequest(messages=(UserMessage("question"),), prompt="examples\nquestion")
     assert _messages(request, schema_in_prompt=False) == [{"role": "user", "content": "examples\nquestion"}]
+
+
+def test_a_price_of_ones_own_goes_over_the_tables() -> None:
+    """Providers and contracts are more than tables know."""
+    assert LitellmModel("openai/gpt-5-mini", price=Price(1, 2)).price == Price(1, 2)
+
+
+async def test_what_a_model_takes_is_asked_once(
+    named: Callable[[str], LitellmModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though many ask at once, and again later: it takes litellm a while to load."""
+    litellm, asked = _litellm(), list[str]()
+    supported = litellm.get_supported_openai_params
+
+    def look_up(name: str) -> list[str]:
+        asked.append(name)
+        return supported(name)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(litellm, "get_supported_openai_params", look_up)
+    model = named("openai/any")
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(model.count_tokens, ask())
+    await model.count_tokens(ask())
+    assert asked == ["openai/any"]
+
+
+def test_a_model_that_takes_no_schema_is_told_in_words() -> None:
+    """In front of what was said; the answer is read and checked as every other."""
+    request = ask(output_schema={"type": "object", "required": ["x"]})
+    told, *rest = _messages(request, schema_in_prompt=True)
+    assert told["role"] == "system"
+    assert '"required": ["x"]' in told["content"]
+    assert rest == _messages(request, schema_in_prompt=False)
+
+
+async def test_a_provider_need_not_say_when_to_come_back(named: Callable[[str], LitellmModel]) -> None:
+    """Then the back-off decides."""
+    with pytest.raises(RateLimited) as refused:
+        await named("openai/busy").generate(ask(), ignore)
+    assert refused.value.retry_after is None

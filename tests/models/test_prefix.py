@@ -85,3 +85,8 @@ def test_files_are_used_again() -> None:
 @given(text("ab"), text("ab"), text("ab"))
 def test_how_far_texts_are_alike(start: str, one: str, other: str) -> None:
     assert _common(start + one, start + other) == len(commonprefix((start + one, start + other)))  # noqa: RUF071
+
+
+def test_a_prompt_that_is_announced_twice_is_one() -> None:
+    """It shares nothing with itself before it was asked."""
+    assert table(PROMPTS[0], PROMPTS[0]).worth_saving(PROMPTS[0]) is None

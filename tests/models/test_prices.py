@@ -86,3 +86,19 @@ def test_genai_prices_is_asked_where_litellm_does_not_know() -> None:
     assert prices.price("p/new") == Price(2_500_000, 10_000_000, request=PICO // 200)
     assert prices.price("p/unheard-of") is None
     assert prices.price("p/flat") == Price(1_000_000, 4_000_000)
+
+
+def test_without_litellm_no_table_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be left out where only embedded models run; nothing fails for it."""
+    monkeypatch.undo()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    prices._table.cache_clear()
+    try:
+        assert prices.price("openai/gpt-5-mini") is None
+    finally:
+        prices._table.cache_clear()
+
+
+def test_a_price_without_rates_of_tokens_is_none() -> None:
+    """As of models that charge by the picture."""
+    assert prices.of_model_price(SimpleNamespace(requests_kcount=Decimal(5))) is None

@@ -1,6 +1,7 @@
 """Weights are fetched once, checked, and never left half done."""
 
 import hashlib
+import io
 import os
 import sys
 import threading
@@ -143,3 +144,22 @@ def test_a_folder_one_may_not_write_to_is_named(tiny: Weights, tmp_path: Path, m
 def test_an_unknown_name_is_told_the_known_ones() -> None:
     with pytest.raises(UnknownModel, match="local/smollm2-135m"):
         pull("nope")
+
+
+def test_on_a_terminal_a_bar_shows_how_far_it_is(tiny: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On stderr; in a pipe there are two lines."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    pull("tiny")
+    assert "fetching tiny" in terminal.getvalue()
+    assert "/3.0 MB" in terminal.getvalue()
+    tiny.path.unlink()
+    monkeypatch.setattr(sys, "stderr", pipe := io.StringIO())
+    pull("tiny")
+    assert pipe.getvalue() == f"fetching tiny (3 MB) into {tiny.path.parent}\nfetched tiny\n"

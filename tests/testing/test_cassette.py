@@ -246,3 +246,18 @@ def test_a_broken_file_is_named(path: Path, text: str, problem: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=rf"talk\.jsonl: .*{problem}"):
         recorded(path)
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+async def test_a_model_that_was_given_is_not_closed(path: Path, replayed: bool) -> None:
+    """It is the giver's, and may record more."""
+    closed: list[str] = []
+
+    class Closing(FunctionModel):
+        async def aclose(self) -> None:
+            closed.append(self.name)
+
+    for _ in range(1 + replayed):
+        async with recorded(path, Closing(lambda request: "x")) as model:
+            assert await say(model, "a") == ["x"]
+    assert closed == []

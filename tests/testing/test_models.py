@@ -114,3 +114,10 @@ async def test_a_function_may_be_async_and_may_be_cancelled() -> None:
 def test_a_window_bounds_the_output() -> None:
     """What the prompt leaves."""
     assert FunctionModel(lambda r: "x", window=10).max_output(ask(), 4) == 6
+
+
+@pytest.mark.parametrize("reply", [3, [1, 2], {"a": 1}])
+async def test_what_no_model_says_is_refused(reply: Any) -> None:
+    """With what it may be."""
+    with pytest.raises(TypeError, match=r"a fake model cannot say .*: let it answer with text"):
+        await generate(FunctionModel(lambda request: reply))

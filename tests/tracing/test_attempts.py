@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import StatusCode
 
 from agentrt import (
@@ -43,6 +45,7 @@ from agentrt.events import (
 )
 from agentrt.testing import FunctionModel, ScriptedModel, call
 from agentrt.tracing import spans as spans_module
+from agentrt.tracing import stopped as stopped_module
 from agentrt.usage import Usage
 
 if TYPE_CHECKING:
@@ -387,3 +390,28 @@ async def test_cancelled_while_it_waits_to_be_tried_again(spans: Spans) -> None:
         await run(chain(unlucky(9, retry)), 1)
     assert [s.attributes["agentrt.node.outcome"] for s in spans.named("attempt work")] == ["failed", "cancelled"]
     assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+async def test_a_run_that_stopped_long_ago_is_not_linked_to(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last ones are remembered: a process that stops many runs and lets few go on does not grow."""
+    monkeypatch.setattr(stopped_module, "MOST_STOPPED", 2)
+    monkeypatch.setattr(stopped_module.Stopped, "_kept", {})
+    results = []
+    for _ in range(3):
+        with pytest.raises(BudgetExceeded) as stopped:
+            await run(chain(same, unlucky(0)), 1, budget=Budget(steps=2))
+        results.append(stopped.value.result)
+    spans.clear()
+    for result in results:
+        assert result is not None
+        await result.resume(budget=Budget(steps=9))
+    assert [len(span.links) for span in spans.named("invoke_workflow chain")] == [0, 1, 1]
+
+
+async def test_an_unsampled_run_is_tried_again_all_the_same(no_provider: None) -> None:
+    """What the sampler leaves out has no spans, whatever happens in it."""
+    provider = TracerProvider(sampler=ALWAYS_OFF)
+    trace.set_tracer_provider(provider)
+    assert (await run(chain(unlucky(1)), 1)).output == 1
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    provider.shutdown()

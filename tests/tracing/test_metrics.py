@@ -11,7 +11,21 @@ import pytest
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics.export import Histogram
 
-from agentrt import END, START, Agent, Budget, BudgetExceeded, Graph, Price, StepFailed, run, tool
+from agentrt import (
+    END,
+    START,
+    Agent,
+    Budget,
+    BudgetExceeded,
+    Graph,
+    Passage,
+    Price,
+    Retriever,
+    StepFailed,
+    collect,
+    run,
+    tool,
+)
 from agentrt.events import (
     BudgetWaited,
     CacheHit,
@@ -25,6 +39,8 @@ from agentrt.events import (
     StepRetried,
     StepStarted,
 )
+from agentrt.messages import AssistantMessage
+from agentrt.model import ModelResponse
 from agentrt.testing import FunctionModel, ScriptedModel, call
 from agentrt.tracing import conventions as c
 from agentrt.tracing import run_metrics, run_observers
@@ -211,3 +227,45 @@ def test_without_a_provider_the_api_of_metrics_is_not_imported() -> None:
         "assert 'opentelemetry.metrics' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+async def test_waits_for_a_slot_are_measured(measures: Measures) -> None:
+    """Each step that had to wait, for as long as it did."""
+
+    async def count_up(n: int) -> list[int]:
+        return list(range(n))
+
+    async def work(n: int) -> int:
+        await anyio.sleep(10)
+        return n
+
+    graph: Graph[int, list[int]] = Graph("fan")
+    graph.edge(START, count_up)
+    graph.edge(count_up, work, each=True)
+    graph.edge(work, END, join=collect)
+    await run(graph, 3, concurrency=1)
+    (queued,) = measures.points(c.QUEUE_DURATION)
+    assert (queued.count, queued.sum) == (2, pytest.approx(30))
+
+
+async def test_what_the_conventions_do_not_time_is_not_timed(measures: Measures) -> None:
+    """They have no histogram of retrievals; an answer that came whole has no first chunk."""
+
+    class Shelf:
+        async def search(self, query: str, k: int) -> list[Passage]:
+            return []
+
+    await run(Retriever("shelf", Shelf()), "why?")
+    replay(StepFinished(path="g/m", at=2.0, output=ModelResponse(message=AssistantMessage("so"), usage=Usage())))
+    counts = {name: len(measures.points(name)) for name in (c.INFERENCE_DURATION, c.TOOL_DURATION, c.AGENT_DURATION)}
+    assert counts == {c.INFERENCE_DURATION: 1, c.TOOL_DURATION: 0, c.AGENT_DURATION: 0}
+    assert measures.points(c.INFERENCE_FIRST_CHUNK) == []
+
+
+def test_a_cache_hit_in_a_function_is_counted(measures: Measures) -> None:
+    """A function may ask a model itself; nobody measures functions, so the hit has no model."""
+    replay(
+        StepStarted(path="g/f", at=1.0, name="f", kind="node", input=""), CacheHit(path="g/f", at=1.0, model="test/m")
+    )
+    (hit,) = measures.points(c.CACHE_HITS)
+    assert (hit.value, dict(hit.attributes)) == (1, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from agentrt import END, START, AgentrtError, Graph, collect, run
-from agentrt.tracing import Tracing, configure, endpoints, requested
+from agentrt.tracing import Tracing, configure, endpoints, export, requested
 from agentrt.tracing.export import CountingExporter, CountingProcessor, CountingProvider
 from tests.tracing.receivers import GrpcReceiver, HttpReceiver, Receiver, metrics_of, spans_of, text_attributes
 
@@ -384,3 +385,50 @@ def test_an_inert_tracing_shuts_down() -> None:
     with Tracing(None, None, 1) as tracing:
         assert tracing.flush_sync()
     assert tracing.dropped == 0
+
+
+async def test_what_is_set_up_twice_sends_once(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second has nothing of its own to send, and its end does not end the first."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    with configure() as first:
+        with configure() as second:
+            assert (first.signal, second.signal) == ("metrics", "")
+        await run(fan(), 1)
+    (point,) = metrics_of(collector)["gen_ai.invoke_workflow.duration"].histogram.data_points
+    assert point.count == 1
+
+
+def test_after_shutdown_the_meter_provider_does_nothing(collector: Receiver) -> None:
+    """Whoever holds it still may flush it and measure, and close it again."""
+    with configure():
+        provider = metrics.get_meter_provider()
+    provider.get_meter("mine").create_counter("c").add(1)
+    assert provider.force_flush(1)  # type: ignore[attr-defined]
+    provider.shutdown(1)  # type: ignore[attr-defined]
+    assert collector.measures == []
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize("off", ["TRACES", "METRICS"])
+async def test_a_collector_that_never_answers_is_given_up(
+    protocol: endpoints.Protocol, off: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither flushing nor closing waits longer than the time-out, for spans or for metrics."""
+    monkeypatch.setenv(f"OTEL_{off}_EXPORTER", "none")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        began = time.monotonic()
+        async with configure(endpoint=endpoint, protocol=protocol, timeout=0.1) as tracing:
+            await run(fan(), 1)
+            assert not await tracing.flush()
+    assert time.monotonic() - began < 3
+    assert tracing.dropped == (0 if off == "TRACES" else 4)
+
+
+async def test_the_runs_whose_losses_are_told_are_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process that loses spans for ever not every run is remembered; the sum is."""
+    monkeypatch.setattr(export, "MOST_RUNS", 2)
+    losses = export.Losses()
+    for run_id in ("a", "a", "b", "c"):
+        losses.add(run_id)
+    assert [losses.of(run_id) for run_id in "abc"] == [0, 1, 1]

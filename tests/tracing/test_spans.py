@@ -42,6 +42,7 @@ from agentrt.events import (
 )
 from agentrt.join import Join
 from agentrt.messages import AssistantMessage, ToolCall
+from agentrt.model import ModelResponse
 from agentrt.testing import FunctionModel, ScriptedModel, call
 from agentrt.tracing import spans as spans_module
 from agentrt.tracing import steps as steps_module
@@ -514,3 +515,43 @@ async def test_links_are_bounded_by_what_a_graph_remembers(spans: Spans, monkeyp
     await run(fan(double), 6)
     join = spans.one("node total")
     assert (len(join.links), len(join.attributes["agentrt.join.sources"])) == (3, 6)
+
+
+async def test_a_model_call_tells_how_it_sampled_and_what_the_cache_took(spans: Spans) -> None:
+    """Every setting that was made, and tokens written to a cache under both names of the conventions."""
+    used = Usage(input_tokens=30, cache_write_tokens=20, cached_tokens=5, output_tokens=2, reasoning_tokens=1)
+    model = FunctionModel(lambda request: ModelResponse(message=AssistantMessage("so"), usage=used))
+    settings = ModelSettings(max_tokens=50, temperature=0.5, top_p=0.9, seed=7, stop=("\n", "END"))
+    await run(Agent("a", model=model, settings=settings), "why?")
+    attributes = spans.one("chat function").attributes
+    assert {
+        "gen_ai.request.max_tokens": 50,
+        "gen_ai.request.temperature": 0.5,
+        "gen_ai.request.top_p": 0.9,
+        "gen_ai.request.seed": 7,
+        "gen_ai.request.stop_sequences": ("\n", "END"),
+        "gen_ai.usage.cache_read.input_tokens": 5,
+        "gen_ai.usage.cache_creation.input_tokens": 20,
+        "gen_ai.usage.reasoning.output_tokens": 1,
+    }.items() <= dict(attributes).items()
+
+
+async def test_what_code_publishes_is_in_no_span(spans: Spans) -> None:
+    """It is content, for whoever reads the events."""
+
+    async def speak(value: int, ctx: Context) -> int:
+        ctx.emit("secret")
+        return value
+
+    await run(chain(speak), 1)
+    assert not any("secret" in str(s.to_json()) for s in spans.all)
+
+
+async def test_dead_branches_are_counted_beyond_those_that_are_told(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A span takes so many events; the number is an attribute."""
+    monkeypatch.setattr(spans_module, "MOST_EVENTS", 2)
+    await run(fan(fail, join=Join(lambda values: values, errors="drop")), 5)
+    root = spans.one("invoke_workflow fan")
+    assert (len(root.events), root.attributes["agentrt.branches.died"]) == (2, 5)
