@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 
 from agentrt.budget import Budget
+from agentrt.draws import Draws
 from agentrt.drive import Drive
-from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError
+from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch
 from agentrt.events import (
     BudgetClamped,
     BudgetDenied,
     BudgetOverrun,
     BudgetWaited,
+    Drawn,
     Emitted,
     ErrorInfo,
     Event,
+    Remembered,
     StepRetried,
     TextDelta,
     UsageRecorded,
+    UsageReserved,
 )
 from agentrt.ledger import Account, Limit, Request, Ticket
 from agentrt.model import Model
@@ -31,7 +36,12 @@ from agentrt.progress import Denied, Past, Progress
 from agentrt.usage import Usage
 
 if TYPE_CHECKING:
+    from random import Random
+    from uuid import UUID
+
     from agentrt.scheduler import Scheduler
+
+T = TypeVar("T")
 
 _DEEPEST: Final = 16
 """A task runs at most so many steps inside each other; deeper ones get a worker, so that no stack overflows."""
@@ -41,10 +51,10 @@ class StepContext(Context):
     """Be the context of one running step."""
 
     __slots__ = (
-        "_activation", "_attempts", "_busy_names", "_calls", "_failure", "_held", "_lent", "_nodes_called", "_over",
-        "_waits",
+        "_activation", "_attempts", "_busy_names", "_calls", "_draws", "_failure", "_held", "_lent", "_nodes_called",
+        "_over", "_remembers", "_waits",
         "account", "busy", "deadline", "denial", "depth", "is_counted", "limits", "past", "path", "progress", "run_id",
-        "scheduler", "state",
+        "scheduler", "silent", "state",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +90,9 @@ class StepContext(Context):
         self._over = False
         self._waits = 0
         self._attempts = 0
+        self._draws: Draws | None = None
+        self._remembers = False
+        self.silent = False
 
     def open(self, budgets: Iterable[Budget], caller: StepContext) -> None:
         """Open an account for each budget on this step, the first one outermost; raises `BudgetExceeded`."""
@@ -93,7 +106,7 @@ class StepContext(Context):
         if not limits:
             account = self.account
             for budget in budgets:
-                account = ledger.open(account, budget, self.path)
+                account = ledger.open(account, budget, self.path, () if past is None else past.spent(self.path))
                 limits += (Limit(budget, account),)
         now = anyio.current_time()
         for limit in limits:
@@ -105,7 +118,7 @@ class StepContext(Context):
     def count(self, dimensions: Sequence[int]) -> None:
         """Spend one of each dimension, unless an earlier part of the run has; raises `BudgetExceeded` (rule B2)."""
         past = self.past
-        if past is None or self.path not in past.started:
+        if past is None or not past.is_counted(self.path):
             try:
                 self.scheduler.ledger.count(self.account, dimensions, self.path)
             except BudgetExceeded as denial:
@@ -137,7 +150,7 @@ class StepContext(Context):
     def restart(self) -> None:
         """Begin another attempt: what it calls gets the same paths again, and has no past."""
         self._forfeit_held()
-        self.past = None
+        self.past = self._draws = None
         self._calls = self._nodes_called = self._failure = self.progress = self.state = None
 
     def recall(self, activation: Activation, budget: Budget | None, outcome: Any) -> None:
@@ -146,7 +159,7 @@ class StepContext(Context):
         if any(b is not None and b.calls is not None for b in (budget, node.budget)):
             self._note_call(node)
         if branch is not None and branch.memory is None and self.past is not None:
-            branch.memory = self.past.memories.get((self.path, branch.label))
+            branch.memory = self.past.memory(self.path, branch.label)
         self.note_outcome(activation, outcome)
         if self.past is not None and (denied := self.past.denied(activation.path)) is not None:
             self._tracked.denied[activation.path] = denied
@@ -330,9 +343,45 @@ class StepContext(Context):
         branch = self._activation.branch
         if branch is None:
             return {}
+        if not self._remembers and self.scheduler.flush is not None:
+            self._remembers = True
+            self.record(Remembered(path=self.path, at=self.clock()))
         if branch.memory is None:
             branch.memory = {}
         return branch.memory
+
+    @property
+    def key(self) -> str:
+        return f"{self.run_id}/{self.path}"
+
+    @property
+    def random(self) -> Random:
+        return self._drawing.random
+
+    def uuid(self) -> UUID:
+        return self._drawing.uuid()
+
+    def now(self) -> datetime:
+        seconds = self.draw("now", self.clock)
+        return datetime.fromtimestamp(seconds, UTC)
+
+    def draw(self, name: str, make: Callable[[], T]) -> T:
+        try:
+            return cast("T", self._drawing.draw(name, make))
+        except ReplayMismatch as error:
+            self.scheduler.abort(error)
+            raise
+
+    @property
+    def _drawing(self) -> Draws:
+        if self._draws is None:
+            known: Iterator[Drawn] = iter(()) if self.past is None else self.past.drawn(self.path)
+            self._draws = Draws(self.scheduler.seed, self.path, known, self._record_draw)
+        return self._draws
+
+    def _record_draw(self, name: str, value: object) -> None:
+        if self.scheduler.flush is not None:
+            self.record(Drawn(path=self.path, at=self.clock(), name=name, value=value))
 
     def emit(self, value: object) -> None:
         self._check_running()
@@ -361,7 +410,8 @@ class StepContext(Context):
 
     def record(self, event: Event) -> None:
         self._check_running()
-        self.scheduler.record(event)
+        if not self.silent:
+            self.scheduler.record(event)
 
     def clock(self) -> float:
         return self.scheduler.clock()
@@ -410,6 +460,8 @@ class StepContext(Context):
         self._held = [*(r for r in self._held or () if r.held), reservation]
         if reservation.granted < request.want:
             record(BudgetClamped(path=self.path, at=clock(), wanted=request.want, granted=reservation.granted))
+        if self.scheduler.flush is not None:
+            await reservation.make_durable(self.scheduler.flush)
         return reservation
 
     def _record_denial(self, denial: BudgetExceeded) -> None:
@@ -557,8 +609,23 @@ class StepReservation(Reservation):
             )
         scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=usage))
 
+    async def make_durable(self, flush: Callable[[], Awaitable[None]]) -> None:
+        """Record what may be spent, and wait until that is kept: before its effect nothing is sure to be known later."""
+        scheduler, path = self._scheduler, self._ticket.path
+        scheduler.record(
+            UsageReserved(path=path, at=scheduler.clock(), usage=scheduler.ledger.worst_case(self._ticket))
+        )
+        try:
+            await flush()
+        except BaseException:
+            self.release()
+            raise
+
     def release(self) -> None:
-        self._scheduler.ledger.withdraw(self._ticket)
+        scheduler, ticket = self._scheduler, self._ticket
+        scheduler.ledger.withdraw(ticket)
+        if scheduler.flush is not None:
+            scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=Usage()))
 
     def forfeit(self) -> None:
         scheduler, ticket = self._scheduler, self._ticket

@@ -28,8 +28,8 @@ class Conversation:
         if self._system is None or self._instructions.changes:
             text = await self._instructions.write(self.input, ctx)
             self._system = (SystemMessage(text),) if text else ()
-        left = ctx.budget if self._tell_budget else None
-        line = (UserMessage(f"(Budget: {left}.)"),) if left is not None and left.remaining else ()
+        left = ctx.draw("budget", lambda: str(ctx.budget) if ctx.budget.remaining else "") if self._tell_budget else ""
+        line = (UserMessage(f"(Budget: {left}.)"),) if left else ()
         return (*self._system, *self.messages, *line)
 
     @property

@@ -64,7 +64,7 @@ class Drive:
             ready = plan.start()
             self._note()
             if (past := self.context.past) is not None:
-                ready = self._catch_up(past, ready)
+                ready = await self._catch_up(past, ready)
             if len(ready) == 1 and self.context.may_run_here:
                 ready = await self._chain(ready)
             if ready:
@@ -141,19 +141,21 @@ class Drive:
             self._note()
         return ready
 
-    def _catch_up(self, past: Past, ready: Sequence[Activation]) -> Sequence[Activation]:
-        """Bring the plan to where an earlier part of the run left it, with the outcomes known from then."""
+    async def _catch_up(self, past: Past, ready: Sequence[Activation]) -> Sequence[Activation]:
+        """Bring the plan to where an earlier part of the run left it, step after step in the order they had ended."""
         waiting = dict.fromkeys(ready)
-        while (known := past.earliest(waiting)) is not None:
+        while (known := past.earliest(a for a in waiting if not a.given_up)) is not None:
             del waiting[known]
-            outcome = past.outcome(known.path)
-            self.context.recall(known, self.budget, outcome)
-            waiting.update(dict.fromkeys(self._feed(known, outcome)))
+            waiting.update(dict.fromkeys(await self._step_here(known)))
         ready = [a for a in waiting if not a.given_up]
         if self.plan.exhausted is None:
             return ready
         self.context.note_not_started(ready)
         return ()
+
+    async def _step_here(self, activation: Activation) -> Sequence[Activation]:
+        outcome = await self.context.run_here(activation, self.budget)
+        return self._feed(activation, outcome)
 
     def _note(self) -> None:
         """Carry out what the plan decided besides what is ready: branches that died or share, steps to cancel."""
@@ -180,7 +182,7 @@ class Drive:
         In a run that goes on the equal parts are cut again, but for a branch whose own limit was raised.
         """
         assert fork.budget is not None
-        past, parent = self.context.past, fork.branch.account or self.context.account
+        past, parent, plan_path = self.context.past, fork.branch.account or self.context.account, self.plan.path
         left, n = Remaining(parent).remaining, max(1, len(fork.branches))
         budget = fork.budget.divided(left, n)
         shared = replace(budget, share=fork.budget.share)
@@ -188,9 +190,10 @@ class Drive:
             if branch.current is None:
                 continue
             path = branch.current.path
-            limit = past.branches.get(path) if past is not None else None
+            limit = past.branch(path) if past is not None else None
             if limit is None:
-                limit = Limit(shared, self.scheduler.ledger.open(parent, budget, path))
+                spent = past.spent_on_branch(plan_path, branch.label) if past is not None else ()
+                limit = Limit(shared, self.scheduler.ledger.open(parent, budget, path, spent))
             elif limit.budget.share is not None:
                 _divide_again(limit.account, fork.budget, left, n)
             branch.account = limit.account

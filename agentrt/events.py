@@ -19,14 +19,15 @@ from agentrt.value import Value
 
 
 class ErrorInfo(Value):
-    """Describe an error as data."""
+    """Describe an error as data; `module` is where its class is defined."""
 
     type: str
     message: str
+    module: str = ""
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
-        return cls(type=type(error).__name__, message=_text(error))
+        return cls(type=type(error).__name__, message=_text(error), module=type(error).__module__)
 
 
 class RunStarted(Value):
@@ -53,6 +54,20 @@ class RunResumed(Value):
     at: float
     name: str
     limits: Mapping[str, float]
+
+
+class RunForked(Value):
+    """A run takes over what is recorded of `parent` up to the step at `path`, which it runs anew; the past is not paid.
+
+    `input` takes the place of that step's input, if `replaced`.
+    """
+
+    run_id: str
+    at: float
+    parent: str
+    path: str
+    replaced: bool = False
+    input: object = None
 
 
 class RunFinished(Value):
@@ -100,11 +115,12 @@ class StepStarted(Value):
 
 
 class StepFinished(Value):
-    """A step has its output."""
+    """A step has its output; `form` names the class of an output that is not of the type the node declares."""
 
     path: str
     at: float
     output: object
+    form: str = ""
 
 
 class StepFailed(Value):
@@ -274,6 +290,13 @@ class QuestionAnswered(Value):
     keep: bool = False
 
 
+class Remembered(Value):
+    """A step used what its branch keeps in memory; when the run goes on it is gone through again to rebuild that."""
+
+    path: str
+    at: float
+
+
 class Drawn(Value):
     """Code asked its context for something that comes out differently each time: the time, for instance."""
 
@@ -306,7 +329,7 @@ class Emitted(Value):
     value: object
 
 
-RunEvent: TypeAlias = RunStarted | RunResumed | RunParked | RunFinished | RunFailed | RunCancelled
+RunEvent: TypeAlias = RunStarted | RunForked | RunResumed | RunParked | RunFinished | RunFailed | RunCancelled
 StepEvent: TypeAlias = StepStarted | StepRetried | StepFinished | StepFailed | StepCancelled | StepAbandoned
 BudgetEvent: TypeAlias = (
     BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted | UsageReserved | UsageRecorded
@@ -314,7 +337,16 @@ BudgetEvent: TypeAlias = (
 ModelEvent: TypeAlias = RateLimitWaited | CacheHit | TextDelta
 PersonEvent: TypeAlias = QuestionAsked | QuestionAnswered
 Event: TypeAlias = (
-    RunEvent | StepEvent | BranchDied | BudgetEvent | ModelEvent | PersonEvent | Drawn | Emitted | EventsDropped
+    RunEvent
+    | StepEvent
+    | BranchDied
+    | BudgetEvent
+    | ModelEvent
+    | PersonEvent
+    | Drawn
+    | Remembered
+    | Emitted
+    | EventsDropped
 )
 
 _TYPES: dict[str, type[Event]] = {t.__name__: t for t in Event.__args__}
@@ -338,6 +370,8 @@ def encode(event: Event) -> bytes:
     row.update((name, _untouched(getattr(event, name))) for name in event.__struct_fields__)
     if isinstance(event, StepStarted):
         row["input"] = _new_content(event.input)
+    elif isinstance(event, StepFinished) and isinstance(event.output, Value):
+        row["form"] = type(event.output).__name__
     try:
         return _dump(row)
     except Exception:  # noqa: BLE001 - values are the user's and may refuse in any way; the record goes on without them
@@ -369,6 +403,11 @@ def _text(value: object) -> str:
     except Exception:  # noqa: BLE001 - its class must do
         text = f"<{type(value).__name__}>"
     return text.encode(errors="replace").decode()
+
+
+def plain(value: object) -> object:
+    """Return a step's input as `decode` gives it."""
+    return from_json(_dump(_new_content(_untouched(value))))
 
 
 def _new_content(value: object) -> object:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from agentrt.edge import Edge, Marker
 from agentrt.history import HistoryFilter, begun, mended
 from agentrt.messages import Message, ToolCall, ToolSpec, UserMessage, tool_name
 from agentrt.node import Node
+from agentrt.value import Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Handoff:
+class Handoff(Value):
     """Hold a conversation that one agent gives to another.
 
     `input` is what the first agent of the conversation was asked, `reason` what the giving agent's model said of it.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
 
 import anyio
 
 from agentrt.errors import JournalError
 from agentrt.events import Event, QuestionAnswered, QuestionAsked, TextDelta
+from agentrt.owner import this_process
 from agentrt.value import Value
+
+CLAIM: Final = 30.0
+"""A claim on a run holds for so many seconds, and is renewed thrice as often."""
 
 
 class RunSummary(Value):
@@ -108,19 +112,40 @@ class JournalWriter:
     fails, `on_failure` is called once: a run that cannot be recorded must not go on.
     """
 
-    def __init__(self, journal: Journal, run_id: str, on_failure: Callable[[], object]) -> None:
+    def __init__(self, journal: Journal, run_id: str, epoch: int) -> None:
         self.error: JournalError | None = None
+        self.on_failure: Callable[[], object] = lambda: None
         self._journal = journal
         self._run_id = run_id
-        self._on_failure = on_failure
+        self.epoch = epoch
         self._pending: list[Event] = []
-        self._news = anyio.Event()
+        self._recorded = self._kept = 0
+        self._news, self._progress = anyio.Event(), anyio.Event()
         self._closing = False
+
+    @classmethod
+    async def claim(cls, journal: Journal, run_id: str, *, new: bool) -> JournalWriter:
+        """Become the one writer of a run; raises `RunTaken` while another is."""
+        return cls(journal, run_id, await journal.claim(run_id, this_process(), seconds=CLAIM, new=new))
 
     def __call__(self, event: Event) -> None:
         if not isinstance(event, TextDelta):
             self._pending.append(event)
+            self._recorded += 1
             self._news.set()
+
+    async def flush(self) -> None:
+        """Wait until everything recorded so far is kept; raises `JournalError`."""
+        until = self._recorded
+        while self._kept < until and self.error is None:
+            await self._progress.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def release(self) -> None:
+        """Give the claim back of a run that is not going to go on here."""
+        with anyio.CancelScope(shield=True):
+            await self._journal.release(self._run_id, self.epoch)
 
     def close(self) -> None:
         """Let `run` end once everything is written."""
@@ -128,22 +153,38 @@ class JournalWriter:
         self._news.set()
 
     async def run(self) -> None:
-        """Append until closed. Cancelling the run around does not cut off what it has recorded."""
+        """Append until closed, and give the claim back. Cancelling the run around does not cut off what it recorded."""
         with anyio.CancelScope(shield=True):
-            while self._pending or not self._closing:
-                await self._news.wait()
-                self._news = anyio.Event()
-                if not await self._append():
-                    return
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._hold, name="agentrt claim")
+                while (self._pending or not self._closing) and self.error is None:
+                    await self._news.wait()
+                    self._news = anyio.Event()
+                    await self._append()
+                tasks.cancel_scope.cancel()
+            if self.error is None:
+                await self._attempt(self._journal.release(self._run_id, self.epoch))
 
-    async def _append(self) -> bool:
+    async def _append(self) -> None:
         events, self._pending = self._pending, []
+        if events and await self._attempt(self._journal.append(self._run_id, self.epoch, events)):
+            self._kept += len(events)
+        self._progress.set()
+        self._progress = anyio.Event()
+
+    async def _hold(self) -> None:
+        """Renew the claim as long as the run goes on."""
+        while self.error is None:
+            await anyio.sleep(CLAIM / 3)
+            await self._attempt(self._journal.renew(self._run_id, self.epoch, seconds=CLAIM))
+
+    async def _attempt(self, work: Awaitable[None]) -> bool:
         try:
-            if events:
-                await self._journal.append(self._run_id, events)
+            await work
         except Exception as error:  # noqa: BLE001 - whatever stops the journal stops the run, as the one error it raises
             self.error = error if isinstance(error, JournalError) else _broken(error)
-            self._on_failure()
+            self._news.set()
+            self.on_failure()
         return self.error is None
 
 

@@ -161,9 +161,21 @@ class Ledger:
         self._turns = Turns(self._decide, _deny)
         self._cached = self._cache_writes = self._reasoning = self._uncertain = 0
 
-    def open(self, parent: Account, budget: Budget, scope: str) -> Account:
-        """Open an account for one activation of a scope that has a budget of its own (rule B1)."""
-        return Account(scope, budget, parent)
+    def open(self, parent: Account, budget: Budget, scope: str, spent: Sequence[int] = ()) -> Account:
+        """Open an account for one activation of a scope that has a budget of its own (rule B1).
+
+        `spent` is what the scope had spent in an earlier process, which the accounts around know of already.
+        """
+        account = Account(scope, budget, parent)
+        if spent:
+            account.spent[:] = spent
+        return account
+
+    def restore(self, spent: Sequence[int], usage: Usage) -> None:
+        """Take over what the run has spent in an earlier process."""
+        self.root.spent[:] = spent
+        self._cached, self._cache_writes = usage.cached_tokens, usage.cache_write_tokens
+        self._reasoning, self._uncertain = usage.reasoning_tokens, usage.uncertain
 
     def count(self, account: Account, dimensions: Sequence[int], path: str) -> None:
         """Spend one of each dimension on the whole chain at once (rule B2), or raise `BudgetExceeded`."""
@@ -195,7 +207,7 @@ class Ledger:
 
         A bill above its reservation is charged in full and closes the accounts that cap what it overran.
         """
-        return self._settle(ticket, usage, _vector(usage))
+        return self._settle(ticket, usage, vector(usage))
 
     def _settle(self, ticket: Ticket, usage: Usage, used: Sequence[int]) -> bool:
         assert ticket.granted is not None, "only a granted reservation can be settled"
@@ -370,7 +382,7 @@ def _exceeded(scope: Account, d: int, needed: int, path: str) -> BudgetExceeded:
     )
 
 
-def _vector(usage: Usage) -> tuple[int, ...]:
+def vector(usage: Usage) -> tuple[int, ...]:
     """Return a bill by dimension; a provider cannot give anything back."""
     read, written = max(0, usage.input_tokens), max(0, usage.output_tokens)
     return (max(0, usage.cost), read + written, read, written, 0, 0, 0)

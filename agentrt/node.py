@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Self, TypeAlias, TypeVar, Unpack, overload
 
 import anyio.to_thread
 import typing_extensions
@@ -30,6 +30,10 @@ from agentrt.retry import Retry
 from agentrt.usage import PICO
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from random import Random
+    from uuid import UUID
+
     from agentrt.events import Event
     from agentrt.model import Model
     from agentrt.partial import Partial
@@ -61,6 +65,7 @@ class Node(ABC, Generic[In, Out]):
 
     kind: ClassVar[str] = "node"
     counts: ClassVar[tuple[int, ...]] = (STEPS,)
+    effect: Effect | None = None
     attributes: Mapping[str, object] | None = None
     budget: Budget | None = None
     retry: Retry | None = None
@@ -478,6 +483,28 @@ class Context(ABC, Generic[D]):
     def memory(self) -> dict[Node[Any, Any], Any]:
         """Return what nodes keep for their next visit on this branch, by node; empty for a step called by code."""
 
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """Return what names this step among those of all runs: the same when its run goes on, for effects by key."""
+
+    @property
+    @abstractmethod
+    def random(self) -> Random:
+        """Return this step's random numbers, which come out the same when its run goes on."""
+
+    @abstractmethod
+    def uuid(self) -> UUID:
+        """Return a new id, which comes out the same when the run goes on."""
+
+    @abstractmethod
+    def now(self) -> datetime:
+        """Return the time, in UTC; when the run goes on, the time it was then."""
+
+    @abstractmethod
+    def draw(self, name: str, make: Callable[[], T]) -> T:
+        """Return what `make` returns, or what it had returned here when the run was recorded: plain JSON values."""
+
     @abstractmethod
     def emit(self, value: object) -> None:
         """Publish a value as an event of this step, for streams and displays."""
@@ -530,6 +557,10 @@ class Context(ABC, Generic[D]):
     @abstractmethod
     def text_delta(self, text: str) -> None:
         """Publish a piece of text that a model streams; an empty one says nothing."""
+
+
+Effect: TypeAlias = Literal["idempotent", "keyed", "unsafe"]
+"""What it means to have a tool's effect twice: nothing; nothing with the same `ctx.key`; harm."""
 
 
 class Reservation(ABC):

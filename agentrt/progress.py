@@ -9,12 +9,14 @@ that catches it, a join that drops it, an agent whose tool it was) it is that st
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agentrt.errors import BudgetExceeded
+from agentrt.errors import BudgetExceeded, ReplayMismatch
+from agentrt.events import Drawn
 from agentrt.ledger import Limit
 from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
@@ -105,34 +107,95 @@ class Denied:
     told: Exception | None = None
 
 
-class Past:
+class Past(ABC):
     """Hold what an earlier part of a run has done: finished steps are not run again, nor paid for (rule E5).
 
     A plan takes the outcomes in the order they came, before anything new starts, and is then where it was.
     """
 
-    def __init__(self, progress: Progress) -> None:
-        self.started = set(progress.started)
-        self._outcomes = {path: (i, outcome) for i, (path, outcome) in enumerate(progress.outcomes)}
-        self._limits = dict(progress.limits)
-        self._denied = progress.denied
-        self.branches = progress.branches
-        self.memories = progress.memories
-
-    def outcome(self, path: str) -> Any:
+    @abstractmethod
+    def outcome(self, activation: Activation) -> Any:
         """Return what a step's outcome was, or `MISSING`."""
-        return self._outcomes.get(path, (0, MISSING))[1]
+
+    @abstractmethod
+    def earliest(self, ready: Iterable[Activation]) -> Activation | None:
+        """Return the activation whose outcome came first, or None if none of them has one."""
+
+    @abstractmethod
+    def is_counted(self, path: str) -> bool:
+        """Say whether the start of an unfinished step has been counted."""
+
+    @abstractmethod
+    def limits(self, path: str) -> tuple[Limit, ...]:
+        """Return the limits, with their accounts, under which an unfinished step ran; each serves once."""
+
+    @abstractmethod
+    def branch(self, path: str) -> Limit | None:
+        """Return the limit of the branch that begins at a path."""
 
     def denied(self, path: str) -> Denied | None:
         """Return what is left of a step whose outcome is a denial, None for every other."""
+        return None
+
+    def memory(self, path: str, label: str) -> dict[Any, Any] | None:
+        """Return what a branch of the graph at a path has kept for its nodes."""
+        return None
+
+    def spent(self, path: str) -> Sequence[int]:
+        """Return what an unfinished step and all below it had spent, where its accounts are opened anew."""
+        return ()
+
+    def spent_on_branch(self, path: str, label: str) -> Sequence[int]:
+        """Return what a branch of the graph at a path had spent, where its account is opened anew."""
+        return ()
+
+    def attempts(self, path: str) -> int:
+        """Return how many attempts of a step have failed."""
+        return 0
+
+    def is_over(self, path: str) -> bool:
+        """Say whether a step without an outcome to answer with is recorded to its end all the same."""
+        return False
+
+    def mismatch(self, path: str, output: object) -> ReplayMismatch | None:
+        """Return why a step that was gone through once more should have had another output, if it should."""
+        return None
+
+    def drawn(self, path: str) -> Iterator[Drawn]:
+        """Return what an unfinished step had drawn, in order."""
+        return iter(())
+
+
+class KeptPast(Past):
+    """Hold the past of a run that its process has kept: outcomes as they were, accounts that go on."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._started = set(progress.started)
+        self._outcomes = {path: (i, outcome) for i, (path, outcome) in enumerate(progress.outcomes)}
+        self._limits = dict(progress.limits)
+        self._denied = progress.denied
+        self._branches = progress.branches
+        self._memories = progress.memories
+
+    def outcome(self, activation: Activation) -> Any:
+        return self._outcomes.get(activation.path, (0, MISSING))[1]
+
+    def earliest(self, ready: Iterable[Activation]) -> Activation | None:
+        known = [(self._outcomes[a.path][0], a) for a in ready if a.path in self._outcomes]
+        return min(known, key=lambda pair: pair[0], default=(0, None))[1]
+
+    def is_counted(self, path: str) -> bool:
+        return path in self._started
+
+    def limits(self, path: str) -> tuple[Limit, ...]:
+        return self._limits.pop(path, ())
+
+    def branch(self, path: str) -> Limit | None:
+        return self._branches.get(path)
+
+    def denied(self, path: str) -> Denied | None:
         known = self._denied.get(path)
         return None if known is None else Denied(known.rest)
 
-    def limits(self, path: str, *, keep: bool = False) -> tuple[Limit, ...]:
-        """Return the limits, with their accounts, under which an unfinished step ran; each serves once, unless kept."""
-        return self._limits.get(path, ()) if keep else self._limits.pop(path, ())
-
-    def earliest(self, ready: Iterable[Activation]) -> Activation | None:
-        """Return the activation whose outcome came first, or None if none of them has one."""
-        known = [(self._outcomes[a.path][0], a) for a in ready if a.path in self._outcomes]
-        return min(known, key=lambda pair: pair[0], default=(0, None))[1]
+    def memory(self, path: str, label: str) -> dict[Any, Any] | None:
+        return self._memories.get((path, label))

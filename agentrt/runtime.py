@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pkgutil import resolve_name
@@ -44,7 +45,9 @@ from agentrt.node import Node, as_node
 from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
 from agentrt.pricing import check_prices
-from agentrt.progress import Past, Progress
+from agentrt.progress import KeptPast, Past, Progress
+from agentrt.recorded import Recorded
+from agentrt.replay import RecordedPast
 from agentrt.scheduler import DEFAULT_CONCURRENCY, Scheduler
 from agentrt.statistics import RunStatistics, SchedulerStatistics
 from agentrt.stream import DEFAULT_BUFFER, Feed, Stream
@@ -129,6 +132,7 @@ class Options(TypedDict, total=False):
     concurrency: how many steps may work at once; steps that wait for steps below them do not count.
     run_id: names the run; without it a new id is made.
     deps: what nodes, tools, instructions and guardrails read as `ctx.deps`; it is kept in no record.
+    target: where the node is found, `FILE:NAME`, for the shell to go on with the run.
     """
 
     budget: Budget | None
@@ -138,6 +142,7 @@ class Options(TypedDict, total=False):
     concurrency: int
     run_id: str | None
     deps: object
+    target: str | None
 
 
 @overload
@@ -272,7 +277,13 @@ class _Run:
         self.ledger = Ledger(node.name, None)
         self.ledger.root.is_capped = self.budget is not None or node.budget is not None
         self.models = Models(options.get("model"))
+        self.seed = self.run_id
+        self.target = options.get("target")
         self.past: Past | None = None
+        self.writer: JournalWriter | None = None
+        self._cut_off: Sequence[Event] = ()
+        self._aborted: AgentrtError | None = None
+        self._cancel: Callable[[], object] = lambda: None
         self._progress: Progress | None = None
         self._stopped: Result[Any] | None = None
         self._running: Scheduler | None = None
@@ -299,18 +310,22 @@ class _Run:
         check_prices(self.node, self.models, limited=self.budget is not None and self.budget.usd is not None)
         if self.past is None:
             check_fits(self.node, self.input, self.budget, self.models, self.models.override)
+        if self.journal is not None and self.writer is None:
+            self.writer = await JournalWriter.claim(self.journal, self.run_id, new=self.past is None)
+        writer, self.writer = self.writer, None
         observers = [*self.observers, *resolve_name(_TRACING)(self.run_id)]
         outcome: Any = _UNFINISHED
         scheduler: Scheduler | None = None
-        writer: JournalWriter | None = None
         async with _one_error(), anyio.create_task_group() as tasks:
             with anyio.CancelScope() as scope:
-                if self.journal is not None:
-                    writer = JournalWriter(self.journal, self.run_id, scope.cancel)
+                self._cancel = scope.cancel
+                if writer is not None:
+                    writer.on_failure = scope.cancel
                     observers.append(writer)
                     tasks.start_soon(writer.run, name="agentrt journal")
                 try:
-                    scheduler = self._running = self._scheduler(tasks, _Recorder(observers, self._recorded).record)
+                    record = _Recorder(observers, self._recorded).record
+                    scheduler = self._running = self._scheduler(tasks, record, writer.flush if writer else None)
                     outcome = await self._steps(scheduler)
                 finally:
                     self._running = None
@@ -320,9 +335,26 @@ class _Run:
                         writer.close()
         if writer is not None and writer.error is not None:
             raise writer.error
+        if self._aborted is not None:
+            raise self._aborted
         if outcome is _UNFINISHED or scheduler is None:
             raise AgentrtError(f"{self.node.name}: a step cancelled its own task, and with it the run")
         return self._result(outcome, scheduler)
+
+    def go_on(self, recorded: Recorded, past: RecordedPast, writer: JournalWriter | None) -> None:
+        """Take up where a record ends: what has finished answers from it, and is not paid again."""
+        assert recorded.run is not None
+        self.past, self.writer = past, writer
+        self.seed = str(recorded.run.options.get("seed") or recorded.run.run_id)
+        self._cut_off = list(recorded.cut_off(time.time()))
+        for event in self._cut_off:
+            recorded.add(event)
+        self.ledger.restore(recorded.spent(""), recorded.usage)
+
+    def abort(self, error: AgentrtError) -> None:
+        """End the run by an error that no step may go on from."""
+        self._aborted = self._aborted or error
+        self._cancel()
 
     async def resume(self, stopped: Result[Any], denial: BudgetExceeded, budget: Budget) -> Result[Any]:
         """Run again on what is known, with the limits of the account that refused raised (rule E5)."""
@@ -335,13 +367,16 @@ class _Run:
         _check_raised(denial, limit.budget, budget)
         limit.budget = replace(limit.budget, share=None, **budget.limits())  # type: ignore[arg-type]
         self.ledger.raise_limits(limit.account, limit.budget)
-        self.past, self._stopped = Past(progress), None
+        self.past, self._stopped = KeptPast(progress), None
         return await self.execute()
 
-    def _scheduler(self, tasks: TaskGroup, record: Observer) -> Scheduler:
+    def _scheduler(self, tasks: TaskGroup, record: Observer, flush: Callable[[], Awaitable[None]] | None) -> Scheduler:
         return Scheduler(
             tasks,
             run_id=self.run_id,
+            seed=self.seed,
+            abort=self.abort,
+            flush=flush,
             ledger=self.ledger,
             record=record,
             models=self.models,
@@ -353,12 +388,23 @@ class _Run:
     async def _steps(self, scheduler: Scheduler) -> Any:
         """Run the root step, between the events that open and close the run."""
         run_id, name, record = self.run_id, self.node.name, scheduler.record
+        limits = self._limits()
         if self.past is None:
-            limits = tightest(self.budget, self.node.budget)
-            record(RunStarted(run_id=run_id, at=scheduler.clock(), name=name, input=self.input, limits=limits))
+            record(
+                RunStarted(
+                    run_id=run_id,
+                    at=scheduler.clock(),
+                    name=name,
+                    input=self.input,
+                    limits=limits,
+                    options=self._described(),
+                    target=self.target,
+                )
+            )
         else:
-            limits = tightest(*(limit.budget for limit in self.past.limits(name, keep=True)))
             record(RunResumed(run_id=run_id, at=scheduler.clock(), name=name, limits=limits))
+            for event in self._cut_off:
+                record(event)
         root = Activation(self.node, self.input, name)
         caller = StepContext(scheduler, "", self.ledger.root, float("inf"), root, -1, self.past)
         try:
@@ -370,6 +416,21 @@ class _Run:
         self._progress = caller.progress
         record(self._closing_event(outcome, scheduler))
         return outcome
+
+    def _limits(self) -> dict[str, float]:
+        """Return the tightest limits of the run and of its root node."""
+        own = self._progress.limits.get(self.node.name, ()) if self._progress is not None else ()
+        return tightest(*(limit.budget for limit in own)) if own else tightest(self.budget, self.node.budget)
+
+    def _described(self) -> dict[str, object]:
+        """Say how the run was started, as far as that can be written down, for the day it goes on elsewhere."""
+        said: dict[str, object] = {"seed": self.seed, "concurrency": self.concurrency}
+        if self.budget is not None:
+            given = ((f.name, getattr(self.budget, f.name)) for f in fields(self.budget) if f.init)
+            said["budget"] = {name: value for name, value in given if value is not None}
+        if isinstance(self.models.override, str):
+            said["model"] = self.models.override
+        return said
 
     def _stop_reason(self, outcome: Any, scheduler: Scheduler) -> StopReason:
         if isinstance(outcome, Failure):

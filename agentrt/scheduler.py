@@ -12,7 +12,7 @@ import math
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import anyio
@@ -22,13 +22,13 @@ from anyio.lowlevel import checkpoint
 from agentrt.budget import Budget
 from agentrt.context import StepContext
 from agentrt.drive import Drive
-from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError
+from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch
 from agentrt.events import ErrorInfo, Event, StepCancelled, StepFailed, StepFinished, StepStarted
 from agentrt.execution import Execution
 from agentrt.ledger import Ledger
 from agentrt.model import Model
 from agentrt.plan import Activation, Failure
-from agentrt.progress import MISSING
+from agentrt.progress import MISSING, Past
 from agentrt.statistics import SchedulerStatistics
 
 DEFAULT_CONCURRENCY: Final = 1000
@@ -56,7 +56,8 @@ class Scheduler:
     """Run the steps of one run.
 
     `tasks` is the task group every worker lives in, `record` takes every event, `models` finds the model a node
-    asks for, `clock` gives seconds since the epoch, and `deps` is what nodes read as `ctx.deps`.
+    asks for, `clock` gives seconds since the epoch, and `deps` is what nodes read as `ctx.deps`. `seed` is what random numbers follow from. `abort` ends the run
+    by an error; `flush` waits until all that was recorded is durable, if anything keeps it.
     """
 
     def __init__(
@@ -64,19 +65,25 @@ class Scheduler:
         tasks: TaskGroup,
         *,
         run_id: str,
+        seed: str,
         ledger: Ledger,
         record: Callable[[Event], None],
         models: Callable[[Model | str | None], Model],
         clock: Callable[[], float],
+        abort: Callable[[AgentrtError], None],
+        flush: Callable[[], Awaitable[None]] | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
         deps: object = None,
     ) -> None:
         self.run_id = run_id
+        self.seed = seed
         self.ledger = ledger
         self.record = record
         self.models = models
         self.clock = clock
         self.deps = deps
+        self.abort = abort
+        self.flush = flush
         self.thread = threading.get_ident()
         self.exhaustion: BudgetExceeded | None = None
         self.dropped: list[Failure] = []
@@ -112,16 +119,20 @@ class Scheduler:
         self._steps += 1
         if not self._steps % _BREATHER:
             await checkpoint()
-        node, path, value = activation.node, activation.path, activation.value
-        past = caller.past
-        if past is not None and (outcome := past.outcome(path)) is not MISSING:
-            caller.recall(activation, budget, outcome)
-            return outcome
+        node, path = activation.node, activation.path
+        past, record = caller.past, self.record
+        if past is not None:
+            if (outcome := await self._recalled(activation, caller, budget, past)) is not MISSING:
+                return outcome
+            if past.is_over(path):  # gone through once more for what it leaves behind: it is in the record already
+                record = _nowhere
         try:
             context = self._open(activation, caller, budget, depth)
         except (BudgetExceeded, DefinitionError) as error:
             return self._refused(activation, caller, error)
-        self.record(
+        value = activation.value
+        context.silent = record is _nowhere
+        record(
             StepStarted(
                 path=path,
                 at=self.clock(),
@@ -136,6 +147,8 @@ class Scheduler:
         )
         try:
             try:
+                if self.flush is not None and node.effect is not None:
+                    await self.flush()
                 if context.limits or node.retry is not None or node.timeout is not None:
                     output = await Execution(context, node, value).run()
                 else:
@@ -152,13 +165,31 @@ class Scheduler:
                 return self._failed(activation, context, caller, Failure(path, value, _stray(path, error)))
             self._was_cancelled(activation, context, caller)
             raise
-        self.record(StepFinished(path=path, at=self.clock(), output=output))
+        record(StepFinished(path=path, at=self.clock(), output=output))
+        if past is not None and (mismatch := past.mismatch(path, output)) is not None:
+            return await self._aborted(activation, mismatch)
         if context.denial is not None and not caller.path:  # the run's own budget ended it: more may be done
             self.exhaustion = context.denial
             caller.note_unfinished(context)
         else:
             caller.note_outcome(activation, output)
         return output
+
+    async def _recalled(self, activation: Activation, caller: StepContext, budget: Budget | None, past: Past) -> Any:
+        """Return what is known from an earlier part of the run as a step's outcome, else `MISSING`."""
+        try:
+            outcome = past.outcome(activation)
+        except ReplayMismatch as error:
+            return await self._aborted(activation, error)
+        if outcome is not MISSING:
+            caller.recall(activation, budget, outcome)
+        return outcome
+
+    async def _aborted(self, activation: Activation, error: ReplayMismatch) -> Failure:
+        """End the whole run by an error that no step may go on from."""
+        self.abort(error)
+        await checkpoint()
+        return Failure(activation.path, activation.value, error)  # only where the step around is shielded
 
     def _open(self, activation: Activation, caller: StepContext, budget: Budget | None, depth: int) -> StepContext:
         """Open a step's context and accounts; raises `BudgetExceeded`.
@@ -295,6 +326,10 @@ class Scheduler:
         finally:
             self._active -= 1
             self._hand_on()
+
+
+def _nowhere(event: Event) -> None:
+    """Record nothing."""
 
 
 def _not_an_output(path: str) -> AgentrtError:

@@ -15,9 +15,7 @@ from opentelemetry.trace import Span, TracerProvider, set_span_in_context
 from agentrt.events import (
     BranchDied,
     BudgetExhausted,
-    Emitted,
     Event,
-    EventsDropped,
     RunCancelled,
     RunFailed,
     RunFinished,
@@ -93,7 +91,7 @@ class RunSpans:
                 self._start_run(event)
             case RunFinished() | RunFailed() | RunCancelled():
                 self._end_run(event)
-            case _ if not isinstance(event, Emitted | EventsDropped):
+            case _ if isinstance(event, Note):
                 self._tell(event)
 
     def _start_run(self, event: RunStarted | RunResumed) -> None:

@@ -1,0 +1,189 @@
+"""Continuation: recorded runs that go on, part ways, or are gone through again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any, Final, TypeVar, cast
+
+from agentrt.budget import Budget
+from agentrt.errors import DefinitionError, JournalError
+from agentrt.events import Event, RunFinished, RunForked, RunResumed, RunStarted, StepStarted, plain
+from agentrt.journal import Journal, JournalWriter
+from agentrt.messages import Message
+from agentrt.model import ModelRequest, ModelResponse
+from agentrt.node import Node, as_node
+from agentrt.recorded import Recorded
+from agentrt.replay import RecordedPast, input_of, output_of
+from agentrt.runtime import Options, Result, StopReason, _Run, new_run_id
+from agentrt.usage import FREE
+
+T = TypeVar("T")
+_SAME: Final = object()
+
+
+async def resume(
+    node: Node[Any, T],
+    run_id: str,
+    *,
+    journal: Journal,
+    budget: Budget | None = None,
+    rerun_changed: bool = False,
+    options: Options | None = None,
+) -> Result[T]:
+    """Go on with a recorded run that was cut off, failed, ran out of budget or waited; finished steps are not paid again.
+
+    `node` is what was run then. `budget` raises limits of the run; `rerun_changed` runs steps anew that are not what
+    the record says. What was in flight is run again; what it may have cost is charged at its maximum. A run that is
+    done returns its result. Raises what `run` raises, `RunTaken` while another process drives the run, and
+    `ReplayMismatch` where the node does not do what is recorded.
+    """
+    node = as_node(node)
+    writer = await JournalWriter.claim(journal, run_id, new=False)
+    try:
+        recorded = Recorded(await journal.events(run_id))
+        run = _continued(node, recorded, run_id, {"journal": journal, **(options or {})}, budget)
+    except BaseException:
+        await writer.release()
+        raise
+    if isinstance(recorded.closing, RunFinished) and recorded.closing.stop_reason == StopReason.DONE:
+        await writer.release()
+        return _finished(run, node, recorded)
+    run.go_on(recorded, RecordedPast(recorded, rerun_changed=rerun_changed), writer)
+    return await run.execute()
+
+
+async def fork(
+    node: Node[Any, T],
+    run_id: str,
+    *,
+    journal: Journal,
+    at: str,
+    input: Any = _SAME,
+    budget: Budget | None = None,
+    options: Options | None = None,
+) -> Result[T]:
+    """Begin a new run that shares a recorded one's past up to the step at a path, and goes its own way from there.
+
+    That step is run anew, on another `input` if one is given. The past is not paid again, nor counted against the new
+    run's budget. Raises `DefinitionError` for a step that is not in the record.
+    """
+    node = as_node(node)
+    events = await journal.events(run_id)
+    new_id = (options or {}).get("run_id") or new_run_id()
+    past = _up_to(events, at, run_id)
+    first = past[0]
+    assert isinstance(first, RunStarted)
+    seed = first.options.get("seed") or run_id
+    began = RunStarted(
+        run_id=new_id,
+        at=first.at,
+        name=first.name,
+        input=first.input,
+        limits=first.limits,
+        options={**first.options, "seed": seed},
+        target=first.target,
+        parent=run_id,
+    )
+    replaced = input is not _SAME
+    forked = RunForked(
+        run_id=new_id, at=first.at, parent=run_id, path=at, replaced=replaced, input=plain(input) if replaced else None
+    )
+    writer = await JournalWriter.claim(journal, new_id, new=True)
+    try:
+        shared = [began, *past[1:], forked]
+        await journal.append(new_id, writer.epoch, shared)
+        recorded = Recorded(shared)
+        run = _continued(node, recorded, new_id, {"journal": journal, **(options or {})}, budget)
+    except BaseException:
+        await writer.release()
+        raise
+    run.go_on(recorded, RecordedPast(recorded), writer)
+    return await run.execute()
+
+
+async def replay(node: Node[Any, T], run_id: str, *, journal: Journal, options: Options | None = None) -> Result[T]:
+    """Go through a recorded run again, offline: no model is asked and no tool used, everything between them is done.
+
+    What the code makes of the recorded answers is compared with the record, step by step. Raises `ReplayMismatch`
+    where they differ, which makes of a finished run a regression test.
+    """
+    return await replay_events(node, await journal.events(run_id), options=options)
+
+
+async def replay_events(node: Node[Any, T], events: Sequence[Event], *, options: Options | None = None) -> Result[T]:
+    """Go through a run again as `replay` does, from its events."""
+    node = as_node(node)
+    recorded = Recorded(events)
+    run_id = recorded.run.run_id if recorded.run is not None else ""
+    run = _continued(node, recorded, run_id, {**(options or {}), "model": _Offline()}, None)
+    run.journal = None
+    run.past, run.seed = RecordedPast(recorded, again=True), str(_began(recorded).options.get("seed") or run_id)
+    return await run.execute()
+
+
+class _Offline:
+    """Be the model of a replay: whatever is asked of it is on record, or else is a mismatch."""
+
+    name = "recorded"
+    price = FREE
+
+    async def count_tokens(self, request: ModelRequest) -> int:
+        raise _asked_more(request.messages)
+
+    def max_output(self, request: ModelRequest, input_tokens: int) -> int:
+        raise _asked_more(request.messages)
+
+    async def generate(self, request: ModelRequest, on_text: Any) -> ModelResponse:
+        raise _asked_more(request.messages)
+
+    async def aclose(self) -> None:
+        """Release nothing."""
+
+
+def _asked_more(messages: Sequence[Message]) -> JournalError:
+    said = messages[-1].text if messages else ""
+    return JournalError(f"a replay asks no model, and this request is not on record: {said!r:.200}")
+
+
+def _began(recorded: Recorded) -> RunStarted:
+    if recorded.run is None:
+        raise JournalError("the record does not begin with the start of a run")
+    return recorded.run
+
+
+def _continued(node: Node[Any, Any], recorded: Recorded, run_id: str, options: Options, budget: Budget | None) -> _Run:
+    """Return the run as it was started, but for what `options` and `budget` say otherwise."""
+    began = _began(recorded)
+    if began.name != node.name:
+        raise DefinitionError(f"run {run_id} is one of {began.name!r}, not of {node.name!r}")
+    known: Options = {"run_id": run_id}
+    if (limits := cast("dict[str, Any] | None", began.options.get("budget"))) is not None:
+        known["budget"] = Budget(**limits)
+    if isinstance(model := began.options.get("model"), str):
+        known["model"] = model
+    if isinstance(concurrency := began.options.get("concurrency"), int):
+        known["concurrency"] = concurrency
+    options = {**known, **options, "run_id": run_id}
+    if budget is not None:
+        options["budget"] = replace(options.get("budget") or Budget(), **budget.limits())  # type: ignore[arg-type]
+    return _Run(node, input_of(node, began.input, began.name), options)
+
+
+def _finished(run: _Run, node: Node[Any, T], recorded: Recorded) -> Result[T]:
+    run.ledger.restore(recorded.spent(""), recorded.usage)
+    ended = recorded.steps[node.name].ended
+    assert ended is not None
+    return Result(run, output_of(node, cast("Any", ended)), stop_reason=StopReason.DONE)
+
+
+def _up_to(events: Sequence[Event], at: str, run_id: str) -> list[Event]:
+    """Return the events before the step at a path first started, without those of the run as a whole."""
+    paths = [e.path for e in events if isinstance(e, StepStarted)]
+    if at not in paths:
+        near = get_close_matches(at, paths, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; `agentrt show {run_id}` lists them"
+        raise DefinitionError(f"run {run_id} has no step {at!r}{hint}")
+    end = next(i for i, e in enumerate(events) if isinstance(e, StepStarted) and e.path == at)
+    return [e for e in events[:end] if not isinstance(e, RunResumed | RunForked)]

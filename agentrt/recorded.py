@@ -1,0 +1,195 @@
+"""Recorded: what a run's record tells, folded from its events in their order (rule P1).
+
+Every step has at most one outcome here, that of its last attempt; what the attempts before had called is forgotten,
+but what they had spent is not. What was under way when the record ends has no outcome: it is run again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from agentrt.budget import DIMENSIONS, MODEL_CALLS, STEPS, TOOL_CALLS
+from agentrt.events import (
+    BudgetExhausted,
+    Drawn,
+    Event,
+    QuestionAnswered,
+    QuestionAsked,
+    Remembered,
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    RunForked,
+    RunParked,
+    RunResumed,
+    RunStarted,
+    StepAbandoned,
+    StepCancelled,
+    StepFailed,
+    StepFinished,
+    StepRetried,
+    StepStarted,
+    UsageRecorded,
+    UsageReserved,
+)
+from agentrt.ledger import vector
+from agentrt.usage import Usage
+
+Closing = RunParked | RunFinished | RunFailed | RunCancelled
+
+
+class RecordedStep:
+    """Hold one step of a record; `place` says when its outcome came, among those of all steps."""
+
+    __slots__ = ("answer", "attempts", "drawn", "ended", "place", "policy", "question", "remembers", "started")
+
+    def __init__(self) -> None:
+        self.started: StepStarted | None = None
+        self.ended: StepFinished | StepFailed | None = None
+        self.place = 0
+        self.attempts = 0
+        self.policy = ""
+        self.drawn: list[Drawn] = []
+        self.remembers = False
+        self.question: QuestionAsked | None = None
+        self.answer: QuestionAnswered | None = None
+
+    @property
+    def is_denied(self) -> bool:
+        return isinstance(self.ended, StepFailed) and self.ended.error.type == "BudgetExceeded"
+
+
+class Recorded:
+    """Hold a run's record: its steps by path, what was spent at and below each, and what is in doubt."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.run: RunStarted | None = None
+        self.fork: RunForked | None = None
+        self.closing: Closing | None = None
+        self.steps: dict[str, RecordedStep] = {}
+        self.below: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self.reserved: dict[str, Usage] = {}
+        self.usage = Usage()
+        self._spent: dict[str, list[int]] = {}
+        self._length = 0
+        for event in events:
+            self.add(event)
+
+    def add(self, event: Event) -> None:
+        """Take in the next event."""
+        self._length += 1
+        self._add_to_run(event)
+        self._add_spending(event)
+        self._add_to_step(event)
+
+    def _add_to_run(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self.run = event
+            case RunForked():
+                self.fork, self.usage = event, Usage()
+                self._spent.clear()
+                self.reserved.clear()
+            case RunResumed():
+                self.closing = None
+            case RunParked() | RunFinished() | RunFailed() | RunCancelled():
+                self.closing = event
+
+    def _add_spending(self, event: Event) -> None:
+        match event:
+            case StepStarted() if self._step(event.path).started is None:
+                self._count(event.path, _counts(event))
+            case StepRetried():
+                started = self._step(event.path).started
+                if started is not None and started.kind != "chat":  # a model is tried again within its step
+                    self._count(event.path, _counts(started))
+            case UsageReserved():
+                self.reserved[event.path] = event.usage
+                self._count(event.path, (MODEL_CALLS,))
+            case UsageRecorded():
+                self.reserved.pop(event.path, None)
+                self.usage += event.usage
+                self._spend(event.path, vector(event.usage))
+
+    def _add_to_step(self, event: Event) -> None:
+        match event:
+            case StepStarted():
+                step = self._step(event.path)
+                step.started, step.ended = event, None
+            case StepFinished() | StepFailed():
+                step = self._step(event.path)
+                step.ended, step.place = event, self._length
+            case StepRetried():
+                self._step(event.path).attempts += 1
+                self._forget_below(event.path)
+            case StepCancelled() | StepAbandoned():
+                self._step(event.path).ended = None
+            case BudgetExhausted():
+                self._step(event.path).policy = event.policy
+            case _:
+                self._add_note(event)
+
+    def _add_note(self, event: Event) -> None:
+        match event:
+            case Drawn():
+                self._step(event.path).drawn.append(event)
+            case Remembered():
+                self._step(event.path).remembers = True
+            case QuestionAsked():
+                self._step(event.path).question = event
+            case QuestionAnswered():
+                self._step(event.path).answer = event
+
+    def spent(self, path: str) -> Sequence[int]:
+        """Return what the step at a path and all below it have spent, by dimension; the whole run's for ''."""
+        return self._spent.get(path) or [0] * len(DIMENSIONS)
+
+    def spent_on(self, paths: Iterable[str]) -> Sequence[int]:
+        """Return what several steps have spent together."""
+        return [sum(amounts) for amounts in zip(*map(self.spent, paths), [0] * len(DIMENSIONS), strict=True)]
+
+    def cut_off(self, at: float) -> Iterator[Event]:
+        """Return what is to be recorded of what the end of the process cut off, the innermost steps first.
+
+        A call whose bill nobody knows is charged at its maximum (rule B9).
+        """
+        for path, usage in self.reserved.items():
+            yield UsageRecorded(path=path, at=at, usage=usage)
+        for path, step in reversed(self.steps.items()):
+            if step.started is not None and step.ended is None:
+                yield StepAbandoned(path=path, at=at)
+
+    def _step(self, path: str) -> RecordedStep:
+        if (step := self.steps.get(path)) is None:
+            step = self.steps[path] = RecordedStep()
+            self.below[path.rpartition("/")[0]][path] = None
+        return step
+
+    def _forget_below(self, path: str) -> None:
+        """Forget what an attempt that failed had called: the next one calls under the same paths."""
+        for child in self.below.pop(path, ()):
+            self._forget_below(child)
+            del self.steps[child]
+
+    def _count(self, path: str, dimensions: Sequence[int]) -> None:
+        self._spend(path, [int(d in dimensions) for d in range(len(DIMENSIONS))])
+
+    def _spend(self, path: str, amounts: Sequence[int]) -> None:
+        for scope in _around(path):
+            total = self._spent.setdefault(scope, [0] * len(DIMENSIONS))
+            for d, amount in enumerate(amounts):
+                total[d] += amount
+
+
+def _counts(started: StepStarted) -> Sequence[int]:
+    is_tool = started.kind == "tool" or "call_id" in (started.attributes or {})
+    return (STEPS, TOOL_CALLS) if is_tool else (STEPS,)
+
+
+def _around(path: str) -> Iterator[str]:
+    """Return a path, those of the steps around it, and '' for the run."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+    yield ""
