@@ -253,7 +253,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
         text: str | None = reply.text
         if calls:
             repeats.check(calls)
-            results = await self.toolbox.use(ctx, calls)
+            results = await self.toolbox.use(ctx, calls, reply.text)
             conversation.messages += results
             text = next((r.text for r in results if r.name in self.stop_at and not r.failed), None)
         if over:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -19,9 +19,12 @@ from agentrt.events import (
     BudgetOverrun,
     BudgetWaited,
     Drawn,
+    EffectBegun,
     Emitted,
     ErrorInfo,
     Event,
+    QuestionAnswered,
+    QuestionAsked,
     Remembered,
     StepRetried,
     TextDelta,
@@ -31,8 +34,9 @@ from agentrt.events import (
 from agentrt.ledger import Account, Limit, Request, Ticket
 from agentrt.model import Model
 from agentrt.node import Context, Node, Remaining, Reservation, as_node
-from agentrt.plan import Activation, BatchPlan, Failure, Plan
+from agentrt.plan import Activation, BatchPlan, Failure, Parked, Plan
 from agentrt.progress import Denied, Past, Progress
+from agentrt.question import Question
 from agentrt.usage import Usage
 
 if TYPE_CHECKING:
@@ -254,6 +258,8 @@ class StepContext(Context):
                 outcome = await self.run_here(activation, budget)
                 if isinstance(outcome, Failure):
                     raise self.error_of(outcome)
+                if isinstance(outcome, Parked):
+                    raise outcome
                 return outcome
             plan = BatchPlan(self.path, [activation])
             return (await Drive(self, plan, budget).run())[0]
@@ -315,6 +321,8 @@ class StepContext(Context):
             outcome = await self.run_here(activations[0], None)
             if isinstance(outcome, Failure) and self.is_denied_by(outcome.error):
                 raise self.error_of(outcome)
+            if isinstance(outcome, Parked):
+                raise outcome
             return [outcome.error if isinstance(outcome, Failure) else outcome]
         outcomes: list[Any] = await Drive(self, BatchPlan(self.path, activations, keep_errors=True)).run()
         return [o.error if isinstance(o, Failure) else o for o in outcomes]
@@ -349,6 +357,36 @@ class StepContext(Context):
         if branch.memory is None:
             branch.memory = {}
         return branch.memory
+
+    @property
+    def answered(self) -> tuple[QuestionAsked | None, QuestionAnswered | None]:
+        return (None, None) if self.past is None else self.past.question(self.path)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        return self.past is not None and self.past.is_in_doubt(self.path)
+
+    @property
+    def is_recorded(self) -> bool:
+        return self.scheduler.flush is not None
+
+    async def begin_effect(self) -> None:
+        if self.scheduler.flush is not None:
+            self.record(EffectBegun(path=self.path, at=self.clock()))
+            await self.scheduler.flush()
+
+    async def ask(
+        self,
+        prompt: str,
+        output: Any = str,
+        *,
+        about: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        default: Any = None,
+        key: str | int | None = None,
+    ) -> Any:
+        question = Question("ask", prompt, output, about=about or {}, timeout=timeout, default=default)
+        return await self.run(question, prompt, key=key)
 
     @property
     def key(self) -> str:

@@ -13,7 +13,7 @@ from agentrt.errors import AgentrtError
 from agentrt.events import BranchDied, ErrorInfo
 from agentrt.ledger import Limit
 from agentrt.node import Remaining
-from agentrt.plan import Activation, Failure, Fork, GraphPlan, Plan
+from agentrt.plan import Activation, Failure, Fork, GraphPlan, Parked, Plan
 
 if TYPE_CHECKING:
     from agentrt.budget import Budget
@@ -88,6 +88,8 @@ class Drive:
         failure = plan.failure or (None if plan.finished else plan.exhausted)
         if failure is not None:
             raise self.context.error_of(failure)
+        if not plan.finished and plan.parked is not None:
+            raise plan.parked
         return plan.output
 
     async def _chain(self, ready: Sequence[Activation]) -> Sequence[Activation]:
@@ -128,7 +130,9 @@ class Drive:
         """Tell the plan how a step ended; a denial by a budget around the plan exhausts it (rule E2)."""
         plan = self.plan
         ready: Sequence[Activation] = ()
-        if not isinstance(outcome, Failure):
+        if isinstance(outcome, Parked):
+            ready = plan.waits(activation, outcome)
+        elif not isinstance(outcome, Failure):
             ready = plan.succeeded(activation, outcome)
         elif self.context.is_denied_by(outcome.error):
             plan.refused(activation, outcome)
@@ -200,7 +204,8 @@ class Drive:
             self.context.note_branch(path, limit)
 
     def _wake(self) -> None:
-        if self.is_over and not self.running and self._done is not None:
+        idle = not self.running and (self.is_over or (self.plan.parked is not None and not self.ready))
+        if idle and self._done is not None:
             self._done.set()
 
     async def _cancel_running(self) -> None:

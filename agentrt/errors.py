@@ -13,6 +13,8 @@ AgentrtError
 ├── StepTimeout             a step took longer than its time-out
 ├── LoopDetected            an agent called the same tool with the same arguments again and again
 ├── GuardrailTripped        a guardrail refused what went into a node or came out of it
+├── CallDenied              a person denied a call that needs approval
+├── Waiting                 there is no output yet: the run waits for people
 ├── ModelError              what a model's adapter raises, vendor errors mapped once
 │   ├── UnknownModel            no such model, or its extra is not installed
 │   ├── UnknownPrice            a `usd` limit meets a model without a known price
@@ -244,6 +246,14 @@ class ModelUnavailable(ModelError):
     def __init__(self, message: str, *, model: str = "", billed: bool | None = None) -> None:
         self.billed = billed
         super().__init__(message, model=model)
+
+
+class CallDenied(AgentrtError):
+    """Say who denied a call, and why."""
+
+
+class Waiting(AgentrtError):
+    """Say what a run waits for."""
 
 
 class JournalError(AgentrtError):

@@ -238,6 +238,20 @@ class UsageReserved(Value):
     usage: Usage
 
 
+class StepParked(Value):
+    """A step waits for people, itself or below, and has let go of its process; it is run again once they answered."""
+
+    path: str
+    at: float
+
+
+class EffectBegun(Value):
+    """A tool is about to have its effect; until its step has ended, nobody knows whether it has had it."""
+
+    path: str
+    at: float
+
+
 class StepAbandoned(Value):
     """A step was cut off with its process; written when the run goes on."""
 
@@ -330,7 +344,9 @@ class Emitted(Value):
 
 
 RunEvent: TypeAlias = RunStarted | RunForked | RunResumed | RunParked | RunFinished | RunFailed | RunCancelled
-StepEvent: TypeAlias = StepStarted | StepRetried | StepFinished | StepFailed | StepCancelled | StepAbandoned
+StepEvent: TypeAlias = (
+    StepStarted | StepRetried | StepFinished | StepFailed | StepCancelled | StepParked | StepAbandoned
+)
 BudgetEvent: TypeAlias = (
     BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted | UsageReserved | UsageRecorded
 )
@@ -343,6 +359,7 @@ Event: TypeAlias = (
     | BudgetEvent
     | ModelEvent
     | PersonEvent
+    | EffectBegun
     | Drawn
     | Remembered
     | Emitted

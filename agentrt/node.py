@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from random import Random
     from uuid import UUID
 
-    from agentrt.events import Event
+    from agentrt.events import Event, QuestionAnswered, QuestionAsked
     from agentrt.model import Model
     from agentrt.partial import Partial
     from agentrt.plan import Plan
@@ -482,6 +482,63 @@ class Context(ABC, Generic[D]):
     @abstractmethod
     def memory(self) -> dict[Node[Any, Any], Any]:
         """Return what nodes keep for their next visit on this branch, by node; empty for a step called by code."""
+
+    @overload
+    async def ask(
+        self,
+        prompt: str,
+        output: type[U],
+        *,
+        about: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        default: U | None = None,
+        key: str | int | None = None,
+    ) -> U: ...
+    @overload
+    async def ask(
+        self,
+        prompt: str,
+        *,
+        about: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        default: str | None = None,
+        key: str | int | None = None,
+    ) -> str: ...
+    @abstractmethod
+    async def ask(
+        self,
+        prompt: str,
+        output: Any = str,
+        *,
+        about: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        default: Any = None,
+        key: str | int | None = None,
+    ) -> Any:
+        """Ask people, and return the answer as a value of a type; the run is parked until somebody has answered.
+
+        `about` is what they should know. After `timeout` seconds the answer is `default`. Raises `DefinitionError`
+        in a run without a journal, which nobody could answer.
+        """
+
+    @property
+    @abstractmethod
+    def answered(self) -> tuple[QuestionAsked | None, QuestionAnswered | None]:
+        """Return what this step has asked people in an earlier part of the run, and their answer."""
+
+    @property
+    @abstractmethod
+    def is_in_doubt(self) -> bool:
+        """Say whether this step may have had its effect in an earlier part of the run, which was cut off then."""
+
+    @property
+    @abstractmethod
+    def is_recorded(self) -> bool:
+        """Say whether a journal keeps the run."""
+
+    @abstractmethod
+    async def begin_effect(self) -> None:
+        """Have it on record that this step's effect is about to happen."""
 
     @property
     @abstractmethod

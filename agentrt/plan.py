@@ -33,6 +33,17 @@ class Failure(Value):
     error: Exception
 
 
+class Parked(BaseException):
+    """Be the outcome of a step that waits for people, and the way out of the code around it.
+
+    It is no `Exception`, so that code which handles errors lets it pass.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"{path} waits for people")
+
+
 class Activation(msgspec.Struct, eq=False):
     """Hold one visit of a branch to a node: what to run, on what, under which path.
 
@@ -66,6 +77,7 @@ class Plan(ABC):
         self.output: Any = None
         self.failure: Failure | None = None
         self.exhausted: Failure | None = None
+        self.parked: Parked | None = None
         self.cancelling: list[Activation] = []
         self.died: list[tuple[str, Exception | None]] = []
         self.sharing: list[Fork] = []
@@ -85,6 +97,10 @@ class Plan(ABC):
     @abstractmethod
     def refused(self, activation: Activation, failure: Failure) -> None:
         """Take a denial by a budget around the plan: nothing more becomes ready (rule E2)."""
+
+    @abstractmethod
+    def waits(self, activation: Activation, parked: Parked) -> Sequence[Activation]:
+        """Take note that an activation waits for people, and return what has become ready; the rest goes on."""
 
     @property
     def waiting(self) -> Sequence[Activation]:
@@ -141,6 +157,13 @@ class BatchPlan(Plan):
         if activation in self._running:
             del self._running[activation]
             self.exhausted = self.exhausted or failure
+
+    def waits(self, activation: Activation, parked: Parked) -> Sequence[Activation]:
+        if activation not in self._running:
+            return ()
+        del self._running[activation]
+        self.parked = self.parked or parked
+        return self._more(1)
 
     @property
     def waiting(self) -> Sequence[Activation]:
@@ -317,6 +340,14 @@ class GraphPlan(Plan):
         if not branch.ended:
             branch.current = None
             self.exhausted = self.exhausted or failure
+
+    def waits(self, activation: Activation, parked: Parked) -> Sequence[Activation]:
+        branch = activation.branch
+        assert branch is not None
+        if not branch.ended:
+            branch.current = None
+            self.parked = self.parked or parked
+        return ()
 
     def _leave(self, branch: Branch, node: Node[Any, Any], value: Any, path: str) -> None:
         """Take the first outgoing route that holds (rule G2)."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentrt.errors import BudgetExceeded, ReplayMismatch
-from agentrt.events import Drawn
+from agentrt.events import Drawn, QuestionAnswered, QuestionAsked
 from agentrt.ledger import Limit
 from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
@@ -160,6 +160,14 @@ class Past(ABC):
     def mismatch(self, path: str, output: object) -> ReplayMismatch | None:
         """Return why a step that was gone through once more should have had another output, if it should."""
         return None
+
+    def question(self, path: str) -> tuple[QuestionAsked | None, QuestionAnswered | None]:
+        """Return what an unfinished step asked people, and what they answered."""
+        return None, None
+
+    def is_in_doubt(self, path: str) -> bool:
+        """Say whether an unfinished step may have had its effect."""
+        return False
 
     def drawn(self, path: str) -> Iterator[Drawn]:
         """Return what an unfinished step had drawn, in order."""

@@ -13,6 +13,7 @@ from agentrt.budget import DIMENSIONS, MODEL_CALLS, STEPS, TOOL_CALLS
 from agentrt.events import (
     BudgetExhausted,
     Drawn,
+    EffectBegun,
     Event,
     QuestionAnswered,
     QuestionAsked,
@@ -28,6 +29,7 @@ from agentrt.events import (
     StepCancelled,
     StepFailed,
     StepFinished,
+    StepParked,
     StepRetried,
     StepStarted,
     UsageRecorded,
@@ -42,16 +44,30 @@ Closing = RunParked | RunFinished | RunFailed | RunCancelled
 class RecordedStep:
     """Hold one step of a record; `place` says when its outcome came, among those of all steps."""
 
-    __slots__ = ("answer", "attempts", "drawn", "ended", "place", "policy", "question", "remembers", "started")
+    __slots__ = (
+        "answer",
+        "attempts",
+        "began",
+        "drawn",
+        "ended",
+        "is_parked",
+        "place",
+        "policy",
+        "question",
+        "remembers",
+        "started",
+    )
 
     def __init__(self) -> None:
         self.started: StepStarted | None = None
         self.ended: StepFinished | StepFailed | None = None
+        self.is_parked = False
         self.place = 0
         self.attempts = 0
         self.policy = ""
         self.drawn: list[Drawn] = []
         self.remembers = False
+        self.began = False
         self.question: QuestionAsked | None = None
         self.answer: QuestionAnswered | None = None
 
@@ -116,7 +132,7 @@ class Recorded:
         match event:
             case StepStarted():
                 step = self._step(event.path)
-                step.started, step.ended = event, None
+                step.started, step.ended, step.is_parked = event, None, False
             case StepFinished() | StepFailed():
                 step = self._step(event.path)
                 step.ended, step.place = event, self._length
@@ -125,6 +141,9 @@ class Recorded:
                 self._forget_below(event.path)
             case StepCancelled() | StepAbandoned():
                 self._step(event.path).ended = None
+            case StepParked():
+                step = self._step(event.path)
+                step.ended, step.is_parked = None, True
             case BudgetExhausted():
                 self._step(event.path).policy = event.policy
             case _:
@@ -132,6 +151,8 @@ class Recorded:
 
     def _add_note(self, event: Event) -> None:
         match event:
+            case EffectBegun():
+                self._step(event.path).began = True
             case Drawn():
                 self._step(event.path).drawn.append(event)
             case Remembered():
@@ -157,7 +178,7 @@ class Recorded:
         for path, usage in self.reserved.items():
             yield UsageRecorded(path=path, at=at, usage=usage)
         for path, step in reversed(self.steps.items()):
-            if step.started is not None and step.ended is None:
+            if step.started is not None and step.ended is None and not step.is_parked:
                 yield StepAbandoned(path=path, at=at)
 
     def _step(self, path: str) -> RecordedStep:

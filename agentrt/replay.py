@@ -15,7 +15,7 @@ import msgspec
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from agentrt.errors import AgentrtError, ReplayMismatch
-from agentrt.events import Drawn, ErrorInfo, RunFailed, StepFailed, StepFinished, plain
+from agentrt.events import Drawn, ErrorInfo, QuestionAnswered, QuestionAsked, RunFailed, StepFailed, StepFinished, plain
 from agentrt.handoff import Handoff
 from agentrt.ledger import Limit
 from agentrt.node import Node
@@ -94,6 +94,14 @@ class RecordedPast(Past):
         if isinstance(step.ended, StepFinished) and self._has_outcome(step) and plain(output) != step.ended.output:
             return ReplayMismatch(path, recorded=("it returned", step.ended.output), asked=("it returned", output))
         return None
+
+    def question(self, path: str) -> tuple[QuestionAsked | None, QuestionAnswered | None]:
+        step = self._steps.get(path)
+        return (None, None) if step is None else (step.question, step.answer)
+
+    def is_in_doubt(self, path: str) -> bool:
+        step = self._step(path)
+        return step is not None and step.began
 
     def drawn(self, path: str) -> Iterator[Drawn]:
         step = self._step(path)

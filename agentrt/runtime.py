@@ -21,7 +21,7 @@ from agentrt.budget import Budget, tightest
 from agentrt.clock import event_clock
 from agentrt.context import StepContext, check_policy
 from agentrt.deps import check_all_deps
-from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, StepFailed
+from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, StepFailed, Waiting
 from agentrt.events import (
     BudgetDenied,
     CacheHit,
@@ -31,6 +31,7 @@ from agentrt.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunParked,
     RunResumed,
     RunStarted,
     StepRetried,
@@ -43,7 +44,7 @@ from agentrt.ledger import Ledger
 from agentrt.model import Model, Models
 from agentrt.node import Node, as_node
 from agentrt.partial import Partial
-from agentrt.plan import Activation, Failure
+from agentrt.plan import Activation, Failure, Parked
 from agentrt.pricing import check_prices
 from agentrt.progress import KeptPast, Past, Progress
 from agentrt.recorded import Recorded
@@ -72,6 +73,7 @@ class StopReason(StrEnum):
     FAILED = "failed"
     BUDGET_EXCEEDED = "budget_exceeded"
     CANCELLED = "cancelled"
+    WAITING = "waiting"
 
 
 class Result(Generic[T]):
@@ -89,7 +91,9 @@ class Result(Generic[T]):
         stop_reason: StopReason,
         dropped: Sequence[Failure] = (),
         denial: BudgetExceeded | None = None,
+        waits: Parked | None = None,
     ) -> None:
+        self._waits = waits
         self.run_id = run.run_id
         self.usage = run.ledger.usage()
         self.stop_reason = stop_reason
@@ -101,7 +105,12 @@ class Result(Generic[T]):
 
     @property
     def output(self) -> T:
-        """Return what the node made of the input; raises `BudgetExceeded` if the budget left no output."""
+        """Return what the node made of the input.
+
+        Raises `BudgetExceeded` if the budget left no output, and `Waiting` while the run waits for people.
+        """
+        if self._waits is not None:
+            raise Waiting(f"run {self.run_id} has no output yet: {self._waits}; `agentrt inbox` shows what is asked")
         if self._denial is not None and self.stop_reason is not StopReason.WRAPPED_UP:
             raise self._denial
         return cast("T", self._output)
@@ -433,14 +442,18 @@ class _Run:
         return said
 
     def _stop_reason(self, outcome: Any, scheduler: Scheduler) -> StopReason:
+        if isinstance(outcome, Parked):
+            return StopReason.WAITING
         if isinstance(outcome, Failure):
             return StopReason.BUDGET_EXCEEDED if isinstance(outcome.error, BudgetExceeded) else StopReason.FAILED
         if scheduler.exhaustion is None:
             return StopReason.DONE
         return StopReason.PARTIAL if isinstance(outcome, Partial) else StopReason.WRAPPED_UP
 
-    def _closing_event(self, outcome: Any, scheduler: Scheduler) -> RunFinished | RunFailed:
+    def _closing_event(self, outcome: Any, scheduler: Scheduler) -> RunFinished | RunFailed | RunParked:
         at, usage, stop_reason = scheduler.clock(), self.ledger.usage(), self._stop_reason(outcome, scheduler)
+        if isinstance(outcome, Parked):
+            return RunParked(run_id=self.run_id, at=at, usage=usage)
         if not isinstance(outcome, Failure):
             return RunFinished(run_id=self.run_id, at=at, output=outcome, usage=usage, stop_reason=stop_reason)
         return RunFailed(
@@ -459,7 +472,8 @@ class _Run:
         denial = error or scheduler.exhaustion
         result: Result[Any] = Result(
             self,
-            None if error else outcome,
+            None if error or isinstance(outcome, Parked) else outcome,
+            waits=outcome if isinstance(outcome, Parked) else None,
             stop_reason=self._stop_reason(outcome, scheduler),
             dropped=scheduler.dropped,
             denial=denial,

@@ -23,11 +23,11 @@ from agentrt.budget import Budget
 from agentrt.context import StepContext
 from agentrt.drive import Drive
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch
-from agentrt.events import ErrorInfo, Event, StepCancelled, StepFailed, StepFinished, StepStarted
+from agentrt.events import ErrorInfo, Event, StepCancelled, StepFailed, StepFinished, StepParked, StepStarted
 from agentrt.execution import Execution
 from agentrt.ledger import Ledger
 from agentrt.model import Model
-from agentrt.plan import Activation, Failure
+from agentrt.plan import Activation, Failure, Parked
 from agentrt.progress import MISSING, Past
 from agentrt.statistics import SchedulerStatistics
 
@@ -147,8 +147,6 @@ class Scheduler:
         )
         try:
             try:
-                if self.flush is not None and node.effect is not None:
-                    await self.flush()
                 if context.limits or node.retry is not None or node.timeout is not None:
                     output = await Execution(context, node, value).run()
                 else:
@@ -161,6 +159,8 @@ class Scheduler:
             context.settle(error)
             return self._failed(activation, context, caller, context.failure_of(error, value))
         except BaseException as error:
+            if (parked := _parked_in(error)) is not None:
+                return self._was_parked(activation, context, caller, parked)
             if _is_stray(error):
                 return self._failed(activation, context, caller, Failure(path, value, _stray(path, error)))
             self._was_cancelled(activation, context, caller)
@@ -221,6 +221,11 @@ class Scheduler:
         else:
             caller.note_outcome(activation, failure)
         return failure
+
+    def _was_parked(self, activation: Activation, context: StepContext, caller: StepContext, parked: Parked) -> Parked:
+        self.record(StepParked(path=activation.path, at=self.clock()))
+        caller.note_unfinished(context)
+        return parked
 
     def _was_cancelled(self, activation: Activation, context: StepContext, caller: StepContext) -> None:
         self.record(StepCancelled(path=activation.path, at=self.clock()))
@@ -326,6 +331,13 @@ class Scheduler:
         finally:
             self._active -= 1
             self._hand_on()
+
+
+def _parked_in(error: BaseException) -> Parked | None:
+    """Return what says that a step waits for people, also out of the group of a user's own task group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, Parked) else None
 
 
 def _nowhere(event: Event) -> None:

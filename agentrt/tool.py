@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, get_args, overload
 
+from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from agentrt.budget import STEPS, TOOL_CALLS, Budget
 from agentrt.errors import DefinitionError
 from agentrt.messages import ToolSpec, tool_name
-from agentrt.node import Context, FunctionNode, Node, as_node
+from agentrt.node import Context, Effect, FunctionNode, Node, as_node
 from agentrt.partial import Partial
+from agentrt.question import approved, happened
 from agentrt.retry import Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+Approval: TypeAlias = bool | Callable[[Mapping[str, Any]], bool]
 
 
 class Tool(FunctionNode[R], Generic[P, R]):
     """Offer a typed function to models; called directly it is still the function.
 
     The JSON schema comes from the signature, the description from the docstring. `timeout` is in seconds; a tool
-    that takes longer is cancelled and raises `StepTimeout`. `retry` tries it again when it fails. Raises
-    `DefinitionError` for a parameter without a type.
+    that takes longer is cancelled and raises `StepTimeout`. `retry` tries it again when it fails.
+    effect: what it means to use it twice, for a run whose process was killed meanwhile. `idempotent` is used again,
+        `keyed` too, and gives the other side `ctx.key`, by which it knows the call; for `unsafe` a person is asked.
+    approval: whether a person has to approve each call, or a function of the arguments that says so of this call.
+
+    Raises `DefinitionError` for a parameter without a type.
     """
 
     kind = "tool"
@@ -39,14 +46,38 @@ class Tool(FunctionNode[R], Generic[P, R]):
         timeout: float | None = None,
         retry: Retry | None = None,
         budget: Budget | None = None,
+        effect: Effect = "unsafe",
+        approval: Approval = False,
     ) -> None:
         super().__init__(function, name=name, budget=budget, retry=retry, timeout=timeout)
+        if effect not in get_args(Effect):
+            raise DefinitionError(f"tool {self.name!r}: effect={effect!r}: use one of {', '.join(get_args(Effect))}")
+        self.effect = effect
+        self.approval = approval
+        self._plain = False  # an effect wants more around it than a plain function
         self.description = description or self.description
         self.attributes = {"description": self.description}
         self.arguments  # noqa: B018 - builds the schema now, so that a missing type is told where the tool is defined
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self.function(*args, **kwargs)
+
+    async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = "") -> R:
+        """Have the tool's effect, once it is approved and on record that it begins."""
+        if self.approval is False and not ctx.is_recorded:
+            return await super().call(ctx, args, kwargs)
+        given = {**dict(zip((p.name for p in self.parameters), args, strict=False)), **kwargs}
+        if ctx.is_in_doubt and self.effect == "unsafe" and (answer := await happened(ctx, self, given)) is not None:
+            return self.read_output(answer.value)
+        if self.approval is True or (self.approval and self.approval(given)):
+            given = dict(await approved(ctx, self, given, why))
+        await ctx.begin_effect()
+        return await super().call(ctx, (), given)
+
+    def read_output(self, value: object) -> R:
+        """Read an output that a person stated."""
+        output: R = TypeAdapter(self.output).validate_python(value)
+        return output
 
 
 @overload
@@ -61,6 +92,8 @@ def tool(
     timeout: float | None = None,
     retry: Retry | None = None,
     budget: Budget | None = None,
+    effect: Effect = ...,
+    approval: Approval = ...,
 ) -> Callable[[Callable[P, Any]], Tool[P, Any]]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; use it bare or with options.
@@ -88,14 +121,15 @@ def tool_spec(node: Node[Any, Any]) -> ToolSpec:
 class ToolUse(Node[str, Any]):
     """Run a node as a tool on the JSON arguments a model wrote: one step, under the node's own name and kind.
 
-    `call_id` is what the model calls this call.
+    `call_id` is what the model calls this call, `why` what it said with it.
 
     Raises `InvalidArguments` where they do not fit; the arguments a person gave would be checked the same way.
     """
 
     counts = (STEPS, TOOL_CALLS)
 
-    def __init__(self, node: Node[Any, Any], call_id: str) -> None:
+    def __init__(self, node: Node[Any, Any], call_id: str, why: str = "") -> None:
+        self.why = why
         self.name, self.description, self.input, self.output = node.name, node.description, object, node.output
         self.budget, self.retry, self.timeout = node.budget, node.retry, node.timeout
         self.attributes = {**(node.attributes or {}), "call_id": call_id}
@@ -108,6 +142,8 @@ class ToolUse(Node[str, Any]):
 
     async def invoke(self, ctx: Context, value: str, /) -> Any:
         arguments = self.node.arguments.parse(value)
+        if isinstance(self.node, Tool):
+            return await self.node.call(ctx, (), arguments, why=self.why)
         if isinstance(self.node, FunctionNode):
             return await self.node.call(ctx, (), arguments)
         return await self.node.invoke(ctx, arguments)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agentrt.errors import BudgetExceeded, DefinitionError, InvalidArguments, LoopDetected
+from agentrt.errors import BudgetExceeded, CallDenied, DefinitionError, InvalidArguments, LoopDetected
 from agentrt.messages import ToolCall, ToolMessage, ToolSpec
 from agentrt.node import Context, Node
 from agentrt.tool import ToolUse, as_text, as_tool, tool_spec
@@ -30,13 +30,15 @@ class Toolbox:
         """Describe the tools that may still be called: one whose own limit is used up is not offered any more."""
         return tuple(s for s, t in zip(self._specs, self.tools, strict=True) if ctx.calls_left(t) != 0)
 
-    async def use(self, ctx: Context, calls: Sequence[ToolCall]) -> list[ToolMessage]:
+    async def use(self, ctx: Context, calls: Sequence[ToolCall], why: str = "") -> list[ToolMessage]:
         """Run the tools a turn asked for side by side; what goes wrong is told to the model.
+
+        `why` is what the model said when it asked.
 
         Raises a denial by a budget of the agent or around it (rule E1); one by the tool's own is the tool's error.
         """
         known = [c for c in calls if c.name in self._named]
-        outcomes = iter(await ctx.gather([(ToolUse(self._named[c.name], c.id), c.arguments) for c in known]))
+        outcomes = iter(await ctx.gather([(ToolUse(self._named[c.name], c.id, why), c.arguments) for c in known]))
         return [self._message(c, next(outcomes)) if c.name in self._named else self._unknown(c) for c in calls]
 
     def _unknown(self, call: ToolCall) -> ToolMessage:
@@ -90,6 +92,8 @@ def _canonical(arguments: str) -> str:
 def _told(error: Exception) -> str:
     if isinstance(error, InvalidArguments):
         return f"the arguments do not fit: {error}"
+    if isinstance(error, CallDenied):
+        return str(error)
     if isinstance(error, BudgetExceeded):
         return f"this tool may use no more {error.dimension}; go on without it"
     return f"{type(error).__name__}: {error}"

@@ -1,0 +1,115 @@
+"""Questions: what a run asks people, and what becomes of their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from agentrt.errors import CallDenied, DefinitionError, InvalidArguments
+from agentrt.events import QuestionAnswered, QuestionAsked
+from agentrt.node import Context, Node
+from agentrt.plan import Parked
+
+T = TypeVar("T")
+Kind: TypeAlias = Literal["ask", "approve", "doubt"]
+VERDICTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ask": ("answer",),
+    "approve": ("approve", "deny"),
+    "doubt": ("again", "happened"),
+}
+"""What may be answered to each kind of question."""
+TIME_OUT: Final = "time-out"
+
+
+class Question(Node[Any, Any]):
+    """Ask people as a step of its own; it has its outcome once somebody has answered, and parks its run until then.
+
+    The output of an `ask` is the answer, of another kind the `QuestionAnswered`.
+    """
+
+    kind = "question"
+
+    def __init__(
+        self,
+        kind: Kind,
+        prompt: str,
+        output: Any = str,
+        *,
+        about: Mapping[str, object],
+        schema: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        default: object = None,
+    ) -> None:
+        self.name, self.description, self.budget = kind, prompt, None
+        self.input = object
+        self.output = output if kind == "ask" else QuestionAnswered
+        self.about = about
+        self.schema = schema if schema is not None else TypeAdapter(output).json_schema()
+        self.seconds = timeout
+        self.default = default
+        self._kind = kind
+
+    async def invoke(self, ctx: Context, value: Any, /) -> Any:
+        asked, answer = ctx.answered
+        if asked is None:
+            asked = self._ask(ctx)
+        if answer is None and asked.until is not None and ctx.clock() >= asked.until:
+            answer = self._by_default(ctx, asked)
+        if answer is None:
+            raise Parked(ctx.path)
+        return self._read(answer) if self._kind == "ask" else answer
+
+    def _ask(self, ctx: Context) -> QuestionAsked:
+        if not ctx.is_recorded:
+            raise DefinitionError(
+                f"{ctx.path} asks people, and nothing keeps the run until they answer: run(…, journal=open_store())"
+            )
+        now = ctx.clock()
+        asked = QuestionAsked(
+            path=ctx.path,
+            at=now,
+            kind=self._kind,
+            prompt=self.description,
+            schema=self.schema,
+            about=self.about,
+            until=None if self.seconds is None else now + self.seconds,
+            default=self.default,
+        )
+        ctx.record(asked)
+        return asked
+
+    def _by_default(self, ctx: Context, asked: QuestionAsked) -> QuestionAnswered:
+        verdict = "answer" if self._kind == "ask" else str(asked.default or VERDICTS[self._kind][-1])
+        value = asked.default if self._kind == "ask" else None
+        answer = QuestionAnswered(path=ctx.path, at=ctx.clock(), verdict=verdict, by=TIME_OUT, value=value)
+        ctx.record(answer)
+        return answer
+
+    def _read(self, answer: QuestionAnswered) -> Any:
+        try:
+            return TypeAdapter(self.output).validate_python(answer.value)
+        except ValidationError as error:
+            raise InvalidArguments(f"{answer.by} answered {answer.value!r}, which does not fit: {error}") from error
+
+
+async def approved(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, Any], why: str) -> Mapping[str, Any]:
+    """Ask people whether a call may be made; return its arguments as they approved them.
+
+    Raises `CallDenied`, with what they said.
+    """
+    about = {"tool": tool.name, "arguments": arguments, "why": why, "left": str(ctx.budget)}
+    question = Question("approve", f"May {tool.name} be called?", about=about, schema=tool.arguments.schema)
+    answer: QuestionAnswered = await ctx.run(question, arguments)
+    if answer.verdict != "approve":
+        raise CallDenied(f"{answer.by} denied this call" + (f": {answer.because}" if answer.because else ""))
+    return tool.arguments.parse(answer.value) if isinstance(answer.value, Mapping) else arguments
+
+
+async def happened(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, Any]) -> QuestionAnswered | None:
+    """Ask people about an effect that was cut off with its process; return the answer that says it has happened."""
+    about = {"tool": tool.name, "arguments": arguments, "left": str(ctx.budget)}
+    prompt = f"{tool.name} was cut off while it ran, and it is unsafe to run it twice. Did it happen?"
+    answer: QuestionAnswered = await ctx.run(Question("doubt", prompt, about=about, schema={}), arguments)
+    return answer if answer.verdict == "happened" else None
