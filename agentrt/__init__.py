@@ -5,12 +5,14 @@ from agentrt.attempts import Fallback, Retried
 from agentrt.bounds import Bound, Bounds
 from agentrt.budget import Budget
 from agentrt.cached import Cached
+from agentrt.continuation import fork, replay, resume
 from agentrt.edge import END, START
 from agentrt.errors import (
     AgentrtError,
     AuthenticationFailed,
     BudgetExceeded,
     BudgetTooSmall,
+    CallDenied,
     ContextOverflow,
     DeadEnd,
     DefinitionError,
@@ -23,12 +25,16 @@ from agentrt.errors import (
     ModelError,
     ModelUnavailable,
     NothingArrived,
+    QuestionClosed,
     RateLimited,
+    ReplayMismatch,
     RequestRefused,
+    RunTaken,
     StepFailed,
     StepTimeout,
     UnknownModel,
     UnknownPrice,
+    Waiting,
 )
 from agentrt.format import Format
 from agentrt.graph import Graph
@@ -36,6 +42,7 @@ from agentrt.guardrail import Guarded, Guardrail, guarded
 from agentrt.handoff import Handoff, Transfer, handoff
 from agentrt.history import HistoryFilter, keep_last, without_tools
 from agentrt.join import Join, best, collect, first, vote
+from agentrt.journal import Journal, OpenQuestion, RunSummary
 from agentrt.limited import Limited
 from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings, Wrapper, ask
 from agentrt.node import Context, FunctionNode, Node
@@ -64,6 +71,7 @@ __all__ = [
     "BudgetExceeded",
     "BudgetTooSmall",
     "Cached",
+    "CallDenied",
     "Context",
     "ContextOverflow",
     "DeadEnd",
@@ -81,6 +89,7 @@ __all__ = [
     "Index",
     "InvalidArguments",
     "Join",
+    "Journal",
     "JournalError",
     "LedgerStatistics",
     "Limited",
@@ -95,17 +104,22 @@ __all__ = [
     "Node",
     "NothingArrived",
     "Observer",
+    "OpenQuestion",
     "Partial",
     "Passage",
     "Price",
     "Priced",
+    "QuestionClosed",
     "RateLimited",
+    "ReplayMismatch",
     "RequestRefused",
     "Result",
     "Retried",
     "Retriever",
     "Retry",
     "RunStatistics",
+    "RunSummary",
+    "RunTaken",
     "StepFailed",
     "StepTimeout",
     "StopReason",
@@ -115,14 +129,18 @@ __all__ = [
     "UnknownModel",
     "UnknownPrice",
     "Usage",
+    "Waiting",
     "Wrapper",
     "ask",
     "best",
     "collect",
     "first",
+    "fork",
     "guarded",
     "handoff",
     "keep_last",
+    "replay",
+    "resume",
     "run",
     "run_sync",
     "stream",

@@ -363,8 +363,8 @@ class StepContext(Context):
         return (None, None) if self.past is None else self.past.question(self.path)
 
     @property
-    def is_in_doubt(self) -> bool:
-        return self.past is not None and self.past.is_in_doubt(self.path)
+    def doubts(self) -> int:
+        return 0 if self.past is None else self.past.doubts(self.path)
 
     @property
     def is_recorded(self) -> bool:
@@ -648,7 +648,7 @@ class StepReservation(Reservation):
         scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=usage))
 
     async def make_durable(self, flush: Callable[[], Awaitable[None]]) -> None:
-        """Record what may be spent, and wait until that is kept: before its effect nothing is sure to be known later."""
+        """Record what may be spent, and wait until that is kept: once it is spent, nobody may be there to tell."""
         scheduler, path = self._scheduler, self._ticket.path
         scheduler.record(
             UsageReserved(path=path, at=scheduler.clock(), usage=scheduler.ledger.worst_case(self._ticket))

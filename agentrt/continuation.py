@@ -32,12 +32,12 @@ async def resume(
     rerun_changed: bool = False,
     options: Options | None = None,
 ) -> Result[T]:
-    """Go on with a recorded run that was cut off, failed, ran out of budget or waited; finished steps are not paid again.
+    """Go on with a recorded run that was cut off, failed, ran out of budget or waited for people.
 
-    `node` is what was run then. `budget` raises limits of the run; `rerun_changed` runs steps anew that are not what
-    the record says. What was in flight is run again; what it may have cost is charged at its maximum. A run that is
-    done returns its result. Raises what `run` raises, `RunTaken` while another process drives the run, and
-    `ReplayMismatch` where the node does not do what is recorded.
+    `node` is what was run then; finished steps answer from the record and are not paid again. `budget` raises limits of
+    the run; `rerun_changed` runs steps anew that are not what the record says. What was in flight is run again; what it
+    may have cost is charged at its maximum. A run that is done returns its result. Raises what `run` raises, `RunTaken`
+    while another process drives the run, and `ReplayMismatch` where the node does not do what is recorded.
     """
     node = as_node(node)
     writer = await JournalWriter.claim(journal, run_id, new=False)

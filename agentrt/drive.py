@@ -85,6 +85,11 @@ class Drive:
             self.context.tell(self._refused, plan.exhausted.error)
         if isinstance(plan, GraphPlan):
             self.scheduler.dropped += plan.dropped
+        return self._result()
+
+    def _result(self) -> Any:
+        """Return what the plan came to; raises the error of its failure, its denial, or that it waits for people."""
+        plan = self.plan
         failure = plan.failure or (None if plan.finished else plan.exhausted)
         if failure is not None:
             raise self.context.error_of(failure)

@@ -528,8 +528,8 @@ class Context(ABC, Generic[D]):
 
     @property
     @abstractmethod
-    def is_in_doubt(self) -> bool:
-        """Say whether this step may have had its effect in an earlier part of the run, which was cut off then."""
+    def doubts(self) -> int:
+        """Return how often this step may have had its effect in earlier parts of the run, which were cut off then."""
 
     @property
     @abstractmethod

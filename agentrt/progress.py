@@ -165,9 +165,9 @@ class Past(ABC):
         """Return what an unfinished step asked people, and what they answered."""
         return None, None
 
-    def is_in_doubt(self, path: str) -> bool:
-        """Say whether an unfinished step may have had its effect."""
-        return False
+    def doubts(self, path: str) -> int:
+        """Return how often an unfinished step may have had its effect."""
+        return 0
 
     def drawn(self, path: str) -> Iterator[Drawn]:
         """Return what an unfinished step had drawn, in order."""

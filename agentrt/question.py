@@ -111,5 +111,6 @@ async def happened(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, A
     """Ask people about an effect that was cut off with its process; return the answer that says it has happened."""
     about = {"tool": tool.name, "arguments": arguments, "left": str(ctx.budget)}
     prompt = f"{tool.name} was cut off while it ran, and it is unsafe to run it twice. Did it happen?"
-    answer: QuestionAnswered = await ctx.run(Question("doubt", prompt, about=about, schema={}), arguments)
+    question = Question("doubt", prompt, about=about, schema={})
+    answer: QuestionAnswered = await ctx.run(question, arguments, key=ctx.doubts)
     return answer if answer.verdict == "happened" else None

@@ -67,7 +67,7 @@ class RecordedStep:
         self.policy = ""
         self.drawn: list[Drawn] = []
         self.remembers = False
-        self.began = False
+        self.began = 0
         self.question: QuestionAsked | None = None
         self.answer: QuestionAnswered | None = None
 
@@ -137,7 +137,8 @@ class Recorded:
                 step = self._step(event.path)
                 step.ended, step.place = event, self._length
             case StepRetried():
-                self._step(event.path).attempts += 1
+                step = self._step(event.path)
+                step.attempts, step.began = step.attempts + 1, 0
                 self._forget_below(event.path)
             case StepCancelled() | StepAbandoned():
                 self._step(event.path).ended = None
@@ -152,7 +153,7 @@ class Recorded:
     def _add_note(self, event: Event) -> None:
         match event:
             case EffectBegun():
-                self._step(event.path).began = True
+                self._step(event.path).began += 1
             case Drawn():
                 self._step(event.path).drawn.append(event)
             case Remembered():

@@ -99,9 +99,9 @@ class RecordedPast(Past):
         step = self._steps.get(path)
         return (None, None) if step is None else (step.question, step.answer)
 
-    def is_in_doubt(self, path: str) -> bool:
+    def doubts(self, path: str) -> int:
         step = self._step(path)
-        return step is not None and step.began
+        return 0 if step is None else step.began
 
     def drawn(self, path: str) -> Iterator[Drawn]:
         step = self._step(path)

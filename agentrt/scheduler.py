@@ -28,7 +28,7 @@ from agentrt.execution import Execution
 from agentrt.ledger import Ledger
 from agentrt.model import Model
 from agentrt.plan import Activation, Failure, Parked
-from agentrt.progress import MISSING, Past
+from agentrt.progress import MISSING
 from agentrt.statistics import SchedulerStatistics
 
 DEFAULT_CONCURRENCY: Final = 1000
@@ -56,7 +56,8 @@ class Scheduler:
     """Run the steps of one run.
 
     `tasks` is the task group every worker lives in, `record` takes every event, `models` finds the model a node
-    asks for, `clock` gives seconds since the epoch, and `deps` is what nodes read as `ctx.deps`. `seed` is what random numbers follow from. `abort` ends the run
+    asks for, `clock` gives seconds since the epoch, and `deps` is what nodes read as `ctx.deps`. `seed` is
+    what random numbers follow from. `abort` ends the run
     by an error; `flush` waits until all that was recorded is durable, if anything keeps it.
     """
 
@@ -119,32 +120,27 @@ class Scheduler:
         self._steps += 1
         if not self._steps % _BREATHER:
             await checkpoint()
-        node, path = activation.node, activation.path
-        past, record = caller.past, self.record
-        if past is not None:
-            if (outcome := await self._recalled(activation, caller, budget, past)) is not MISSING:
-                return outcome
-            if past.is_over(path):  # gone through once more for what it leaves behind: it is in the record already
-                record = _nowhere
+        if caller.past is not None and (outcome := self._recalled(activation, caller, budget)) is not MISSING:
+            return outcome
+        node, path, value = activation.node, activation.path, activation.value
         try:
             context = self._open(activation, caller, budget, depth)
         except (BudgetExceeded, DefinitionError) as error:
             return self._refused(activation, caller, error)
-        value = activation.value
-        context.silent = record is _nowhere
-        record(
-            StepStarted(
-                path=path,
-                at=self.clock(),
-                name=node.name,
-                kind=node.kind,
-                input=value,
-                after=activation.after,
-                join=activation.join,
-                waited=waited,
-                attributes=node.attributes,
+        if not context.silent:
+            self.record(
+                StepStarted(
+                    path=path,
+                    at=self.clock(),
+                    name=node.name,
+                    kind=node.kind,
+                    input=value,
+                    after=activation.after,
+                    join=activation.join,
+                    waited=waited,
+                    attributes=node.attributes,
+                )
             )
-        )
         try:
             try:
                 if context.limits or node.retry is not None or node.timeout is not None:
@@ -155,41 +151,25 @@ class Scheduler:
                     raise _not_an_output(path)
             finally:
                 context.end()
-        except Exception as error:  # noqa: BLE001 - every error of a step becomes its outcome, and the run's one error carries it
-            context.settle(error)
-            return self._failed(activation, context, caller, context.failure_of(error, value))
-        except BaseException as error:
-            if (parked := _parked_in(error)) is not None:
-                return self._was_parked(activation, context, caller, parked)
-            if _is_stray(error):
-                return self._failed(activation, context, caller, Failure(path, value, _stray(path, error)))
-            self._was_cancelled(activation, context, caller)
-            raise
-        record(StepFinished(path=path, at=self.clock(), output=output))
-        if past is not None and (mismatch := past.mismatch(path, output)) is not None:
-            return await self._aborted(activation, mismatch)
-        if context.denial is not None and not caller.path:  # the run's own budget ended it: more may be done
-            self.exhaustion = context.denial
-            caller.note_unfinished(context)
-        else:
-            caller.note_outcome(activation, output)
-        return output
+        except BaseException as error:  # noqa: BLE001 - every error of a step becomes its outcome, but for cancellation
+            return self._ended_by(error, activation, context, caller)
+        return self._finished(output, activation, context, caller)
 
-    async def _recalled(self, activation: Activation, caller: StepContext, budget: Budget | None, past: Past) -> Any:
+    def _recalled(self, activation: Activation, caller: StepContext, budget: Budget | None) -> Any:
         """Return what is known from an earlier part of the run as a step's outcome, else `MISSING`."""
+        assert caller.past is not None
         try:
-            outcome = past.outcome(activation)
+            outcome = caller.past.outcome(activation)
         except ReplayMismatch as error:
-            return await self._aborted(activation, error)
+            return self._aborted(activation, error)
         if outcome is not MISSING:
             caller.recall(activation, budget, outcome)
         return outcome
 
-    async def _aborted(self, activation: Activation, error: ReplayMismatch) -> Failure:
-        """End the whole run by an error that no step may go on from."""
+    def _aborted(self, activation: Activation, error: ReplayMismatch) -> Failure:
+        """End the whole run by an error that no step may go on from: all are cancelled where they next wait."""
         self.abort(error)
-        await checkpoint()
-        return Failure(activation.path, activation.value, error)  # only where the step around is shielded
+        return Failure(activation.path, activation.value, error)
 
     def _open(self, activation: Activation, caller: StepContext, budget: Budget | None, depth: int) -> StepContext:
         """Open a step's context and accounts; raises `BudgetExceeded`.
@@ -199,6 +179,8 @@ class Scheduler:
         node, path, branch = activation.node, activation.path, activation.branch
         account = caller.account if branch is None or branch.account is None else branch.account
         context = StepContext(self, path, account, caller.deadline, activation, depth, caller.past)
+        if caller.past is not None:
+            context.silent = caller.past.is_over(path)
         if budget is not None or node.budget is not None:
             context.open(filter(None, (budget, node.budget)), caller)
         else:
@@ -214,23 +196,45 @@ class Scheduler:
             caller.note_not_started([activation])
         return failure
 
+    def _finished(self, output: Any, activation: Activation, context: StepContext, caller: StepContext) -> Any:
+        if not context.silent:
+            self.record(StepFinished(path=activation.path, at=self.clock(), output=output))
+        if caller.past is not None and (mismatch := caller.past.mismatch(activation.path, output)) is not None:
+            return self._aborted(activation, mismatch)
+        if context.denial is not None and not caller.path:  # the run's own budget ended it: more may be done
+            self.exhaustion = context.denial
+            caller.note_unfinished(context)
+        else:
+            caller.note_outcome(activation, output)
+        return output
+
+    def _ended_by(
+        self, error: BaseException, activation: Activation, context: StepContext, caller: StepContext
+    ) -> Failure | Parked:
+        """Return the outcome of a step that an error ended; raises its cancellation."""
+        path, value = activation.path, activation.value
+        if isinstance(error, Exception):
+            context.settle(error)
+            return self._failed(activation, context, caller, context.failure_of(error, value))
+        if (parked := _parked_in(error)) is not None:
+            self.record(StepParked(path=path, at=self.clock()))
+            caller.note_unfinished(context)
+            return parked
+        if _is_stray(error):
+            return self._failed(activation, context, caller, Failure(path, value, _stray(path, error)))
+        self.record(StepCancelled(path=path, at=self.clock()))
+        if not activation.given_up:
+            caller.note_unfinished(context)
+        raise error
+
     def _failed(self, activation: Activation, context: StepContext, caller: StepContext, failure: Failure) -> Failure:
-        self.record(StepFailed(path=activation.path, at=self.clock(), error=ErrorInfo.of(failure.error)))
+        if not context.silent:
+            self.record(StepFailed(path=activation.path, at=self.clock(), error=ErrorInfo.of(failure.error)))
         if isinstance(failure.error, BudgetExceeded):
             caller.note_denied(activation, failure, context)
         else:
             caller.note_outcome(activation, failure)
         return failure
-
-    def _was_parked(self, activation: Activation, context: StepContext, caller: StepContext, parked: Parked) -> Parked:
-        self.record(StepParked(path=activation.path, at=self.clock()))
-        caller.note_unfinished(context)
-        return parked
-
-    def _was_cancelled(self, activation: Activation, context: StepContext, caller: StepContext) -> None:
-        self.record(StepCancelled(path=activation.path, at=self.clock()))
-        if not activation.given_up:
-            caller.note_unfinished(context)
 
     def push(self, drive: Drive, activations: Sequence[Activation]) -> None:
         """Queue activations that are ready, and see to it that somebody takes them."""
@@ -338,10 +342,6 @@ def _parked_in(error: BaseException) -> Parked | None:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error if isinstance(error, Parked) else None
-
-
-def _nowhere(event: Event) -> None:
-    """Record nothing."""
 
 
 def _not_an_output(path: str) -> AgentrtError:

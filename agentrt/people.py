@@ -1,0 +1,138 @@
+"""People: who answers what runs have asked, in whatever process."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from collections.abc import Mapping
+from difflib import unified_diff
+
+from jsonschema import Draft202012Validator
+
+from agentrt.errors import InvalidArguments, QuestionClosed
+from agentrt.events import QuestionAnswered, QuestionAsked
+from agentrt.journal import Journal, OpenQuestion
+from agentrt.question import VERDICTS
+
+
+async def inbox(journal: Journal, run_id: str | None = None) -> list[OpenQuestion]:
+    """Return the questions that wait for an answer, of one run or of all, oldest first."""
+    return await journal.questions(run_id)
+
+
+async def approve(
+    journal: Journal,
+    run_id: str,
+    path: str | None = None,
+    *,
+    edit: Mapping[str, object] | None = None,
+    because: str = "",
+    by: str | None = None,
+    keep: bool = False,
+) -> QuestionAnswered:
+    """Let a call be made, with other arguments if `edit` says so; these must fit the tool's schema.
+
+    `path` names the question, and may be left out where the run has just one. `because` and `keep` are as in
+    `QuestionAnswered`. Raises `QuestionClosed`, and `InvalidArguments` for arguments that do not fit.
+    """
+    asked = await _find(journal, run_id, path, "approve")
+    arguments = asked.about.get("arguments")
+    diff = ""
+    if edit is not None:
+        edit = {**(arguments if isinstance(arguments, Mapping) else {}), **edit}
+        _check(edit, asked)
+        diff = _diff(arguments, edit)
+    value = None if edit is None else dict(edit)
+    return await _answer(journal, run_id, asked, "approve", value, because=because, by=by, keep=keep, diff=diff)
+
+
+async def deny(
+    journal: Journal,
+    run_id: str,
+    path: str | None = None,
+    *,
+    because: str = "",
+    by: str | None = None,
+    keep: bool = False,
+) -> QuestionAnswered:
+    """Refuse a call; the agent that wanted it is told, and why."""
+    asked = await _find(journal, run_id, path, "deny")
+    return await _answer(journal, run_id, asked, "deny", None, because=because, by=by, keep=keep)
+
+
+async def answer(
+    journal: Journal, run_id: str, value: object, path: str | None = None, *, by: str | None = None, keep: bool = False
+) -> QuestionAnswered:
+    """Answer a question; raises `InvalidArguments` for a value that does not fit its schema."""
+    asked = await _find(journal, run_id, path, "answer")
+    _check(value, asked)
+    return await _answer(journal, run_id, asked, "answer", value, by=by, keep=keep)
+
+
+async def settle(
+    journal: Journal,
+    run_id: str,
+    path: str | None = None,
+    *,
+    happened: bool,
+    result: object = None,
+    by: str | None = None,
+) -> QuestionAnswered:
+    """Say of a call that was cut off whether it has happened, with what result, or is to be made again."""
+    verdict = "happened" if happened else "again"
+    asked = await _find(journal, run_id, path, verdict)
+    return await _answer(journal, run_id, asked, verdict, result, by=by)
+
+
+async def _find(journal: Journal, run_id: str, path: str | None, verdict: str) -> QuestionAsked:
+    """Return the open question that is meant; raises `QuestionClosed`."""
+    opened = [q.asked for q in await journal.questions(run_id)]
+    if path is not None and all(q.path != path for q in opened):
+        others = f"; open are {', '.join(q.path for q in opened)}" if opened else ""
+        raise QuestionClosed(f"run {run_id} does not wait for an answer to {path}{others}")
+    fitting = [q for q in opened if path in (None, q.path) and verdict in VERDICTS[q.kind]]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        named = ", ".join(f"{q.path} ({' or '.join(VERDICTS[q.kind])})" for q in opened) or "nothing"
+        raise QuestionClosed(f"run {run_id} waits for nobody to {verdict}; it waits for {named}")
+    raise QuestionClosed(f"run {run_id} has several such questions, name one: {', '.join(q.path for q in fitting)}")
+
+
+async def _answer(
+    journal: Journal,
+    run_id: str,
+    asked: QuestionAsked,
+    verdict: str,
+    value: object,
+    *,
+    by: str | None,
+    because: str = "",
+    diff: str = "",
+    keep: bool = False,
+) -> QuestionAnswered:
+    answered = QuestionAnswered(
+        path=asked.path,
+        at=time.time(),
+        verdict=verdict,
+        by=by or getpass.getuser(),
+        value=value,
+        because=because,
+        diff=diff,
+        keep=keep,
+    )
+    await journal.answer(run_id, answered)
+    return answered
+
+
+def _check(value: object, asked: QuestionAsked) -> None:
+    """Raise `InvalidArguments` where a value does not fit the schema of its question."""
+    errors = sorted(Draft202012Validator(dict(asked.schema)).iter_errors(value), key=lambda e: e.json_path)
+    if errors:
+        raise InvalidArguments(f"{asked.path}: " + "; ".join(f"{e.json_path}: {e.message}" for e in errors))
+
+
+def _diff(before: object, after: object) -> str:
+    old, new = (json.dumps(value, indent=2, sort_keys=True, default=str).splitlines() for value in (before, after))
+    return "\n".join(unified_diff(old, new, "asked", "approved", lineterm="", n=1))
