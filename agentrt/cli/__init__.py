@@ -1,7 +1,7 @@
 """The command line: `agentrt run`, `runs`, `show`, `graph`, `models`.
 
 Exit status: 0 done, 1 the run failed, 2 wrong usage or a graph that cannot be what it says, 3 a budget was exceeded,
-130 interrupted. Answers go to stdout; progress, errors and what users' code prints go to stderr.
+4 it waits for people, 130 interrupted. Answers go to stdout; progress, errors and what users' code prints go to stderr.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ class ExitStatus(IntEnum):
     FAILED = 1
     USAGE = 2
     BUDGET_EXCEEDED = 3
+    WAITING = 4
     INTERRUPTED = 130
 
 

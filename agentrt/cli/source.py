@@ -26,9 +26,13 @@ _USUAL_NAMES: Final = ("main", "graph", "agent")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Hold what `FILE[:NAME]` led to: the node, every node its file defines, by name, and whether it knows `Agent`."""
+    """Hold what `FILE[:NAME]` led to: the node, every node its file defines, by name, and whether it knows `Agent`.
+
+    `address` leads there from any folder.
+    """
 
     label: str
+    address: str
     node: Node[Any, Any]
     defined: Mapping[str, Node[Any, Any]]
     uses_agents: bool
@@ -40,7 +44,9 @@ def load(target: str) -> Source:
     module = _import(path)
     defined = _defined(module, path)
     node = _named(module, name, path, defined) if name else _chosen(path, defined, module)
-    return Source(target, node, defined, uses_agents=any(value is Agent for value in vars(module).values()))
+    name = name or next((n for n, value in defined.items() if value is node), "")
+    address = f"{path}:{name}" if name else str(path)
+    return Source(target, address, node, defined, uses_agents=any(value is Agent for value in vars(module).values()))
 
 
 def _split(target: str) -> tuple[Path, str]:

@@ -1,0 +1,194 @@
+"""How the shell carries out a run, from its first step or from where it stopped: display, output, summary, status."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from agentrt.cli.console import dollars, note, plural, print_json, seconds
+from agentrt.cli.exits import ExitStatus, UsageError, describe, status_of, tell
+from agentrt.cli.order import Order
+from agentrt.cli.output import print_output, stdout_kept, usage_document
+from agentrt.cli.progress import Progress, keep_ticking, shown
+from agentrt.cli.tally import Tally
+from agentrt.errors import BudgetExceeded, JournalError, StepFailed
+from agentrt.events import RunFailed
+from agentrt.journal import Journal
+from agentrt.runtime import Options, Result, StopReason
+from agentrt.stores import open_store
+
+_TRACE_VARIABLES = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("TRACES_", "", "METRICS_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Hold what is to be carried out: a line that says so, the options it runs with, and the run itself."""
+
+    opening: str
+    options: Options
+    begin: Callable[[Options], Awaitable[Result[Any]]]
+
+
+def execute(order: Order, prepare: Callable[[Order, Tally], Work]) -> ExitStatus:
+    """Carry out what was ordered, print how it went, and return the exit status."""
+    tally = Tally({})
+    result: Result[Any] | None = None
+    failure: Exception | KeyboardInterrupt | None = None
+    with stdout_kept():
+        try:
+            result = _attempt(order, prepare, tally)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error becomes one line; --debug shows the rest
+            failure = error
+    if order.json:
+        print_json(_document(tally, result, failure))
+    elif result is not None and not _is_waiting(result):
+        print_output(result.partial if _is_partial(result) else result.output)
+    summarised = tally.run_id is not None and not order.quiet and not order.json
+    if failure is not None and not (summarised and isinstance(failure, KeyboardInterrupt)):
+        tell(failure, debug=order.debug)
+    if summarised:
+        _print_summary(order, tally, result, failure)
+    if result is not None:
+        return _status(result)
+    assert failure is not None
+    return status_of(failure)
+
+
+def _status(result: Result[Any]) -> ExitStatus:
+    if _is_waiting(result):
+        return ExitStatus.WAITING
+    return ExitStatus.BUDGET_EXCEEDED if _is_partial(result) else ExitStatus.DONE
+
+
+def _is_waiting(result: Result[Any]) -> bool:
+    return result.stop_reason is StopReason.WAITING
+
+
+def _is_partial(result: Result[Any]) -> bool:
+    return result.stop_reason is StopReason.PARTIAL
+
+
+def _attempt(order: Order, prepare: Callable[[Order, Tally], Work], tally: Tally) -> Result[Any]:
+    work = prepare(order, tally)
+    if not order.quiet and not order.json:
+        note(work.opening)
+    with _traced(quiet=order.quiet), shown(tally, quiet=order.quiet) as progress:
+        how: Options = {**work.options, "observers": (tally, progress)}
+        return anyio.run(_run, work, how, progress)
+
+
+def journal_of(order: Order) -> Journal | None:
+    try:
+        return open_store(order.store) if order.record else None
+    except JournalError as error:
+        raise UsageError(f"{error} (--no-store records nothing)") from error
+
+
+async def _run(work: Work, how: Options, progress: Progress) -> Result[Any]:
+    """Run it, recorded and displayed; what it raises leaves unwrapped."""
+    journal = how.get("journal")
+    failure: Exception | None = None
+    result: Result[Any] | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keep_ticking, progress)
+            try:
+                result = await work.begin(how)
+            except Exception as error:  # noqa: BLE001 - raised below, outside the task group that would wrap it
+                failure = error
+            tasks.cancel_scope.cancel()
+    finally:
+        if journal is not None:
+            with anyio.CancelScope(shield=True):
+                await journal.aclose()
+    if result is None:
+        assert failure is not None
+        raise failure
+    return result
+
+
+@contextmanager
+def _traced(*, quiet: bool) -> Iterator[None]:
+    """Send traces and metrics where the environment says, and say where; without it there are none."""
+    endpoint = next((os.environ[v] for v in _TRACE_VARIABLES if os.environ.get(v)), None)
+    if endpoint is None:
+        yield
+        return
+    from agentrt.tracing import configure
+
+    tracing = configure()
+    try:
+        yield
+    finally:
+        tracing.shutdown()
+        if tracing.dropped:
+            note(
+                f"{plural(tracing.dropped, 'span')} of the trace lost: does a collector listen at {endpoint}?", "yellow"
+            )
+        elif tracing.signal and not quiet:
+            note(f"{tracing.signal} sent to {endpoint}")
+
+
+def _print_summary(order: Order, tally: Tally, result: Result[Any] | None, failure: BaseException | None) -> None:
+    """Say on stderr how the run ended, what it took and how to look at it."""
+    usage = tally.usage
+    stopped = _stop_reason(tally, failure)
+    facts = [
+        f"run {tally.run_id}",
+        stopped.replace("_", " "),
+        plural(usage.steps or tally.done, "step"),
+        *([f"{tally.retries:,} retried"] if tally.retries else []),
+        plural(usage.tokens, "token"),
+        dollars(usage.cost),
+        seconds(tally.elapsed(0)),
+    ]
+    note(" · ".join(facts), "green" if stopped == StopReason.DONE else "yellow")
+    store = store_option(order.store)
+    if result is not None and _is_waiting(result):
+        note(f"what it asks: agentrt inbox {tally.run_id}{store}; once answered: agentrt resume {tally.run_id}{store}")
+    elif order.record and stopped != StopReason.CANCELLED:
+        note(f"its steps: agentrt show {tally.run_id}{store}")
+
+
+def store_option(store: str | None) -> str:
+    """Return the option that names the store again, where a command to type needs it."""
+    return f" --store {store}" if store and store != os.environ.get("AGENTRT_STORE") else ""
+
+
+def _stop_reason(tally: Tally, failure: BaseException | None) -> str:
+    if isinstance(failure, KeyboardInterrupt):
+        return StopReason.CANCELLED
+    if isinstance(failure, BudgetExceeded):
+        return StopReason.BUDGET_EXCEEDED
+    if failure is not None:  # a broken journal cancels the run, but nobody asked for that
+        return StopReason.FAILED
+    return getattr(tally.closing, "stop_reason", StopReason.DONE)
+
+
+def _document(tally: Tally, result: Result[Any] | None, failure: BaseException | None) -> dict[str, object]:
+    """Return what --json prints."""
+    document: dict[str, object] = {
+        "run_id": tally.run_id,
+        "stop_reason": _stop_reason(tally, failure),
+        "output": None if result is None or _is_partial(result) or _is_waiting(result) else result.output,
+        "usage": usage_document(tally.usage),
+    }
+    partial = getattr(failure, "partial", None) if result is None else result.partial
+    if partial is not None:
+        document["partial"] = partial
+    if failure is not None:
+        document["error"] = _error_document(tally, failure)
+    return document
+
+
+def _error_document(tally: Tally, failure: BaseException) -> dict[str, str | None]:
+    cause = failure.cause if isinstance(failure, StepFailed) else failure
+    path = failure.path if isinstance(failure, StepFailed | BudgetExceeded) else None
+    if isinstance(tally.closing, RunFailed):
+        path = tally.closing.path
+    return {"type": type(cause).__name__, "message": str(cause) or describe(failure), "path": path}

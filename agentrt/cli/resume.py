@@ -1,0 +1,172 @@
+"""`agentrt resume`, `fork`, `replay`: recorded runs that go on, part ways, or are gone through again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import typer
+
+from agentrt import continuation
+from agentrt.budget import Budget
+from agentrt.cli import options
+from agentrt.cli.console import clean, note
+from agentrt.cli.exits import UsageError, told
+from agentrt.cli.inputs import read_input
+from agentrt.cli.order import Order
+from agentrt.cli.output import print_output, stdout_kept
+from agentrt.cli.perform import Work, execute, store_option
+from agentrt.cli.runs import find_run
+from agentrt.cli.source import Source, load
+from agentrt.cli.tally import Tally
+from agentrt.journal import Journal, RunSummary
+from agentrt.node import Node
+from agentrt.runtime import Options, Result, new_run_id
+from agentrt.stores import open_store
+
+Begin = Callable[[Node[Any, Any], Journal, Options], Awaitable[Result[Any]]]
+
+
+def resume(
+    run: options.RunId = "last",
+    target: options.NewTarget = None,
+    model: options.ModelName = None,
+    budget: options.Raised = None,
+    rerun_changed: options.RerunChanged = False,
+    store: options.Store = None,
+    json: options.RunJson = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Go on with a run that was cut off, failed, ran out of budget or waited for people.
+
+    Finished steps answer from the record and are not paid again.
+
+    \b
+    Examples:
+      agentrt resume last
+      agentrt resume 20261127-0934 --budget tokens=50k
+      agentrt resume last --in changed.py:graph --rerun-changed
+    """
+    found = _found(run, store, debug=debug)
+    order = Order(target=_target(found, target, store), model=model, budget=budget, store=store, json=json, quiet=quiet, debug=debug)
+
+    def begin(node: Node[Any, Any], journal: Journal, how: Options) -> Awaitable[Result[Any]]:
+        return continuation.resume(
+            node,
+            found.run_id,
+            journal=journal,
+            budget=Budget.parse(budget) if budget else None,
+            rerun_changed=rerun_changed,
+            options=how,
+        )
+
+    raise typer.Exit(execute(order, _prepared(f"run {found.run_id} goes on", begin)))
+
+
+def fork(
+    run: options.RunId,
+    at: options.At,
+    input: options.OtherInput = None,
+    target: options.NewTarget = None,
+    model: options.ModelName = None,
+    budget: options.Raised = None,
+    store: options.Store = None,
+    json: options.RunJson = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Begin a new run that shares a recorded one's past up to a step, and goes its own way from there.
+
+    \b
+    Examples:
+      agentrt fork last brief/writer#2 --model openai/gpt-5
+      agentrt fork last brief/planner --input '"Why did churn fall?"'
+    """
+    found = _found(run, store, debug=debug)
+    new_id = new_run_id()
+    order = Order(target=_target(found, target, store), model=model, budget=budget, store=store, json=json, quiet=quiet, debug=debug)
+
+    def begin(node: Node[Any, Any], journal: Journal, how: Options) -> Awaitable[Result[Any]]:
+        replaced = {} if input is None else {"input": _json(input)}
+        return continuation.fork(
+            node,
+            found.run_id,
+            journal=journal,
+            at=at,
+            budget=Budget.parse(budget) if budget else None,
+            options={**how, "run_id": new_id},
+            **replaced,
+        )
+
+    raise typer.Exit(execute(order, _prepared(f"run {new_id} forks {found.run_id} at {at}", begin)))
+
+
+def replay(
+    run: options.RunId = "last",
+    target: options.NewTarget = None,
+    store: options.Store = None,
+    debug: options.Debug = False,
+) -> None:
+    """Go through a recorded run again, offline, and compare what the code makes of it with the record.
+
+    \b
+    Examples:
+      agentrt replay last
+      agentrt replay last --in changed.py:graph
+    """
+    found = _found(run, store, debug=debug)
+    with told(debug=debug):
+        with stdout_kept():
+            source = load(_target(found, target, store))
+            result = anyio.run(_replayed, source.node, found.run_id, store)
+        print_output(result.output)
+        note(f"run {found.run_id}: every step came out as recorded", "green")
+
+
+async def _replayed(node: Node[Any, Any], run_id: str, store: str | None) -> Result[Any]:
+    journal = await anyio.to_thread.run_sync(open_store, store)
+    try:
+        return await continuation.replay(node, run_id, journal=journal)
+    finally:
+        await journal.aclose()
+
+
+def _prepared(opening: str, begin: Begin) -> Callable[[Order, Tally], Work]:
+    def prepare(order: Order, tally: Tally) -> Work:
+        source: Source = load(order.target)
+        journal = open_store(order.store)
+        how: Options = {"journal": journal, "target": source.address}
+        if order.model:
+            how["model"] = order.model
+        return Work(clean(opening), how, lambda given: begin(source.node, journal, given))
+
+    return prepare
+
+
+def _found(named: str, store: str | None, *, debug: bool) -> RunSummary:
+    with told(debug=debug):
+        return anyio.run(_find, named, store)
+
+
+async def _find(named: str, store: str | None) -> RunSummary:
+    journal = await anyio.to_thread.run_sync(open_store, store)
+    try:
+        return await find_run(journal, named, store)
+    finally:
+        await journal.aclose()
+
+
+def _target(found: RunSummary, chosen: str | None, store: str | None) -> str:
+    target = chosen or found.target
+    if target is None:
+        raise UsageError(
+            f"run {found.run_id} was not started by the shell: say where its graph is, "
+            f"agentrt resume {found.run_id}{store_option(store)} --in FILE:NAME"
+        )
+    return target
+
+
+def _json(text: str) -> Any:
+    return read_input(_ANYTHING, [text], "--input")
