@@ -22,6 +22,9 @@ AgentrtError
 │   ├── RequestRefused          the provider refuses this request (content, parameters)
 │   └── ModelUnavailable        unreachable, overloaded or broken
 └── JournalError            the run record cannot be read or written
+    ├── RunTaken                another process drives the run
+    ├── QuestionClosed          a question that nobody can answer (any more)
+    └── ReplayMismatch          a run that goes on does not do what its record says it did
 """
 
 from __future__ import annotations
@@ -240,3 +243,11 @@ class ModelUnavailable(ModelError):
 
 class JournalError(AgentrtError):
     """Say that the run record cannot be read or written."""
+
+
+class RunTaken(JournalError):
+    """Say that another process drives the run: who, and what to do."""
+
+
+class QuestionClosed(JournalError):
+    """Say why a question cannot be answered: it was never asked, is answered already, or its run has ended."""

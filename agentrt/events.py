@@ -30,13 +30,20 @@ class ErrorInfo(Value):
 
 
 class RunStarted(Value):
-    """A run begins; `limits` are those of the run and of its root node, the tightest of each dimension."""
+    """A run begins; `limits` are those of the run and of its root node, the tightest of each dimension.
+
+    options: how it was started, as far as that can be written down: budget, model, concurrency. target: what the shell
+    ran, `FILE:NAME`. parent: the run it was forked from.
+    """
 
     run_id: str
     at: float
     name: str
     input: object
     limits: Mapping[str, float]
+    options: Mapping[str, object] = {}
+    target: str | None = None
+    parent: str | None = None
 
 
 class RunResumed(Value):
@@ -207,6 +214,75 @@ class UsageRecorded(Value):
     usage: Usage
 
 
+class UsageReserved(Value):
+    """A leaf is about to have its effect, which may cost so much at most; where no settlement follows, it is in doubt."""
+
+    path: str
+    at: float
+    usage: Usage
+
+
+class StepAbandoned(Value):
+    """A step was cut off with its process; written when the run goes on."""
+
+    path: str
+    at: float
+
+
+class RunParked(Value):
+    """A run has nothing to do but wait for people; its process may end."""
+
+    run_id: str
+    at: float
+    usage: Usage
+
+
+class QuestionAsked(Value):
+    """The step at `path` asks people.
+
+    kind: `ask` for an answer, `approve` a call, or what to do about a call in `doubt`. prompt: what is asked.
+    schema: JSON schema of the answer, or of the arguments that may be edited. about: what a person should see: the
+    tool, its arguments, the agent's last words, what the run has spent and what the call may cost.
+    until: when it is answered by itself, in seconds since the epoch, with `default`.
+    """
+
+    path: str
+    at: float
+    kind: str
+    prompt: str
+    schema: Mapping[str, object]
+    about: Mapping[str, object]
+    until: float | None = None
+    default: object = None
+
+
+class QuestionAnswered(Value):
+    """Somebody answered the question of the step at `path`.
+
+    verdict: `answer`, `approve`, `deny`, or for a call in doubt `happened`, `again`. value: the answer, the edited
+    arguments, or the result that the call had. by: who; `time-out` where nobody did. because: why, for the agent to
+    read. diff: what an edit changed. keep: whether the answer is guidance for later questions of its kind.
+    """
+
+    path: str
+    at: float
+    verdict: str
+    by: str
+    value: object = None
+    because: str = ""
+    diff: str = ""
+    keep: bool = False
+
+
+class Drawn(Value):
+    """Code asked its context for something that comes out differently each time: the time, for instance."""
+
+    path: str
+    at: float
+    name: str
+    value: object
+
+
 class TextDelta(Value):
     """A model streamed a piece of text."""
 
@@ -230,11 +306,16 @@ class Emitted(Value):
     value: object
 
 
-RunEvent: TypeAlias = RunStarted | RunResumed | RunFinished | RunFailed | RunCancelled
-StepEvent: TypeAlias = StepStarted | StepRetried | StepFinished | StepFailed | StepCancelled
-BudgetEvent: TypeAlias = BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted | UsageRecorded
+RunEvent: TypeAlias = RunStarted | RunResumed | RunParked | RunFinished | RunFailed | RunCancelled
+StepEvent: TypeAlias = StepStarted | StepRetried | StepFinished | StepFailed | StepCancelled | StepAbandoned
+BudgetEvent: TypeAlias = (
+    BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted | UsageReserved | UsageRecorded
+)
 ModelEvent: TypeAlias = RateLimitWaited | CacheHit | TextDelta
-Event: TypeAlias = RunEvent | StepEvent | BranchDied | BudgetEvent | ModelEvent | Emitted | EventsDropped
+PersonEvent: TypeAlias = QuestionAsked | QuestionAnswered
+Event: TypeAlias = (
+    RunEvent | StepEvent | BranchDied | BudgetEvent | ModelEvent | PersonEvent | Drawn | Emitted | EventsDropped
+)
 
 _TYPES: dict[str, type[Event]] = {t.__name__: t for t in Event.__args__}
 

@@ -8,35 +8,92 @@ from typing import Protocol
 import anyio
 
 from agentrt.errors import JournalError
-from agentrt.events import Event, TextDelta
+from agentrt.events import Event, QuestionAnswered, QuestionAsked, TextDelta
 from agentrt.value import Value
 
 
 class RunSummary(Value):
-    """Describe one recorded run; `status` is `running`, or its stop reason."""
+    """Describe one recorded run.
+
+    status: `running`, `waiting` for people, or its stop reason. cost: in pico-dollars. questions: how many are open.
+    target: what the shell ran, `FILE:NAME`. parent: the run it was forked from. owner, until: who drives it now, and
+    until when that holds unless it is renewed (seconds since the epoch).
+    """
 
     run_id: str
     name: str
     status: str
     started: float
-    ended: float | None
-    tokens: int
-    cost: int
+    ended: float | None = None
+    tokens: int = 0
+    cost: int = 0
+    questions: int = 0
+    target: str | None = None
+    parent: str | None = None
+    owner: str | None = None
+    until: float = 0.0
+
+
+class OpenQuestion(Value):
+    """Hold a question that a run has asked of people and nobody has answered yet."""
+
+    run_id: str
+    name: str
+    asked: QuestionAsked
 
 
 class Journal(Protocol):
-    """Keep the events of runs. Every method raises `JournalError` where the store cannot be read or written."""
+    """Keep the events of runs: the truth of what each has done.
 
-    async def append(self, run_id: str, events: Sequence[Event]) -> None:
-        """Keep the events durably, all or none, after those appended before."""
+    Every method raises `JournalError` where the store cannot be read or written, and for a run it does not hold. A
+    store may serve many runs of one process at once, and many processes.
+    """
+
+    async def claim(self, run_id: str, owner: str, *, seconds: float, new: bool = False) -> int:
+        """Become the one writer of a run for so long; return the epoch, which grows with every claim.
+
+        `new` makes the run and raises `JournalError` if there is one of that id. Raises `RunTaken` while somebody
+        else's claim holds.
+        """
         ...
 
-    async def runs(self, limit: int = 50) -> list[RunSummary]:
+    async def renew(self, run_id: str, epoch: int, *, seconds: float) -> None:
+        """Hold a claim for so long from now on; raises `RunTaken` if another has claimed the run since."""
+        ...
+
+    async def release(self, run_id: str, epoch: int) -> None:
+        """Give a claim back, so that others need not wait for its end; does nothing if it is lost already."""
+        ...
+
+    async def append(self, run_id: str, epoch: int, events: Sequence[Event]) -> None:
+        """Keep the events durably, all or none, after those appended before.
+
+        Raises `RunTaken`, and keeps nothing, if another has claimed the run since this epoch.
+        """
+        ...
+
+    async def answer(self, run_id: str, answered: QuestionAnswered) -> None:
+        """Append the answer to a question, whoever drives the run.
+
+        Raises `QuestionClosed`, and keeps nothing, unless that question is open: never asked, answered already, or of
+        a run that has ended.
+        """
+        ...
+
+    async def runs(self, limit: int = 50, *, status: str | None = None) -> list[RunSummary]:
         """Return the newest runs, newest first."""
         ...
 
-    async def events(self, run_id: str) -> list[Event]:
-        """Return a run's events in the order they were appended; raises `JournalError` for an unknown run."""
+    async def run(self, run_id: str) -> RunSummary:
+        """Return one run's summary."""
+        ...
+
+    async def events(self, run_id: str, after: int = 0) -> list[Event]:
+        """Return a run's events in the order they were appended, but for the first `after`."""
+        ...
+
+    async def questions(self, run_id: str | None = None) -> list[OpenQuestion]:
+        """Return the open questions of a run, or of all, oldest first."""
         ...
 
     async def aclose(self) -> None:
