@@ -215,7 +215,7 @@ class UsageRecorded(Value):
 
 
 class UsageReserved(Value):
-    """A leaf is about to have its effect, which may cost so much at most; where no settlement follows, it is in doubt."""
+    """A leaf is about to have its effect, which may cost so much at most; it is in doubt until it is settled."""
 
     path: str
     at: float
