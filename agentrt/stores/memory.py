@@ -1,0 +1,92 @@
+"""The journal in this process's memory, gone with it: for tests, and for runs that need only be resumed here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from anyio.lowlevel import checkpoint
+
+from agentrt.events import Event, QuestionAnswered, QuestionAsked
+from agentrt.journal import OpenQuestion, RunSummary
+from agentrt.stores.content import StoredRow, to_events
+from agentrt.stores.record import Answer, Append, Claim, Operation, Records, Release, Renew, Run, unknown_run
+
+
+class MemoryJournal:
+    """Keep the events of runs, encoded as any store keeps them; `clock` tells when claims end."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._runs: dict[str, Run] = {}
+        self._events: dict[str, list[StoredRow]] = {}
+        self._contents: dict[bytes, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"<MemoryJournal of {len(self._runs)} runs>"
+
+    async def claim(self, run_id: str, owner: str, *, seconds: float, new: bool = False) -> int:
+        return await self._do(Claim(run_id, owner, seconds, new))
+
+    async def renew(self, run_id: str, epoch: int, *, seconds: float) -> None:
+        await self._do(Renew(run_id, epoch, seconds))
+
+    async def release(self, run_id: str, epoch: int) -> None:
+        await self._do(Release(run_id, epoch))
+
+    async def append(self, run_id: str, epoch: int, events: Sequence[Event]) -> None:
+        await self._do(Append(run_id, epoch, events))
+
+    async def answer(self, run_id: str, answered: QuestionAnswered) -> None:
+        await self._do(Answer(run_id, answered))
+
+    async def runs(self, limit: int = 50, *, status: str | None = None) -> list[RunSummary]:
+        await checkpoint()
+        newest = [run for run in reversed(self._runs.values()) if status in {None, run.status}]
+        newest.sort(key=lambda run: run.started, reverse=True)
+        return [run.summary() for run in newest[: max(limit, 0)]]
+
+    async def run(self, run_id: str) -> RunSummary:
+        await checkpoint()
+        return self._run(run_id).summary()
+
+    async def events(self, run_id: str, after: int = 0) -> list[Event]:
+        await checkpoint()
+        self._run(run_id)
+        return to_events(self._events[run_id][max(after, 0) :], self._contents, run_id, "memory")
+
+    async def questions(self, run_id: str | None = None) -> list[OpenQuestion]:
+        await checkpoint()
+        runs = self._runs.values() if run_id is None else [self._run(run_id)]
+        found: list[OpenQuestion] = []
+        for run in runs:
+            if run.ended is None:
+                rows = sorted(self._events[run.run_id][q.seq - 1] for q in run.asked.values() if q.closed is None)
+                events = to_events(rows, self._contents, run.run_id, "memory")
+                found += (OpenQuestion(run.run_id, run.name, e) for e in events if isinstance(e, QuestionAsked))
+        return sorted(found, key=lambda question: question.asked.at)
+
+    async def aclose(self) -> None:
+        """Do nothing: the memory goes with the object."""
+
+    def _run(self, run_id: str) -> Run:
+        if (run := self._runs.get(run_id)) is None:
+            raise unknown_run(run_id, "memory")
+        return run
+
+    async def _do(self, operation: Operation) -> int:
+        await checkpoint()
+        Records("memory", self._clock(), self._runs).carry_out([operation])
+        if (run := self._runs.get(operation.run_id)) is not None:
+            self._keep(run)
+        if operation.error is not None:
+            raise operation.error
+        return operation.result
+
+    def _keep(self, run: Run) -> None:
+        kept = self._events.setdefault(run.run_id, [])
+        for seq, row in run.added:
+            kept.append(StoredRow(seq, row.data, row.refs))
+            self._contents.update(row.contents)
+        run.added.clear()
+        run.changed.clear()

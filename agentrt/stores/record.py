@@ -1,0 +1,335 @@
+"""The rules of the record, for every store: who may write to a run, and what its summary and questions become.
+
+A store reads the runs that some operations touch, lets `Records` carry these out, and writes what has changed, in one
+transaction. An operation that is refused changes nothing, and the others are none the worse.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from agentrt.errors import JournalError, QuestionClosed, RunTaken
+from agentrt.events import (
+    Event,
+    QuestionAnswered,
+    QuestionAsked,
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    RunParked,
+    RunResumed,
+    RunStarted,
+    StepCancelled,
+    StepFailed,
+    StepFinished,
+    UsageRecorded,
+)
+from agentrt.journal import RunSummary
+from agentrt.runtime import StopReason
+from agentrt.stores.content import Row, to_row
+from agentrt.stores.owner import has_died
+from agentrt.usage import Usage
+
+_MOST: Final = 2**63 - 1
+"""The greatest number that databases hold."""
+_STEP_ENDED: Final = "its step has ended"
+
+
+@dataclass(slots=True)
+class Question:
+    """Hold a question: where in the run it was asked, when, and why it is closed if it is."""
+
+    seq: int
+    asked: float
+    closed: str | None = None
+
+
+@dataclass(slots=True)
+class Run:
+    """Hold what a store knows of a run besides its events; `COLUMNS` says which of it is the run's row.
+
+    id: the store's own key, None before the first write. events: how many there are. questions: how many are neither
+    answered nor withdrawn. asked: the questions by path: all of these, and those that the operations name.
+    added, changed: the events and the paths of questions that are to be written.
+    """
+
+    id: int | None
+    run_id: str
+    name: str
+    status: str
+    started: float
+    ended: float | None = None
+    tokens: int = 0
+    cost: int = 0
+    target: str | None = None
+    parent: str | None = None
+    owner: str | None = None
+    until: float = 0.0
+    epoch: int = 0
+    events: int = 0
+    questions: int = 0
+    asked: dict[str, Question] = field(default_factory=dict)
+    added: list[tuple[int, Row]] = field(default_factory=list)
+    changed: dict[str, Question] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in COLUMNS)
+
+    def summary(self) -> RunSummary:
+        """Return what users see of the run; one that has ended has no open questions."""
+        return RunSummary(
+            run_id=self.run_id,
+            name=self.name,
+            status=self.status,
+            started=self.started,
+            ended=self.ended,
+            tokens=self.tokens,
+            cost=self.cost,
+            questions=self.questions if self.ended is None else 0,
+            target=self.target,
+            parent=self.parent,
+            owner=self.owner,
+            until=self.until,
+        )
+
+    def append(self, events: Iterable[Event], rows: Iterable[Row]) -> None:
+        """Add events, and let the summary and the questions follow."""
+        for event, row in zip(events, rows, strict=True):
+            self.events += 1
+            self.added.append((self.events, row))
+            if (follow := _FOLLOW.get(type(event))) is not None:
+                follow(self, event)
+
+    def ask(self, event: QuestionAsked) -> None:
+        path = writable(event.path)
+        self.close(path, _STEP_ENDED)
+        self.asked[path] = self.changed[path] = Question(self.events, event.at)
+        self.questions += 1
+
+    def close(self, path: str, reason: str) -> None:
+        """Close a question, if it is open."""
+        question = self.asked.get(path)
+        if question is not None and question.closed is None:
+            question.closed = reason
+            self.changed[path] = question
+            self.questions -= 1
+
+    def use(self, tokens: int, cost: int) -> None:
+        self.tokens, self.cost = min(tokens, _MOST), min(cost, _MOST)
+
+
+COLUMNS: Final = tuple(n for n in Run.__dataclass_fields__ if n not in {"id", "asked", "added", "changed"})
+
+
+def _started(run: Run, event: RunStarted) -> None:
+    run.name, run.status, run.started = writable(event.name), "running", event.at
+    run.target = None if event.target is None else writable(event.target)
+    run.parent = None if event.parent is None else writable(event.parent)
+
+
+def _resumed(run: Run, _: RunResumed) -> None:
+    run.status, run.ended = "running", None
+
+
+def _parked(run: Run, event: RunParked) -> None:
+    run.status = "waiting"
+    _used(run, event.usage)
+
+
+def _ended(run: Run, event: RunFinished | RunFailed | RunCancelled) -> None:
+    run.status = str(StopReason.CANCELLED if isinstance(event, RunCancelled) else event.stop_reason)
+    run.ended = event.at
+    _used(run, event.usage)
+
+
+def _used(run: Run, total: Usage) -> None:
+    run.use(total.tokens, total.cost)
+
+
+def _recorded(run: Run, event: UsageRecorded) -> None:
+    run.use(run.tokens + event.usage.tokens, run.cost + event.usage.cost)
+
+
+def _step_ended(run: Run, event: StepFinished | StepFailed | StepCancelled) -> None:
+    if run.questions:
+        run.close(writable(event.path), _STEP_ENDED)
+
+
+def _answered(run: Run, event: QuestionAnswered) -> None:
+    run.close(writable(event.path), f"{writable(event.by)} answered it")
+
+
+_FOLLOW: Final[dict[type[Event], Callable[[Run, Any], None]]] = {
+    RunStarted: _started,
+    RunResumed: _resumed,
+    RunParked: _parked,
+    RunFinished: _ended,
+    RunFailed: _ended,
+    RunCancelled: _ended,
+    StepFinished: _step_ended,
+    StepFailed: _step_ended,
+    StepCancelled: _step_ended,
+    UsageRecorded: _recorded,
+    QuestionAsked: Run.ask,
+    QuestionAnswered: _answered,
+}
+
+
+def writable(text: str) -> str:
+    """Return the text without what databases refuse: lone surrogates and NUL."""
+    return text.encode(errors="replace").decode().replace("\0", "\ufffd")
+
+
+class Operation(ABC):
+    """Be one change of one run; once carried out it has a `result` or an `error`."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.result = 0
+        self.error: JournalError | None = None
+
+    @property
+    def path(self) -> str | None:
+        """Return the path of the question that must be known, if any."""
+        return None
+
+    @abstractmethod
+    def apply(self, records: Records) -> int | None:
+        """Change the run, or raise `JournalError` before anything is changed."""
+
+
+class Claim(Operation):
+    def __init__(self, run_id: str, owner: str, seconds: float, new: bool) -> None:
+        super().__init__(run_id)
+        self._owner = writable(owner)
+        self._seconds = seconds
+        self._new = new
+
+    def apply(self, records: Records) -> int:
+        run = records.create(self.run_id) if self._new else records.find(self.run_id)
+        if run.owner not in {None, self._owner} and run.until > records.now and not has_died(str(run.owner)):
+            raise RunTaken(
+                f"run {run.run_id!r} in {records.where} is driven by {run.owner}, whose claim holds "
+                f"{_until(run.until)} unless it is renewed: wait for that, or stop that process"
+            )
+        run.epoch += 1
+        run.owner, run.until = self._owner, records.now + self._seconds
+        return run.epoch
+
+
+class Renew(Operation):
+    def __init__(self, run_id: str, epoch: int, seconds: float) -> None:
+        super().__init__(run_id)
+        self._epoch = epoch
+        self._seconds = seconds
+
+    def apply(self, records: Records) -> None:
+        records.fenced(self.run_id, self._epoch).until = records.now + self._seconds
+
+
+class Release(Operation):
+    def __init__(self, run_id: str, epoch: int) -> None:
+        super().__init__(run_id)
+        self._epoch = epoch
+
+    def apply(self, records: Records) -> None:
+        run = records.find(self.run_id)
+        if run.epoch == self._epoch:
+            run.owner, run.until = None, 0.0
+
+
+class Append(Operation):
+    def __init__(self, run_id: str, epoch: int, events: Sequence[Event]) -> None:
+        super().__init__(run_id)
+        self._epoch = epoch
+        self._events = events
+        self._rows = [to_row(e) for e in events]
+
+    def apply(self, records: Records) -> None:
+        records.fenced(self.run_id, self._epoch).append(self._events, self._rows)
+
+
+class Answer(Operation):
+    def __init__(self, run_id: str, answered: QuestionAnswered) -> None:
+        super().__init__(run_id)
+        self._answered = answered
+        self._row = to_row(answered)
+
+    @property
+    def path(self) -> str:
+        return writable(self._answered.path)
+
+    def apply(self, records: Records) -> None:
+        run = records.runs.get(self.run_id)
+        question = None if run is None else run.asked.get(self.path)
+        if run is None:
+            reason = f"there is no run {self.run_id!r} in {records.where}"
+        elif question is None:
+            reason = f"run {self.run_id!r} has never asked it"
+        elif question.closed is not None:
+            reason = question.closed
+        elif run.ended is not None:
+            reason = f"run {self.run_id!r} has ended: {run.status}"
+        else:
+            run.append([self._answered], [self._row])
+            return
+        raise QuestionClosed(f"the question of {self._answered.path} cannot be answered: {reason}")
+
+
+class Records:
+    """Hold the runs that one transaction works on, by id; `now` is its time, `where` names the store."""
+
+    def __init__(self, where: object, now: float, runs: dict[str, Run]) -> None:
+        self.where = where
+        self.now = now
+        self.runs = runs
+
+    def carry_out(self, operations: Iterable[Operation]) -> None:
+        """Apply the operations in their order; one that is refused keeps its error."""
+        for operation in operations:
+            operation.error = None
+            try:
+                operation.result = operation.apply(self) or 0
+            except JournalError as error:
+                operation.error = error
+
+    def create(self, run_id: str) -> Run:
+        if run_id in self.runs:
+            raise JournalError(f"{self.where} already holds a run {run_id!r}: give the new one another id")
+        if run_id != writable(run_id):
+            raise JournalError(f"a run cannot be called {run_id!r}: leave out NUL and lone surrogates")
+        run = self.runs[run_id] = Run(None, run_id, "", "running", self.now)
+        return run
+
+    def find(self, run_id: str) -> Run:
+        if (run := self.runs.get(run_id)) is None:
+            raise unknown_run(run_id, self.where)
+        return run
+
+    def fenced(self, run_id: str, epoch: int) -> Run:
+        """Return a run to whoever holds its last claim; raises `RunTaken` to anybody else."""
+        run = self.find(run_id)
+        if run.epoch != epoch:
+            owner = run.owner or "a process that has released it since"
+            until = f" {_until(run.until)}" if run.owner else ""
+            raise RunTaken(
+                f"run {run_id!r} in {self.where} was taken over by {owner}{until} (claim {run.epoch}, this one was "
+                f"{epoch}): nothing was written; let that process finish, or claim the run again"
+            )
+        return run
+
+
+def unknown_run(run_id: str, where: object) -> JournalError:
+    return JournalError(f"no run {run_id!r} in {where}: `agentrt runs` lists them")
+
+
+def _until(seconds: float) -> str:
+    try:
+        return "until " + datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):  # beyond what calendars hold
+        return "for ever"
