@@ -10,15 +10,30 @@ from typing import Final
 from agentrt.errors import JournalError
 from agentrt.journal import Journal
 from agentrt.stores.fts import FullTextIndex
+from agentrt.stores.memory import MemoryJournal
+from agentrt.stores.owner import this_process
+from agentrt.stores.postgres import PostgresJournal
 from agentrt.stores.sqlite import SqliteJournal
 
-__all__ = ["FullTextIndex", "SqliteJournal", "default_store", "open_store"]
+__all__ = [
+    "FullTextIndex",
+    "MemoryJournal",
+    "PostgresJournal",
+    "SqliteJournal",
+    "default_store",
+    "open_store",
+    "this_process",
+]
 
-_SCHEMES: Final = {"sqlite": "agentrt.stores.sqlite:from_url"}
+_SCHEMES: Final = {
+    "sqlite": "agentrt.stores.sqlite:from_url",
+    "postgresql": "agentrt.stores.postgres:from_url",
+}
 
 
 def open_store(url: str | None = None) -> Journal:
-    """Return the journal of a URL, like `sqlite:///runs.db`; without one the user's default store.
+    """Return the journal of a URL, like `sqlite:///runs.db` or `postgresql://me@host/database`; without one the
+    user's default store.
 
     Blocks while it opens the store. Raises `JournalError` where that cannot be done.
     """

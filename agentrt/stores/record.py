@@ -132,7 +132,7 @@ def _started(run: Run, event: RunStarted) -> None:
     run.parent = None if event.parent is None else writable(event.parent)
 
 
-def _resumed(run: Run, event: RunResumed) -> None:
+def _resumed(run: Run, _: RunResumed) -> None:
     run.status, run.ended = "running", None
 
 
@@ -214,8 +214,8 @@ class Claim(Operation):
         run = records.create(self.run_id) if self._new else records.find(self.run_id)
         if run.owner not in {None, self._owner} and run.until > records.now and not has_died(str(run.owner)):
             raise RunTaken(
-                f"run {run.run_id!r} in {records.where} is driven by {run.owner}, whose claim holds until "
-                f"{_time(run.until)} unless it is renewed: wait for that, or stop that process"
+                f"run {run.run_id!r} in {records.where} is driven by {run.owner}, whose claim holds "
+                f"{_until(run.until)} unless it is renewed: wait for that, or stop that process"
             )
         run.epoch += 1
         run.owner, run.until = self._owner, records.now + self._seconds
@@ -316,7 +316,7 @@ class Records:
         run = self.find(run_id)
         if run.epoch != epoch:
             owner = run.owner or "a process that has released it since"
-            until = f" until {_time(run.until)}" if run.owner else ""
+            until = f" {_until(run.until)}" if run.owner else ""
             raise RunTaken(
                 f"run {run_id!r} in {self.where} was taken over by {owner}{until} (claim {run.epoch}, this one was "
                 f"{epoch}): nothing was written; let that process finish, or claim the run again"
@@ -328,8 +328,8 @@ def unknown_run(run_id: str, where: object) -> JournalError:
     return JournalError(f"no run {run_id!r} in {where}: `agentrt runs` lists them")
 
 
-def _time(seconds: float) -> str:
+def _until(seconds: float) -> str:
     try:
-        return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+        return "until " + datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
     except (OverflowError, ValueError, OSError):  # beyond what calendars hold
         return "for ever"

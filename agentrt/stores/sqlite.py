@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from anyio import to_thread
 
 from agentrt.errors import JournalError
-from agentrt.events import (
-    Event,
-    RunCancelled,
-    RunFailed,
-    RunFinished,
-    RunResumed,
-    RunStarted,
-    UsageRecorded,
-    decode,
-    encode,
+from agentrt.events import Event, QuestionAnswered, QuestionAsked
+from agentrt.journal import OpenQuestion, RunSummary
+from agentrt.stores.content import StoredRow, hashes, to_events
+from agentrt.stores.record import (
+    COLUMNS,
+    Answer,
+    Append,
+    Claim,
+    Operation,
+    Question,
+    Records,
+    Release,
+    Renew,
+    Run,
+    unknown_run,
 )
-from agentrt.journal import RunSummary
-from agentrt.runtime import StopReason
+from agentrt.stores.thread import GroupThread
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _APPLICATION_ID: Final = int.from_bytes(b"agrt")
 _BUSY_SECONDS: Final = 10.0
-_SCHEMA: Final = """
+_RUNS_1: Final = """
 CREATE TABLE runs (
     id      INTEGER PRIMARY KEY,
     run_id  TEXT NOT NULL UNIQUE,
@@ -45,11 +49,37 @@ CREATE TABLE runs (
 CREATE INDEX runs_by_time ON runs (started, id);
 CREATE TABLE events (
     run  INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-    seq  INTEGER NOT NULL,
+    seq  INTEGER NOT NULL,  -- from 1, without gaps
     data BLOB NOT NULL,  -- agentrt.events.encode
     PRIMARY KEY (run, seq)
 );
 """
+_VERSION_2: Final = """
+ALTER TABLE runs ADD COLUMN target TEXT;
+ALTER TABLE runs ADD COLUMN parent TEXT;
+ALTER TABLE runs ADD COLUMN owner TEXT;  -- who drives it
+ALTER TABLE runs ADD COLUMN until REAL NOT NULL DEFAULT 0;  -- when the owner's claim ends
+ALTER TABLE runs ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;  -- how often it was claimed
+ALTER TABLE runs ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN questions INTEGER NOT NULL DEFAULT 0;  -- neither answered nor withdrawn
+UPDATE runs SET events = (SELECT count(*) FROM events WHERE run = id);
+CREATE INDEX runs_by_status ON runs (status, started, id);
+ALTER TABLE events ADD COLUMN refs BLOB;  -- JSON object: fields that are not in `data`, and the hashes of their content
+CREATE TABLE content (
+    hash BLOB NOT NULL PRIMARY KEY,  -- agentrt.stores.content.digest
+    data BLOB NOT NULL  -- JSON
+);
+CREATE TABLE questions (
+    run    INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    path   TEXT NOT NULL,
+    seq    INTEGER NOT NULL,  -- of the event that asked
+    asked  REAL NOT NULL,
+    closed TEXT,  -- why nobody can answer it any more
+    PRIMARY KEY (run, path)
+);
+CREATE INDEX open_questions ON questions (asked, run, seq) WHERE closed IS NULL;
+"""
+_SCHEMAS: Final = (_RUNS_1, _VERSION_2)
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "the disk is full: make room, or choose another place",
     sqlite3.SQLITE_IOERR: "the disk cannot be read or written: check it, or choose another place",
@@ -60,6 +90,10 @@ _REMEDIES: Final = {
     sqlite3.SQLITE_READONLY: "it may not be written: change its permissions, or choose another",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened: check that its folder exists and may be written, or choose another",
 }
+_SELECT_RUN: Final = f"SELECT id, {', '.join(COLUMNS)} FROM runs"
+_INSERT_RUN: Final = f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_UPDATE_RUN: Final = f"UPDATE runs SET {', '.join(f'{name} = ?' for name in COLUMNS)} WHERE id = ?"
+_HASHES_AT_ONCE: Final = 500
 
 
 def from_url(url: str) -> SqliteJournal:
@@ -73,37 +107,68 @@ def from_url(url: str) -> SqliteJournal:
 class SqliteJournal:
     """Keep the events of runs in one SQLite file, which is made if it does not exist.
 
-    Each appended group is one transaction, on disk when `append` returns. Opening blocks; the rest works in threads,
-    one at a time. Raises `JournalError`, naming the file and what to do.
+    One thread writes; all that waits for it goes into one transaction, on disk when the calls return. Another reads.
+    Opening blocks. Raises `JournalError`, naming the file and what to do. `clock` tells when claims end.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time) -> None:
         self.path = Path(path).expanduser()
-        self._lock = threading.Lock()
+        self._clock = clock
         self._connection = self._open()
+        self._reading = self._open()
+        self._writer = GroupThread("agentrt journal", self._write)
+        self._reader = GroupThread[_Query[Any]]("agentrt journal reader", self._read)
 
     def __repr__(self) -> str:
         return f"<SqliteJournal {str(self.path)!r}>"
 
-    async def append(self, run_id: str, events: Sequence[Event]) -> None:
-        """Keep the events durably, all or none, after those appended before."""
-        await to_thread.run_sync(self._locked, lambda: self._append(run_id, events))
+    async def claim(self, run_id: str, owner: str, *, seconds: float, new: bool = False) -> int:
+        return await self._do(Claim(run_id, owner, seconds, new))
 
-    async def runs(self, limit: int = 50) -> list[RunSummary]:
-        """Return the newest runs, newest first."""
-        return await to_thread.run_sync(self._locked, lambda: self._runs(limit))
+    async def renew(self, run_id: str, epoch: int, *, seconds: float) -> None:
+        await self._do(Renew(run_id, epoch, seconds))
 
-    async def events(self, run_id: str) -> list[Event]:
-        """Return a run's events in the order they were appended; raises `JournalError` for an unknown run."""
-        return await to_thread.run_sync(self._locked, lambda: self._events(run_id))
+    async def release(self, run_id: str, epoch: int) -> None:
+        await self._do(Release(run_id, epoch))
+
+    async def append(self, run_id: str, epoch: int, events: Sequence[Event]) -> None:
+        await self._do(Append(run_id, epoch, events))
+
+    async def answer(self, run_id: str, answered: QuestionAnswered) -> None:
+        await self._do(Answer(run_id, answered))
+
+    async def runs(self, limit: int = 50, *, status: str | None = None) -> list[RunSummary]:
+        return await self._ask(lambda reader: reader.runs(max(limit, 0), status))
+
+    async def run(self, run_id: str) -> RunSummary:
+        return await self._ask(lambda reader: reader.run(run_id).summary())
+
+    async def events(self, run_id: str, after: int = 0) -> list[Event]:
+        return await self._ask(lambda reader: reader.events(run_id, after))
+
+    async def questions(self, run_id: str | None = None) -> list[OpenQuestion]:
+        return await self._ask(lambda reader: reader.questions(run_id))
 
     async def aclose(self) -> None:
-        """Close the file."""
-        await to_thread.run_sync(self._locked, self._connection.close)
+        """Close the file, once what was asked is written."""
+        await to_thread.run_sync(self._close)
 
-    def _locked(self, work: Callable[[], T]) -> T:
-        with self._lock, self._told():
-            return work()
+    async def _do(self, operation: Operation) -> int:
+        await self._writer.do(operation)
+        if operation.error is not None:
+            raise operation.error
+        return operation.result
+
+    async def _ask(self, read: Callable[[_Reader], T]) -> T:
+        query = _Query(read)
+        await self._reader.do(query)
+        return query.answer()
+
+    def _close(self) -> None:
+        self._writer.close()
+        self._reader.close()
+        self._reading.close()
+        self._connection.close()
 
     def _open(self) -> sqlite3.Connection:
         with self._told():
@@ -119,14 +184,14 @@ class SqliteJournal:
             return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Check that the file is ours, and make its tables if it is new."""
+        """Check that the file is ours, make its tables if it is new, and bring an older one up to date."""
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         with _transaction(connection):
             version = _pragma(connection, "user_version")
             if version == 0 and _pragma(connection, "application_id") == 0 and not _has_tables(connection):
-                _create(connection)
+                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             elif _pragma(connection, "application_id") != _APPLICATION_ID:
                 raise JournalError(f"{self.path} is another program's database: choose another file")
             elif version > SCHEMA_VERSION:
@@ -134,6 +199,8 @@ class SqliteJournal:
                     f"{self.path} was written by a newer agentrt (schema {version}, this one reads {SCHEMA_VERSION}): "
                     "upgrade agentrt, or choose another file"
                 )
+            if version < SCHEMA_VERSION:
+                _upgrade(connection, version)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -141,74 +208,166 @@ class SqliteJournal:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            remedy = _REMEDIES.get(code, "choose another place")
-            raise JournalError(f"{self.path}: {error}; {remedy} with --store or AGENTRT_STORE") from error
+            raise _error(self.path, error) from error
 
-    def _append(self, run_id: str, events: Sequence[Event]) -> None:
-        # Encoded before the transaction begins, so that the file is locked for the writing alone.
-        rows = [encode(e) for e in events]
-        connection = self._connection
-        with _transaction(connection):
-            for event in events:
-                if isinstance(event, RunStarted):
-                    self._insert_run(event)
-            run = self._key(run_id)
-            (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events WHERE run = ?", (run,)).fetchone()
-            connection.executemany(
-                "INSERT INTO events (run, seq, data) VALUES (?, ?, ?)",
-                ((run, seq, data) for seq, data in enumerate(rows, last + 1)),
-            )
-            self._summarise(run, events)
-
-    def _insert_run(self, event: RunStarted) -> None:
+    def _write(self, operations: Sequence[Operation]) -> None:
+        """Carry out a group in one transaction, or, where that fails, each in its own, so that each fails alone."""
         try:
-            self._connection.execute(
-                "INSERT INTO runs (run_id, name, status, started) VALUES (?, ?, 'running', ?)",
-                (event.run_id, event.name, event.at),
-            )
-        except sqlite3.IntegrityError as error:
-            raise JournalError(
-                f"{self.path} already holds a run {event.run_id!r}: give the new one another id"
-            ) from error
+            self._commit(operations)
+        except sqlite3.Error as error:
+            if len(operations) > 1 and not _is_busy(error):
+                for operation in operations:
+                    self._write([operation])
+                return
+            for operation in operations:
+                operation.error = _error(self.path, error)
+                operation.error.__cause__ = error
 
-    def _key(self, run_id: str) -> int:
-        row: tuple[int] | None = self._connection.execute("SELECT id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-        if row is None:
-            raise JournalError(f"no run {run_id!r} in {self.path}: `agentrt runs` lists them")
-        return row[0]
+    def _commit(self, operations: Sequence[Operation]) -> None:
+        with _transaction(self._connection):
+            records = Records(self.path, self._clock(), self._load(operations))
+            records.carry_out(operations)
+            self._save(list(records.runs.values()))
 
-    def _summarise(self, run: int, events: Sequence[Event]) -> None:
-        """Keep the run's summary up to date, so that listing runs reads no events."""
-        used = [e.usage for e in events if isinstance(e, UsageRecorded)]
-        if used:
-            self._connection.execute(
-                "UPDATE runs SET tokens = tokens + ?, cost = cost + ? WHERE id = ?",
-                (sum(u.tokens for u in used), sum(u.cost for u in used), run),
-            )
-        for event in events:
-            if isinstance(event, RunResumed):
-                self._connection.execute("UPDATE runs SET status = 'running', ended = NULL WHERE id = ?", (run,))
-            if isinstance(event, RunFinished | RunFailed | RunCancelled):
-                status = StopReason.CANCELLED if isinstance(event, RunCancelled) else event.stop_reason
-                self._connection.execute(
-                    "UPDATE runs SET status = ?, ended = ?, tokens = ?, cost = ? WHERE id = ?",
-                    (str(status), event.at, event.usage.tokens, event.usage.cost, run),
-                )
+    def _load(self, operations: Iterable[Operation]) -> dict[str, Run]:
+        """Return the runs that operations touch, with the questions that may matter."""
+        runs: dict[str, Run] = {}
+        for operation in operations:
+            run = runs.get(operation.run_id) or _find(self._connection, operation.run_id)
+            if run is not None:
+                runs[run.run_id] = run
+                self._load_questions(run, operation.path)
+        return runs
 
-    def _runs(self, limit: int) -> list[RunSummary]:
-        names = ("run_id", "name", "status", "started", "ended", "tokens", "cost")
+    def _load_questions(self, run: Run, path: str | None) -> None:
+        if path is None and (run.questions == 0 or run.asked):
+            return
         rows = self._connection.execute(
-            f"SELECT {', '.join(names)} FROM runs ORDER BY started DESC, id DESC LIMIT ?", (limit,)
+            "SELECT path, seq, asked, closed FROM questions WHERE run = ? AND (closed IS NULL OR path = ?)",
+            (run.id, path),
         )
-        return [RunSummary(**dict(zip(names, row, strict=True))) for row in rows]
+        run.asked |= {name: Question(*question) for name, *question in rows}
 
-    def _events(self, run_id: str) -> list[Event]:
-        rows = self._connection.execute("SELECT data FROM events WHERE run = ? ORDER BY seq", (self._key(run_id),))
+    def _save(self, runs: Sequence[Run]) -> None:
+        """Write what has changed of the runs."""
+        execute, executemany = self._connection.execute, self._connection.executemany
+        for run in runs:
+            if run.id is None:
+                run.id = execute(_INSERT_RUN, run.columns).lastrowid
+        executemany(_UPDATE_RUN, [(*run.columns, run.id) for run in runs])
+        rows = [(run.id, seq, row) for run in runs for seq, row in run.added]
+        executemany(
+            "INSERT OR IGNORE INTO content (hash, data) VALUES (?, ?)", [c for *_, row in rows for c in row.contents]
+        )
+        executemany(
+            "INSERT INTO events (run, seq, data, refs) VALUES (?, ?, ?, ?)",
+            [(run, seq, row.data, row.refs) for run, seq, row in rows],
+        )
+        executemany(
+            "INSERT OR REPLACE INTO questions (run, path, seq, asked, closed) VALUES (?, ?, ?, ?, ?)",
+            [(run.id, path, q.seq, q.asked, q.closed) for run in runs for path, q in run.changed.items()],
+        )
+
+    def _read(self, queries: Sequence[_Query[Any]]) -> None:
+        reader = _Reader(self.path, self._reading)
+        for query in queries:
+            query.put(reader)
+
+
+class _Query(Generic[T]):
+    """Be something to read, and then what was read."""
+
+    def __init__(self, read: Callable[[_Reader], T]) -> None:
+        self._read = read
+        self._found: list[T] = []
+        self._error: JournalError | None = None
+
+    def put(self, reader: _Reader) -> None:
         try:
-            return [decode(data) for (data,) in rows]
-        except ValueError as error:
-            raise JournalError(f"run {run_id} in {self.path} holds an event that cannot be read: {error}") from error
+            self._found = [self._read(reader)]
+        except JournalError as error:
+            self._error = error
+        except sqlite3.Error as error:
+            self._error = _error(reader.path, error)
+            self._error.__cause__ = error
+
+    def answer(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._found[0]
+
+
+class _Reader:
+    """Read an SQLite file, in the reader's thread."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    def runs(self, limit: int, status: str | None) -> list[RunSummary]:
+        where, values = ("", ()) if status is None else (" WHERE status = ?", (status,))
+        rows = self._connection.execute(
+            f"{_SELECT_RUN}{where} ORDER BY started DESC, id DESC LIMIT ?", (*values, limit)
+        )
+        return [Run(*row).summary() for row in rows]
+
+    def run(self, run_id: str) -> Run:
+        if (run := _find(self._connection, run_id)) is None:
+            raise unknown_run(run_id, self.path)
+        return run
+
+    def events(self, run_id: str, after: int) -> list[Event]:
+        rows = self._connection.execute(
+            "SELECT seq, data, refs FROM events WHERE run = ? AND seq > ? ORDER BY seq", (self.run(run_id).id, after)
+        )
+        return self._events(run_id, [StoredRow(*row) for row in rows])
+
+    def questions(self, run_id: str | None) -> list[OpenQuestion]:
+        where, values = ("", ()) if run_id is None else (" AND runs.id = ?", (self.run(run_id).id,))
+        rows = self._connection.execute(
+            "SELECT run_id, name, events.seq, data, refs FROM questions JOIN runs ON runs.id = questions.run "
+            "JOIN events ON events.run = questions.run AND events.seq = questions.seq "
+            f"WHERE closed IS NULL AND ended IS NULL{where} ORDER BY questions.asked, questions.run, questions.seq",
+            values,
+        ).fetchall()
+        found = [(run_id, name, self._events(run_id, [StoredRow(*row)])) for run_id, name, *row in rows]
+        return [OpenQuestion(run_id, name, e) for run_id, name, [e] in found if isinstance(e, QuestionAsked)]
+
+    def _events(self, run_id: str, rows: Sequence[StoredRow]) -> list[Event]:
+        return to_events(rows, self._contents(sorted(hashes(rows))), run_id, self.path)
+
+    def _contents(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        for i in range(0, len(keys), _HASHES_AT_ONCE):
+            some = keys[i : i + _HASHES_AT_ONCE]
+            found.update(
+                self._connection.execute(
+                    f"SELECT hash, data FROM content WHERE hash IN ({', '.join('?' * len(some))})", some
+                )
+            )
+        return found
+
+
+def _find(connection: sqlite3.Connection, run_id: str) -> Run | None:
+    try:
+        row = connection.execute(f"{_SELECT_RUN} WHERE run_id = ?", (run_id,)).fetchone()
+    except UnicodeEncodeError:  # lone surrogates, in no run's id
+        return None
+    return None if row is None else Run(*row)
+
+
+def _error(path: Path, error: sqlite3.Error) -> JournalError:
+    remedy = _REMEDIES.get(_code(error), "choose another place")
+    return JournalError(f"{path}: {error}; {remedy} with --store or AGENTRT_STORE")
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return the primary result code."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 @contextmanager
@@ -225,10 +384,10 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _create(connection: sqlite3.Connection) -> None:
-    for statement in _SCHEMA.split(";"):  # executescript would commit the transaction around it
-        connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+def _upgrade(connection: sqlite3.Connection, version: int) -> None:
+    for schema in _SCHEMAS[version:]:
+        for statement in schema.split(";"):  # executescript would commit the transaction around it
+            connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

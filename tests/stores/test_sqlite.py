@@ -1,30 +1,50 @@
-"""The journal in an SQLite file."""
+"""The journal in an SQLite file: what is particular to it. `test_conformance` tests what all stores promise."""
 
+from __future__ import annotations
+
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from agentrt.errors import JournalError
-from agentrt.events import (
-    ErrorInfo,
-    Event,
-    RunCancelled,
-    RunFailed,
-    RunFinished,
-    RunResumed,
-    RunStarted,
-    StepFinished,
-    UsageRecorded,
-)
+from agentrt.events import Event, RunStarted, StepFinished, StepStarted, encode
+from agentrt.journal import RunSummary
+from agentrt.messages import AssistantMessage, UserMessage
+from agentrt.model import ModelRequest, ModelResponse
 from agentrt.stores import SqliteJournal, default_store, open_store
+from agentrt.testing import run_virtual
 from agentrt.usage import Usage
 
 pytestmark = pytest.mark.anyio
 
-USED = Usage(input_tokens=30, output_tokens=12, cost=700)
+VERSION_1 = """
+CREATE TABLE runs (
+    id      INTEGER PRIMARY KEY,
+    run_id  TEXT NOT NULL UNIQUE,
+    name    TEXT NOT NULL,
+    status  TEXT NOT NULL,
+    started REAL NOT NULL,  -- seconds since the epoch
+    ended   REAL,
+    tokens  INTEGER NOT NULL DEFAULT 0,
+    cost    INTEGER NOT NULL DEFAULT 0  -- pico-dollars
+);
+CREATE INDEX runs_by_time ON runs (started, id);
+CREATE TABLE events (
+    run  INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    seq  INTEGER NOT NULL,
+    data BLOB NOT NULL,  -- agentrt.events.encode
+    PRIMARY KEY (run, seq)
+);
+"""
 
 
 @pytest.fixture
@@ -34,111 +54,272 @@ async def journal(tmp_path: Path) -> AsyncIterator[SqliteJournal]:
     await store.aclose()
 
 
-def started(run_id: str, at: float = 1.0) -> RunStarted:
+def started(run_id: str = "r", at: float = 1.0) -> RunStarted:
     return RunStarted(run_id=run_id, at=at, name="brief", input="why?", limits={"tokens": 100})
 
 
-def finished(run_id: str) -> RunFinished:
-    return RunFinished(run_id=run_id, at=3.0, output="so", usage=USED, stop_reason="done")
+def step(output: object) -> StepFinished:
+    return StepFinished(path="brief/a", at=2.0, output=output)
 
 
-async def test_events_come_back_in_order(journal: SqliteJournal) -> None:
-    """Events are returned as they were appended, group after group."""
-    step = StepFinished(path="brief/a", at=2.0, output={"n": [1, 2]})
-    await journal.append("r1", [started("r1"), step])
-    await journal.append("r1", [finished("r1")])
-    assert await journal.events("r1") == [started("r1"), step, finished("r1")]
+async def begin(journal: SqliteJournal, run_id: str = "r", *events: Event) -> int:
+    epoch = await journal.claim(run_id, "me", seconds=30, new=True)
+    await journal.append(run_id, epoch, [started(run_id), *events])
+    return epoch
 
 
-async def test_summary_follows_the_run(journal: SqliteJournal) -> None:
-    """The summary counts what is settled while the run goes on, and takes the total where it ends."""
-    await journal.append("r1", [started("r1"), UsageRecorded(path="brief/chat", at=2.0, usage=USED)])
-    (running,) = await journal.runs()
-    await journal.append("r1", [finished("r1")])
-    (done,) = await journal.runs()
-    assert (running.status, running.ended, running.tokens, running.cost) == ("running", None, 42, 700)
-    assert (done.status, done.ended, done.tokens, done.cost) == ("done", 3.0, 42, 700)
+async def size(journal: SqliteJournal) -> int:
+    """Close the journal, and return how big its file is."""
+    await journal.aclose()
+    return journal.path.stat().st_size
 
 
-@pytest.mark.parametrize(
-    ("closing", "status"),
-    [
-        (RunCancelled(run_id="r1", at=2.0, usage=USED), "cancelled"),
-        (
-            RunFailed(
-                run_id="r1", at=2.0, path="a", error=ErrorInfo("X", "x"), usage=USED, stop_reason="budget_exceeded"
-            ),
-            "budget_exceeded",
-        ),
-    ],
-)
-async def test_status_says_how_a_run_ended(journal: SqliteJournal, closing: Event, status: str) -> None:
-    """A run that was cancelled or ran out of budget says so."""
-    await journal.append("r1", [started("r1"), closing])
-    assert (await journal.runs())[0].status == status
-
-
-async def test_newest_run_first(journal: SqliteJournal) -> None:
-    """Runs are listed by their start, the newest first, at most as many as asked for."""
-    for run_id, at in (("old", 1.0), ("new", 3.0), ("middle", 2.0)):
-        await journal.append(run_id, [started(run_id, at)])
-    assert [r.run_id for r in await journal.runs(2)] == ["new", "middle"]
-
-
-async def test_a_group_is_kept_whole_or_not_at_all(journal: SqliteJournal) -> None:
-    """A group that cannot be appended leaves nothing behind."""
-    await journal.append("r1", [started("r1")])
-    with pytest.raises(JournalError, match="already holds a run 'r1'"):
-        await journal.append("r1", [StepFinished(path="a", at=2.0, output=1), started("r1")])
-    assert await journal.events("r1") == [started("r1")]
-
-
-async def test_unknown_run_is_an_error(journal: SqliteJournal) -> None:
-    """Neither reading nor writing invents a run."""
-    with pytest.raises(JournalError, match="no run 'nobody'"):
-        await journal.events("nobody")
-    with pytest.raises(JournalError, match="no run 'nobody'"):
-        await journal.append("nobody", [StepFinished(path="a", at=2.0, output=1)])
-
-
-async def test_two_journals_share_a_file(journal: SqliteJournal) -> None:
-    """Runs written at once by two processes are all kept; here two connections stand for them."""
-    other = SqliteJournal(journal.path)
-    async with anyio.create_task_group() as tasks:
-        for i in range(20):
-            group: list[Event] = [started(f"r{i}"), finished(f"r{i}")]
-            tasks.start_soon((journal, other)[i % 2].append, f"r{i}", group)
-    assert len(await other.runs()) == 20
-    await other.aclose()
+# What is written, and how
 
 
 async def test_group_is_on_disk_when_append_returns(journal: SqliteJournal) -> None:
     """What is appended survives a reader that never saw this process."""
-    await journal.append("r1", [started("r1")])
+    await begin(journal)
     reader = sqlite3.connect(journal.path)
     assert reader.execute("SELECT count(*) FROM events").fetchone() == (1,)
     assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert journal._connection.execute("PRAGMA synchronous").fetchone() == (2,)
     reader.close()
 
 
+async def test_what_waits_is_one_transaction(journal: SqliteJournal) -> None:
+    """However many runs it is of; those that came before the thread took them are another."""
+    epochs = [await begin(journal, f"r{i}") for i in range(100)]
+    statements: list[str] = []
+    journal._connection.set_trace_callback(statements.append)
+    other = sqlite3.connect(journal.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    async with anyio.create_task_group() as tasks:
+        for i, epoch in enumerate(epochs):
+            tasks.start_soon(journal.append, f"r{i}", epoch, [step(i)])
+        await anyio.wait_all_tasks_blocked()
+        other.close()
+    assert statements.count("COMMIT") <= 2
+    assert [(await journal.events(f"r{i}"))[1:] for i in range(100)] == [[step(i)] for i in range(100)]
+
+
+def test_loops_share_a_journal(tmp_path: Path) -> None:
+    """One after the other; trio's and those in virtual time too, which waits while the thread writes."""
+    journal = SqliteJournal(tmp_path / "runs.db")
+
+    async def write(run_id: str) -> float:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 0.01)
+            for i in range(5):
+                tasks.start_soon(begin, journal, f"{run_id}{i}")
+        return anyio.current_time()
+
+    run_virtual(write, "virtual")
+    anyio.run(write, "asyncio")
+    anyio.run(write, "trio", backend="trio")
+    assert len(anyio.run(journal.runs)) == 15
+    anyio.run(journal.aclose)
+
+
+async def test_a_closed_journal_is_told(journal: SqliteJournal) -> None:
+    """To whoever still writes or reads."""
+    epoch = await begin(journal)
+    await journal.aclose()
+    with pytest.raises(JournalError, match="closed"):
+        await journal.append("r", epoch, [step(1)])
+    with pytest.raises(JournalError, match="closed"):
+        await journal.events("r")
+
+
+async def test_equal_content_is_kept_once(journal: SqliteJournal) -> None:
+    """Of any event, and of any run."""
+    for run_id in ("a", "b"):
+        await begin(journal, run_id, *[step("x" * 1_000_000)] * 10)
+    assert 1_000_000 < await size(journal) < 1_200_000
+
+
+async def test_a_growing_conversation_is_kept_in_linear_space(journal: SqliteJournal) -> None:
+    """400 steps whose conversation grows by 1 KB each take less than 2 MB."""
+    epoch = await begin(journal)
+    messages: tuple[Any, ...] = ()
+    for i in range(400):
+        messages = (*messages, UserMessage(f"{i} " + "u" * 500))
+        said = AssistantMessage(f"{i} " + "a" * 500)
+        path = f"agent/chat#{i}"
+        request = ModelRequest(messages=messages)
+        begun = StepStarted(path=path, at=1.0, name="chat", kind="model", input=request)
+        await journal.append(
+            "r", epoch, [begun, StepFinished(path=path, at=2.0, output=ModelResponse(message=said, usage=Usage()))]
+        )
+        messages = (*messages, said)
+    events = await journal.events("r")
+    last = events[-2]
+    assert isinstance(last, StepStarted)
+    assert last.input == {"messages": [{"text": "399 " + "u" * 500, "role": "user"}]}
+    assert await size(journal) < 2_000_000
+
+
+# Other processes
+
+
+WRITER = """
+import sys, anyio
+from agentrt.errors import JournalError
+from agentrt.events import RunStarted, StepFinished
+from agentrt.stores import SqliteJournal
+
+async def main(path, run_id, big):
+    journal = SqliteJournal(path)
+    epoch = await journal.claim(run_id, "me", seconds=30, new=True)
+    await journal.append(run_id, epoch, [RunStarted(run_id=run_id, at=1.0, name="b", input=1, limits={})])
+    try:
+        for i in range(int(sys.argv[4])):
+            await journal.append(run_id, epoch, [StepFinished(path=str(i), at=1.0, output=str(i) * big)])
+            print(i, flush=True)
+    except JournalError as error:
+        print(error, flush=True)
+    await journal.aclose()
+
+LIMIT
+anyio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]))
+"""
+
+
+def writer(path: Path, run_id: str, big: int = 1, steps: int = 20, limit: str = "") -> subprocess.Popen[str]:
+    """Start a process that writes steps, and prints the number of each that is kept."""
+    code = WRITER.replace("LIMIT", limit)
+    command = [sys.executable, "-c", code, str(path), run_id, str(big), str(steps)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+async def test_processes_share_a_new_file(tmp_path: Path) -> None:
+    """All make it at once, and write at once; all is kept."""
+    path = tmp_path / "runs.db"
+    writers = [writer(path, f"r{i}") for i in range(3)]
+    printed = [process.communicate()[0].split() for process in writers]
+    assert printed == [[str(i) for i in range(20)]] * 3
+    journal = SqliteJournal(path)
+    for i in range(3):
+        assert len(await journal.events(f"r{i}")) == 21
+    await journal.aclose()
+
+
+async def test_what_was_kept_survives_a_kill(tmp_path: Path) -> None:
+    """Of a process in the middle of writing."""
+    path = tmp_path / "runs.db"
+    with writer(path, "r", steps=100_000) as process:
+        assert process.stdout is not None
+        kept = [process.stdout.readline() for _ in range(20)]
+        os.kill(process.pid, signal.SIGKILL)
+        kept += process.stdout.readlines()
+    journal = SqliteJournal(path)
+    events = await journal.events("r")
+    await journal.aclose()
+    last = int([line for line in kept if line.endswith("\n")][-1])
+    assert [e.path for e in events if isinstance(e, StepFinished)][: last + 1] == [str(i) for i in range(last + 1)]
+
+
+async def test_a_locked_file_is_waited_for(journal: SqliteJournal) -> None:
+    """And then written."""
+    epoch = await begin(journal)
+    other = sqlite3.connect(journal.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.append, "r", epoch, [step(1)])
+        await checkpoint()
+        assert await journal.events("r") == [started()]  # readers do not wait
+        other.close()
+    assert await journal.events("r") == [started(), step(1)]
+
+
 async def test_locked_file_is_told(journal: SqliteJournal) -> None:
-    """A file that another process keeps locked is named, with what to do."""
+    """A file that another process keeps locked is named, with what to do, to all that wait."""
+    epoch = await begin(journal)
     journal._connection.execute("PRAGMA busy_timeout = 1")
     other = sqlite3.connect(journal.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(JournalError, match=r"runs\.db: .*another process keeps it locked"):
-        await journal.append("r1", [started("r1")])
+    told: list[str] = []
+
+    async def append() -> None:
+        try:
+            await journal.append("r", epoch, [step(1)])
+        except JournalError as error:
+            told.append(str(error))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(append)
     other.close()
+    assert len(told) == 3
+    assert all("runs.db: database is locked; another process keeps it locked" in t for t in told)
+    await journal.append("r", epoch, [step(2)])
+    assert await journal.events("r") == [started(), step(2)]
+
+
+# A disk without room
 
 
 async def test_full_disk_is_told(journal: SqliteJournal) -> None:
-    """A disk without room is named, and what was kept before stays readable."""
-    await journal.append("r1", [started("r1")])
+    """Whoever finds no room is told, and alone; what was kept stays readable."""
+    epochs = [await begin(journal, f"r{i}") for i in range(4)]
     pages = journal._connection.execute("PRAGMA page_count").fetchone()[0]
-    journal._connection.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(JournalError, match=r"runs\.db: .*the disk is full: make room"):
-        await journal.append("r1", [StepFinished(path="a", at=2.0, output="x" * 100_000)])
-    assert await journal.events("r1") == [started("r1")]
+    journal._connection.execute(f"PRAGMA max_page_count = {pages + 3}")
+    told: list[str] = []
+
+    async def append(i: int) -> None:
+        try:
+            await journal.append(f"r{i}", epochs[i], [step("x" * (100_000 if i == 1 else 10))])
+        except JournalError as error:
+            told.append(f"{i} {error}")
+
+    async with anyio.create_task_group() as tasks:
+        for i in range(4):
+            tasks.start_soon(append, i)
+    (error,) = told
+    assert error.startswith("1 ")
+    assert "runs.db: database or disk is full; the disk is full: make room" in error
+    assert [len(await journal.events(f"r{i}")) for i in range(4)] == [2, 1, 2, 2]
+
+
+async def test_nothing_is_lost_where_files_may_not_grow(tmp_path: Path) -> None:
+    """The kernel cuts a write short; all that was said to be kept is."""
+    path = tmp_path / "runs.db"
+    limit = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))"
+    )
+    with writer(path, "r", big=7_000, limit=limit) as process:
+        *kept, error = process.communicate()[0].splitlines()
+    assert "runs.db: " in error
+    assert 1 < len(kept) < 20
+    journal = SqliteJournal(path)
+    events = await journal.events("r")
+    assert [e.path for e in events if isinstance(e, StepFinished)] == kept
+    await journal.aclose()
+
+
+# Damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("UPDATE events SET data = 'nonsense' WHERE seq = 2", "number 2: "),
+        ('UPDATE events SET data = \'{"event": "Later"}\', refs = NULL WHERE seq = 2', "number 2: .*'Later'"),
+        ('UPDATE events SET data = \'{"event": "StepFinished"}\', refs = NULL WHERE seq = 2', "number 2: .*path"),
+        ("UPDATE events SET refs = 'nonsense' WHERE seq = 2", "number 2: "),
+        ("UPDATE events SET refs = 5 WHERE seq = 2", "number 2: "),
+        ("DELETE FROM content", "number 2: its output is missing"),
+        ("UPDATE content SET data = CAST('\"other\"' AS BLOB)", "number 2: its output is damaged"),
+    ],
+)
+async def test_a_damaged_event_is_told(journal: SqliteJournal, damage: str, reason: str) -> None:
+    """With the run and the event's number; those after it can be read."""
+    await begin(journal, "r", step("x" * 1000), step(2))
+    journal._connection.execute(damage)
+    with pytest.raises(JournalError, match=rf"run r in .*runs\.db holds an event that cannot be read, {reason}"):
+        await journal.events("r")
+    assert await journal.events("r", after=2) == [step(2)]
 
 
 async def test_damaged_file_is_told(tmp_path: Path) -> None:
@@ -148,6 +329,35 @@ async def test_damaged_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="it is no SQLite file") as caught:
         SqliteJournal(path)
     assert "\n" not in str(caught.value)
+
+
+# Schemas
+
+
+async def test_an_older_file_goes_on(tmp_path: Path) -> None:
+    """Its runs can be read, claimed and written to."""
+    path = tmp_path / "runs.db"
+    old = sqlite3.connect(path)
+    old.executescript(VERSION_1)
+    old.execute(f"PRAGMA application_id = {int.from_bytes(b'agrt')}")
+    old.execute("PRAGMA user_version = 1")
+    old.execute("INSERT INTO runs VALUES (7, 'r', 'brief', 'done', 1.0, 3.0, 42, 700)")
+    events: list[Event] = [started(), step("x" * 1000)]
+    old.executemany("INSERT INTO events VALUES (7, ?, ?)", [(i, encode(e)) for i, e in enumerate(events, 1)])
+    old.commit()
+    old.close()
+    for _ in range(2):  # the second time it is up to date
+        journal = SqliteJournal(path)
+        assert await journal.run("r") == RunSummary(
+            run_id="r", name="brief", status="done", started=1.0, ended=3.0, tokens=42, cost=700
+        )
+        assert await journal.events("r") == events
+        epoch = await journal.claim("r", "me", seconds=30)
+        await journal.append("r", epoch, [step(3)])
+        await journal.release("r", epoch)
+        events.append(step(3))
+        assert await journal.events("r") == events
+        await journal.aclose()
 
 
 async def test_newer_schema_is_told(journal: SqliteJournal) -> None:
@@ -165,6 +375,9 @@ async def test_another_programs_database_is_told(tmp_path: Path) -> None:
     other.close()
     with pytest.raises(JournalError, match="another program's database"):
         SqliteJournal(path)
+
+
+# URLs
 
 
 @pytest.mark.parametrize("url", ["runs.db", "postgres://x/y", "sqlite://", "sqlite:///", ""])

@@ -1,0 +1,480 @@
+"""The journal in PostgreSQL: for many processes and machines. Needs the extra `agentrt[postgres]`, and asyncio.
+
+One task writes, and all that waits for it goes into one transaction. Where the server goes away, whoever writes or
+reads waits for it. A transaction whose end the server did not live to tell is looked up by its id, so that it is
+neither lost nor done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+from agentrt.errors import JournalError
+from agentrt.events import Event, QuestionAnswered, QuestionAsked
+from agentrt.journal import OpenQuestion, RunSummary
+from agentrt.stores.content import StoredRow, hashes, to_events
+from agentrt.stores.record import (
+    COLUMNS,
+    Answer,
+    Append,
+    Claim,
+    Operation,
+    Question,
+    Records,
+    Release,
+    Renew,
+    Run,
+    unknown_run,
+    writable,
+)
+
+T = TypeVar("T")
+
+SCHEMA_VERSION: Final = 2
+"""As SQLite's: both hold the same tables."""
+PATIENCE: Final = 60.0
+_LOCK: Final = int.from_bytes(b"agrt")
+_CLOSING_SECONDS: Final = 5.0
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
+_ATTEMPT_SECONDS: Final = 15.0
+"""How long a server may take to answer before it is asked again, over another connection."""
+_REMEDY: Final = "check that the server runs and lets you in, or choose another place with --store or AGENTRT_STORE"
+# Durable even where the default is not to be; and a process that is stopped keeps no run locked.
+_SETTINGS: Final = """
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+SET idle_in_transaction_session_timeout = '15s';
+"""
+_PASSWORD: Final = re.compile(r"(?<=://)([^/@]*?):[^/@]*(?=@)")
+# One call of several statements is one transaction; the lock lets one process at a time make the tables.
+_SCHEMA: Final = f"""
+SELECT pg_advisory_xact_lock({_LOCK});
+CREATE SCHEMA IF NOT EXISTS agentrt;
+CREATE TABLE IF NOT EXISTS agentrt.schema (version INTEGER NOT NULL);
+INSERT INTO agentrt.schema SELECT {SCHEMA_VERSION} WHERE NOT EXISTS (SELECT FROM agentrt.schema);
+CREATE TABLE IF NOT EXISTS agentrt.runs (
+    id        BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run_id    TEXT NOT NULL UNIQUE,
+    name      TEXT NOT NULL,
+    status    TEXT NOT NULL,
+    started   DOUBLE PRECISION NOT NULL,  -- seconds since the epoch
+    ended     DOUBLE PRECISION,
+    tokens    BIGINT NOT NULL,
+    cost      BIGINT NOT NULL,  -- pico-dollars
+    target    TEXT,
+    parent    TEXT,
+    owner     TEXT,  -- who drives it
+    until     DOUBLE PRECISION NOT NULL,  -- when the owner's claim ends
+    epoch     BIGINT NOT NULL,  -- how often it was claimed
+    events    BIGINT NOT NULL,
+    questions BIGINT NOT NULL  -- neither answered nor withdrawn
+) WITH (fillfactor = 70);
+CREATE INDEX IF NOT EXISTS runs_by_time ON agentrt.runs (started, id);
+CREATE INDEX IF NOT EXISTS runs_by_status ON agentrt.runs (status, started, id);
+CREATE TABLE IF NOT EXISTS agentrt.events (
+    run  BIGINT NOT NULL REFERENCES agentrt.runs (id) ON DELETE CASCADE,
+    seq  BIGINT NOT NULL,  -- from 1, without gaps
+    data BYTEA NOT NULL,  -- agentrt.events.encode, but for what is in `refs`
+    refs BYTEA,  -- JSON object: fields that are not in `data`, and the hashes of their content
+    PRIMARY KEY (run, seq)
+);
+CREATE TABLE IF NOT EXISTS agentrt.content (
+    hash BYTEA NOT NULL PRIMARY KEY,  -- agentrt.stores.content.digest
+    data BYTEA NOT NULL  -- JSON
+);
+CREATE TABLE IF NOT EXISTS agentrt.questions (
+    run    BIGINT NOT NULL REFERENCES agentrt.runs (id) ON DELETE CASCADE,
+    path   TEXT NOT NULL,
+    seq    BIGINT NOT NULL,  -- of the event that asked
+    asked  DOUBLE PRECISION NOT NULL,
+    closed TEXT,  -- why nobody can answer it any more
+    PRIMARY KEY (run, path)
+);
+CREATE INDEX IF NOT EXISTS open_questions ON agentrt.questions (asked, run, seq) WHERE closed IS NULL;
+"""
+_TYPES: Final = {
+    "started": "float8", "ended": "float8", "until": "float8",
+    "tokens": "int8", "cost": "int8", "epoch": "int8", "events": "int8", "questions": "int8",
+}  # fmt: skip
+_PARAMETERS: Final = ", ".join(f"${i}::{_TYPES.get(name, 'text')}[]" for i, name in enumerate(COLUMNS, 1))
+_SELECT_RUN: Final = f"SELECT id, {', '.join(COLUMNS)} FROM agentrt.runs"
+_LOCK_RUNS: Final = f"{_SELECT_RUN} WHERE run_id = ANY($1::text[]) ORDER BY id FOR UPDATE"
+_INSERT_RUNS: Final = (
+    f"INSERT INTO agentrt.runs ({', '.join(COLUMNS)}) SELECT * FROM unnest({_PARAMETERS}) RETURNING run_id, id"
+)
+_UPDATE_RUNS: Final = (
+    f"UPDATE agentrt.runs SET {', '.join(f'{name} = new.{name}' for name in COLUMNS)} FROM "
+    f"unnest({_PARAMETERS}) "
+    f"AS new ({', '.join(COLUMNS)}) WHERE runs.run_id = new.run_id"
+)
+_SELECT_QUESTIONS: Final = (
+    "SELECT run, path, seq, asked, closed FROM agentrt.questions "
+    "WHERE run = ANY($1::int8[]) AND (closed IS NULL OR path = ANY($2::text[]))"
+)
+_INSERT_CONTENT: Final = (
+    "INSERT INTO agentrt.content SELECT * FROM unnest($1::bytea[], $2::bytea[]) ON CONFLICT DO NOTHING"
+)
+_INSERT_EVENTS: Final = (
+    "INSERT INTO agentrt.events (run, seq, data, refs) "
+    "SELECT * FROM unnest($1::int8[], $2::int8[], $3::bytea[], $4::bytea[])"
+)
+_WRITE_QUESTIONS: Final = (
+    "INSERT INTO agentrt.questions (run, path, seq, asked, closed) "
+    "SELECT * FROM unnest($1::int8[], $2::text[], $3::int8[], $4::float8[], $5::text[]) "
+    "ON CONFLICT (run, path) DO UPDATE SET seq = excluded.seq, asked = excluded.asked, closed = excluded.closed"
+)
+
+
+_OPEN_QUESTIONS: Final = (
+    "SELECT run_id, name, events.seq, data, refs FROM agentrt.questions JOIN agentrt.runs ON runs.id = questions.run "
+    "JOIN agentrt.events ON events.run = questions.run AND events.seq = questions.seq "
+    "WHERE closed IS NULL AND ended IS NULL AND ($1::int8 IS NULL OR questions.run = $1) "
+    "ORDER BY questions.asked, questions.run, questions.seq"
+)
+
+
+def from_url(url: str) -> PostgresJournal:
+    """Return the journal of `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`; it connects when it is first used."""
+    return PostgresJournal(url)
+
+
+class PostgresJournal:
+    """Keep the events of runs in the schema `agentrt` of a PostgreSQL database (13 or later), made where missing.
+
+    What is appended is committed when the call returns. Where the server goes away calls wait up to `patience`
+    seconds for it, then raise `JournalError`; a database that was never there is told at once. `clock` tells when
+    claims end; without one the server's does. Serves one event loop at a time.
+    """
+
+    def __init__(self, url: str, *, patience: float = PATIENCE, clock: Callable[[], float] | None = None) -> None:
+        try:
+            import asyncpg
+        except ImportError as error:
+            raise JournalError(f"{_shown(url)} needs asyncpg: pip install 'agentrt[postgres]'") from error
+        self.url = url
+        self._clock = clock
+        server = _Server(asyncpg, url, patience)
+        self._writer = _Link(server)
+        self._reader = _Link(server)
+        self._waiting: list[tuple[Operation, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<PostgresJournal {_shown(self.url)}>"
+
+    async def claim(self, run_id: str, owner: str, *, seconds: float, new: bool = False) -> int:
+        return await self._do(Claim(run_id, owner, seconds, new))
+
+    async def renew(self, run_id: str, epoch: int, *, seconds: float) -> None:
+        await self._do(Renew(run_id, epoch, seconds))
+
+    async def release(self, run_id: str, epoch: int) -> None:
+        await self._do(Release(run_id, epoch))
+
+    async def append(self, run_id: str, epoch: int, events: Sequence[Event]) -> None:
+        await self._do(Append(run_id, epoch, events))
+
+    async def answer(self, run_id: str, answered: QuestionAnswered) -> None:
+        await self._do(Answer(run_id, answered))
+
+    async def runs(self, limit: int = 50, *, status: str | None = None) -> list[RunSummary]:
+        query = f"{_SELECT_RUN} WHERE $2::text IS NULL OR status = $2 ORDER BY started DESC, id DESC LIMIT $1"
+        if status is None:  # for the sake of the index
+            query = f"{_SELECT_RUN} WHERE $2::text IS NULL ORDER BY started DESC, id DESC LIMIT $1"
+        rows = await self._reader.do(lambda connection: connection.fetch(query, max(limit, 0), status))
+        return [Run(*row).summary() for row in rows]
+
+    async def run(self, run_id: str) -> RunSummary:
+        return (await self._reader.do(lambda connection: self._find(connection, run_id))).summary()
+
+    async def events(self, run_id: str, after: int = 0) -> list[Event]:
+        async def read(connection: Any) -> list[Event]:
+            run = await self._find(connection, run_id)
+            query = "SELECT seq, data, refs FROM agentrt.events WHERE run = $1 AND seq > $2 ORDER BY seq"
+            rows = [StoredRow(*row) for row in await connection.fetch(query, run.id, after)]
+            return to_events(rows, await _contents(connection, rows), run_id, self._where)
+
+        return await self._reader.do(read)
+
+    async def questions(self, run_id: str | None = None) -> list[OpenQuestion]:
+        async def read(connection: Any) -> list[OpenQuestion]:
+            run = None if run_id is None else (await self._find(connection, run_id)).id
+            asked = [(row[0], row[1], StoredRow(*row[2:])) for row in await connection.fetch(_OPEN_QUESTIONS, run)]
+            contents = await _contents(connection, [row for *_, row in asked])
+            found = [(run_id, name, to_events([row], contents, run_id, self._where)) for run_id, name, row in asked]
+            return [OpenQuestion(run_id, name, e) for run_id, name, [e] in found if isinstance(e, QuestionAsked)]
+
+        return await self._reader.do(read)
+
+    async def aclose(self) -> None:
+        """Close the connections, once what was asked is written."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+        await self._writer.close()
+        await self._reader.close()
+
+    @property
+    def _where(self) -> str:
+        return _shown(self.url)
+
+    async def _find(self, connection: Any, run_id: str) -> Run:
+        row = None
+        if run_id == writable(run_id):
+            row = await connection.fetchrow(f"{_SELECT_RUN} WHERE run_id = $1", run_id)
+        if row is None:
+            raise unknown_run(run_id, self._where)
+        return Run(*row)
+
+    async def _do(self, operation: Operation) -> int:
+        done = _running_loop().create_future()
+        self._waiting.append((operation, done))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_all())
+        await done
+        if operation.error is not None:
+            raise operation.error
+        return operation.result
+
+    async def _write_all(self) -> None:
+        """Write what waits, in groups, until nothing does."""
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            try:
+                await self._write([operation for operation, _ in group])
+            except BaseException:
+                for _, done in group + self._waiting:
+                    done.cancel()
+                self._waiting = []
+                raise
+            for _, done in group:
+                if not done.done():  # nobody waits for it any more
+                    done.set_result(None)
+
+    async def _write(self, operations: Sequence[Operation]) -> None:
+        """Carry out a group in one transaction, or, where that is refused, each in its own: each fails alone."""
+        transaction = _Transaction(operations, self._where, self._clock)
+        try:
+            await self._writer.do(transaction.commit)
+        except _Refused as error:
+            if len(operations) == 1:
+                operations[0].error = error
+                return
+            for operation in operations:
+                await self._write([operation])
+        except JournalError as error:
+            for operation in operations:
+                operation.error = JournalError(str(error))
+                operation.error.__cause__ = error.__cause__
+
+
+class _Transaction:
+    """Be one transaction of some operations, committed once however often that is tried."""
+
+    def __init__(self, operations: Sequence[Operation], where: str, clock: Callable[[], float] | None) -> None:
+        self._operations = operations
+        self._where = where
+        self._clock = clock
+        self._id: str | None = None
+
+    async def commit(self, connection: Any) -> None:
+        if self._id is not None and await self._is_committed(connection):
+            return
+        await connection.execute("BEGIN")
+        self._id, now = await connection.fetchrow(
+            "SELECT pg_current_xact_id()::text, extract(epoch FROM clock_timestamp())::float8"
+        )
+        records = Records(self._where, self._clock() if self._clock else now, await self._load(connection))
+        records.carry_out(self._operations)
+        await _save(connection, list(records.runs.values()))
+        await connection.execute("COMMIT")
+
+    async def _is_committed(self, connection: Any) -> bool:
+        """Say how an earlier try has ended; waits while the server is still at it."""
+        while True:
+            status = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", self._id)
+            if status != "in progress":
+                return bool(status == "committed")
+            await asyncio.sleep(_FIRST_PAUSE)
+
+    async def _load(self, connection: Any) -> dict[str, Run]:
+        """Return the runs that the operations touch, with the questions that may matter, and lock them."""
+        names = {o.run_id for o in self._operations if o.run_id == writable(o.run_id)}
+        rows = await connection.fetch(_LOCK_RUNS, sorted(names))
+        runs = {run.id: run for run in (Run(*row) for row in rows)}
+        paths = {o.path for o in self._operations if o.path is not None}
+        asking = [run.id for run in runs.values() if run.questions or paths]
+        if asking:
+            for run, path, *question in await connection.fetch(_SELECT_QUESTIONS, asking, sorted(paths)):
+                runs[run].asked[path] = Question(*question)
+        return {run.run_id: run for run in runs.values()}
+
+
+async def _save(connection: Any, runs: Sequence[Run]) -> None:
+    """Write what has changed of the runs."""
+    new, known = [r for r in runs if r.id is None], [r for r in runs if r.id is not None]
+    if new:
+        keys = dict(await connection.fetch(_INSERT_RUNS, *_columns([run.columns for run in new], len(COLUMNS))))
+        for run in new:
+            run.id = keys[run.run_id]
+    if known:
+        await connection.execute(_UPDATE_RUNS, *_columns([run.columns for run in known], len(COLUMNS)))
+    rows = [(run.id, seq, row) for run in runs for seq, row in run.added]
+    # In the order of their hashes, so that two processes that keep the same content do not wait for each other.
+    if contents := sorted({content for *_, row in rows for content in row.contents}):
+        await connection.execute(_INSERT_CONTENT, *_columns(contents, 2))
+    if rows:
+        await connection.execute(
+            _INSERT_EVENTS, *_columns([(run, seq, row.data, row.refs) for run, seq, row in rows], 4)
+        )
+    if questions := [(run.id, path, q.seq, q.asked, q.closed) for run in runs for path, q in run.changed.items()]:
+        await connection.execute(_WRITE_QUESTIONS, *_columns(questions, 5))
+
+
+def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return columns or [[] for _ in range(width)]
+
+
+async def _contents(connection: Any, rows: Sequence[StoredRow]) -> dict[bytes, bytes]:
+    keys = sorted(hashes(rows))
+    query = "SELECT hash, data FROM agentrt.content WHERE hash = ANY($1::bytea[])"
+    return dict(await connection.fetch(query, keys)) if keys else {}
+
+
+class _Refused(JournalError):
+    """Say that the database refused; asking again would not help."""
+
+
+class _Server:
+    """Name a database, and tell its errors apart; `known` once it has answered."""
+
+    def __init__(self, asyncpg: Any, url: str, patience: float) -> None:
+        self.asyncpg = asyncpg
+        self.url = url
+        self.patience = patience
+        self.known = False
+        self.starting = asyncpg.CannotConnectNowError
+        self.passing = (
+            OSError,
+            TimeoutError,
+            asyncpg.PostgresConnectionError,
+            asyncpg.CannotConnectNowError,
+            asyncpg.AdminShutdownError,
+            asyncpg.CrashShutdownError,
+            asyncpg.TooManyConnectionsError,
+            asyncpg.DeadlockDetectedError,
+            asyncpg.SerializationError,
+            asyncpg.UniqueViolationError,  # another process has made the run since this one looked
+        )
+
+    def refuses(self, error: BaseException, *, lost: bool) -> bool:
+        """Say whether an error is the database's answer, or the driver's, and no passing trouble."""
+        if isinstance(error, self.passing) or (lost and isinstance(error, self.asyncpg.InterfaceError)):
+            return False
+        return isinstance(error, Exception)
+
+
+class _Link:
+    """Keep one connection, made anew where it was lost; one task uses it at a time."""
+
+    def __init__(self, server: _Server) -> None:
+        self._server = server
+        self._connection: Any = None
+        self._lock = asyncio.Lock()
+
+    async def do(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Return what work does with the connection; where the server is away, once it is back.
+
+        Raises `_Refused` where the database refuses, `JournalError` where the patience ends.
+        """
+        _running_loop()
+        async with self._lock:
+            ends, pause = time.monotonic() + self._server.patience, _FIRST_PAUSE
+            while True:
+                try:
+                    return await self._attempt(work, ends)
+                except self._server.passing as error:
+                    waits = self._server.known or isinstance(error, self._server.starting)
+                    if not waits or time.monotonic() + pause >= ends:
+                        raise self._gone(error) from error
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            try:
+                await connection.close(timeout=_CLOSING_SECONDS)
+            except self._server.passing:
+                connection.terminate()
+
+    async def _attempt(self, work: Callable[[Any], Awaitable[T]], ends: float) -> T:
+        try:
+            async with asyncio.timeout(min(ends - time.monotonic(), _ATTEMPT_SECONDS)):
+                if self._connection is None:
+                    self._connection = await self._connect()
+                return await work(self._connection)
+        except JournalError:  # said by us: the connection is as good as before
+            raise
+        except BaseException as error:
+            lost = self._drop()
+            if self._server.refuses(error, lost=lost):
+                raise _Refused(f"{_shown(self._server.url)}: {error}; {_REMEDY}") from error
+            if lost and isinstance(error, self._server.asyncpg.InterfaceError):
+                raise ConnectionError(str(error)) from error
+            raise
+
+    def _drop(self) -> bool:
+        """Let go of the connection, since nobody knows what goes on there; say whether it was lost already."""
+        connection, self._connection = self._connection, None
+        lost = connection is not None and connection.is_closed()
+        if connection is not None:
+            connection.terminate()
+        return lost
+
+    async def _connect(self) -> Any:
+        connection = await self._server.asyncpg.connect(self._server.url)
+        try:
+            await self._prepare(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        self._server.known = True
+        return connection
+
+    async def _prepare(self, connection: Any) -> None:
+        """Make the tables where they are missing, and let transactions be durable and short."""
+        await connection.execute(_SETTINGS)
+        if await connection.fetchval("SELECT to_regclass('agentrt.schema')") is None:
+            await connection.execute(_SCHEMA)
+        version = await connection.fetchval("SELECT version FROM agentrt.schema")
+        if version > SCHEMA_VERSION:
+            raise JournalError(
+                f"{_shown(self._server.url)} was written by a newer agentrt (schema {version}, this one reads "
+                f"{SCHEMA_VERSION}): upgrade agentrt, or choose another database"
+            )
+
+    def _gone(self, error: BaseException) -> JournalError:
+        reason = "no answer" if isinstance(error, TimeoutError) else str(error)
+        waited = (
+            f" for {self._server.patience:g} s: whether the last that was written is kept is not known"
+            if self._server.known
+            else ""
+        )
+        return JournalError(f"{_shown(self._server.url)} cannot be reached{waited} ({reason}); {_REMEDY}")
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise JournalError("the journal in PostgreSQL needs asyncio: run on it, or choose an SQLite file") from error
+
+
+def _shown(url: str) -> str:
+    """Return the URL without its password."""
+    return _PASSWORD.sub(r"\1", url)

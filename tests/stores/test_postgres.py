@@ -1,0 +1,327 @@
+"""The journal in PostgreSQL: what is particular to it, and what a server does that goes away."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from agentrt.errors import JournalError
+from agentrt.events import Event, RunStarted, StepFinished
+from agentrt.stores import PostgresJournal, open_store
+from agentrt.stores import postgres as module
+from tests.stores.postgresql import Server
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def empty(server: Server) -> None:
+    server.sql("DROP SCHEMA IF EXISTS agentrt CASCADE")
+
+
+@pytest.fixture
+async def journal(server: Server) -> AsyncIterator[PostgresJournal]:
+    store = PostgresJournal(server.url)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+def mortal() -> Iterator[Server]:
+    """Run a server that a test may end."""
+    with Server() as server:
+        yield server
+
+
+def step(output: object) -> StepFinished:
+    return StepFinished(path="brief/a", at=2.0, output=output)
+
+
+async def begin(journal: PostgresJournal, run_id: str = "r", *events: Event) -> int:
+    epoch = await journal.claim(run_id, "me", seconds=30, new=True)
+    started = RunStarted(run_id=run_id, at=1.0, name="brief", input="why?", limits={})
+    await journal.append(run_id, epoch, [started, *events])
+    return epoch
+
+
+async def outputs(journal: PostgresJournal, run_id: str = "r") -> list[object]:
+    return [e.output for e in await journal.events(run_id) if isinstance(e, StepFinished)]
+
+
+# What is written, and how
+
+
+async def test_what_waits_is_one_transaction(journal: PostgresJournal, server: Server) -> None:
+    """However many runs it is of; but for the first, which waits for nobody."""
+    epochs = [await begin(journal, f"r{i}") for i in range(100)]
+    before = int(server.sql("SELECT pg_current_xact_id()"))
+    async with anyio.create_task_group() as tasks:
+        for i, epoch in enumerate(epochs):
+            tasks.start_soon(journal.append, f"r{i}", epoch, [step(i)])
+    assert int(server.sql("SELECT pg_current_xact_id()")) - before - 1 <= 2
+
+
+async def test_equal_content_is_kept_once(journal: PostgresJournal, server: Server) -> None:
+    """Of any event, and of any run."""
+    for run_id in ("a", "b"):
+        await begin(journal, run_id, *[step("x" * 1_000_000)] * 10)
+    assert server.sql("SELECT count(*), sum(length(data)) FROM agentrt.content") == "1|1000002"
+
+
+async def test_it_is_durable_whatever_the_default(server: Server) -> None:
+    """A database that commits lazily does not for a journal."""
+    server.sql("CREATE DATABASE lazy")
+    server.sql("ALTER DATABASE lazy SET synchronous_commit = off")
+    journal = PostgresJournal(server.database("lazy"))
+    await begin(journal)
+    assert await journal._writer._connection.fetchval("SHOW synchronous_commit") == "on"
+    await journal.aclose()
+    server.sql("DROP DATABASE lazy")
+
+
+async def test_the_servers_clock_counts(journal: PostgresJournal, server: Server) -> None:
+    """So that machines whose clocks differ agree on when a claim ends."""
+    await begin(journal)
+    until = (await journal.run("r")).until
+    assert 20 < until - float(server.sql("SELECT extract(epoch FROM clock_timestamp())")) <= 30
+
+
+async def test_one_that_is_refused_fails_alone(journal: PostgresJournal, server: Server) -> None:
+    """What the database does not take of one run leaves the others alone."""
+    epochs = [await begin(journal, f"r{i}") for i in range(4)]
+    server.sql("ALTER TABLE agentrt.content ADD CHECK (length(data) < 1000)")
+    told: list[str] = []
+
+    async def append(i: int) -> None:
+        try:
+            await journal.append(f"r{i}", epochs[i], [step("x" * (2_000 if i == 1 else 500))])
+        except JournalError as error:
+            told.append(f"{i} {error}")
+
+    async with anyio.create_task_group() as tasks:
+        for i in range(4):
+            tasks.start_soon(append, i)
+    (error,) = told
+    assert error.startswith("1 postgresql://")
+    assert "violates check constraint" in error
+    assert [len(await outputs(journal, f"r{i}")) for i in range(4)] == [1, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("DELETE FROM agentrt.content", "number 2: its output is missing"),
+        ("UPDATE agentrt.content SET data = '\"other\"'", "number 2: its output is damaged"),
+        ("UPDATE agentrt.events SET data = 'nonsense', refs = NULL WHERE seq = 2", "number 2: "),
+    ],
+)
+async def test_a_damaged_event_is_told(journal: PostgresJournal, server: Server, damage: str, reason: str) -> None:
+    """With the run and the event's number."""
+    await begin(journal, "r", step("x" * 1000))
+    server.sql(damage)
+    with pytest.raises(JournalError, match=rf"run r in postgresql.* holds an event that cannot be read, {reason}"):
+        await journal.events("r")
+
+
+async def test_newer_schema_is_told(journal: PostgresJournal, server: Server) -> None:
+    """A database of a newer agentrt is left alone."""
+    await begin(journal)
+    server.sql("UPDATE agentrt.schema SET version = 99")
+    with pytest.raises(JournalError, match=r"newer agentrt \(schema 99"):
+        await PostgresJournal(server.url).runs()
+
+
+async def test_many_make_the_tables_at_once(server: Server) -> None:
+    """One does; the others use them."""
+    journals = [PostgresJournal(server.url) for _ in range(6)]
+    async with anyio.create_task_group() as tasks:
+        for i, journal in enumerate(journals):
+            tasks.start_soon(begin, journal, f"r{i}")
+    assert len(await journals[0].runs()) == 6
+    for journal in journals:
+        await journal.aclose()
+
+
+# A server that is not there
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:secret@/none?host=/nowhere", "postgresql://me:secret@localhost:1/none"]
+)
+async def test_a_server_that_never_was_is_told_at_once(url: str) -> None:
+    """Without the password."""
+    journal = open_store(url)
+    with (
+        anyio.fail_after(5),
+        pytest.raises(JournalError, match=r"postgresql://me@.* cannot be reached .*--store") as told,
+    ):
+        await journal.runs()
+    assert "secret" not in str(told.value)
+
+
+async def test_a_missing_database_is_told(server: Server) -> None:
+    """By what the server says."""
+    with pytest.raises(JournalError, match='database "none" does not exist'):
+        await PostgresJournal(server.database("none")).claim("r", "me", seconds=1, new=True)
+
+
+def test_trio_is_told(server: Server) -> None:
+    """The driver is asyncio's."""
+    journal = PostgresJournal(server.url)
+    with pytest.raises(JournalError, match="needs asyncio"):
+        anyio.run(journal.runs, backend="trio")
+    with pytest.raises(JournalError, match="needs asyncio"):
+        anyio.run(journal.release, "r", 1, backend="trio")
+
+
+def test_a_missing_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the extra to install."""
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(JournalError, match=r"postgresql://me@host/x needs asyncpg: pip install 'agentrt\[postgres\]'"):
+        open_store("postgresql://me:secret@host/x")
+
+
+# A server that goes away
+
+
+async def test_an_append_waits_for_a_server_that_is_gone(mortal: Server) -> None:
+    """It comes back, and all that was appended meanwhile is kept once, in order; reading waits too."""
+    journal = PostgresJournal(mortal.url)
+    epoch = await begin(journal)
+    assert await outputs(journal) == []
+    await anyio.to_thread.run_sync(mortal.crash)
+    read: list[list[object]] = []
+
+    async def look() -> None:
+        read.append(await outputs(journal))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(look)
+        for i in range(5):
+            tasks.start_soon(journal.append, "r", epoch, [step(i)])
+        await anyio.to_thread.run_sync(mortal.start)
+    assert read[0] == list(range(len(read[0])))
+    assert await outputs(journal) == list(range(5))
+    await journal.aclose()
+
+
+async def test_the_patience_ends(mortal: Server) -> None:
+    """Then it is told; and when the server is back, the journal works again."""
+    journal = PostgresJournal(mortal.url, patience=0.2)
+    epoch = await begin(journal)
+    await anyio.to_thread.run_sync(mortal.crash)
+    with pytest.raises(JournalError, match=r"cannot be reached for 0\.2 s: whether .* is not known"):
+        await journal.append("r", epoch, [step(1)])
+    await anyio.to_thread.run_sync(mortal.start)
+    journal._writer._server.patience = 60
+    await journal.append("r", epoch, [step(2)])
+    assert await outputs(journal) == [2]
+    await journal.aclose()
+
+
+async def test_a_deaf_server_is_told(mortal: Server) -> None:
+    """Its connections stay open, and nothing comes; going on it may still do what it was asked, but once."""
+    journal = PostgresJournal(mortal.url, patience=0.4)
+    epoch = await begin(journal)
+    mortal.pause()
+    with pytest.raises(JournalError, match=r"cannot be reached for 0\.4 s: .*\(no answer\)"):
+        await journal.append("r", epoch, [step(1)])
+    mortal.go_on()
+    journal._writer._server.patience = 60
+    await journal.append("r", epoch, [step(2)])
+    assert await outputs(journal) in ([2], [1, 2])
+    await journal.aclose()
+
+
+async def test_a_deaf_server_is_waited_for(mortal: Server) -> None:
+    """Until it goes on; the append is kept once."""
+    journal = PostgresJournal(mortal.url)
+    epoch = await begin(journal)
+    mortal.pause()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.append, "r", epoch, [step(1)])
+        await anyio.lowlevel.checkpoint()
+        mortal.go_on()
+    assert await outputs(journal) == [1]
+    await journal.aclose()
+
+
+class Lossy:
+    """Be a connection whose end is lost: before the n-th statement is sent, or before its answer comes."""
+
+    def __init__(self, connection: Any, n: int, *, sent: bool) -> None:
+        self._connection = connection
+        self._left = n
+        self._sent = sent
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._connection, name)
+        return self._losing(found) if name in {"execute", "fetch", "fetchrow", "fetchval"} else found
+
+    def _losing(self, method: Any) -> Any:
+        async def call(*arguments: Any) -> Any:
+            self._left -= 1
+            if self._left >= 0:
+                return await method(*arguments)
+            if self._sent:
+                await method(*arguments)
+            self._connection.terminate()
+            raise ConnectionResetError("lost")
+
+        return call
+
+
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("n", range(8))
+async def test_a_lost_connection_neither_loses_nor_doubles(journal: PostgresJournal, n: int, sent: bool) -> None:
+    """Whichever statement it is lost at, the commit's answer too."""
+    epoch = await begin(journal)
+    for i in range(2):
+        journal._writer._connection = Lossy(journal._writer._connection, n, sent=sent)
+        await journal.append("r", epoch, [step(i), step("x" * 1000)])
+    assert await outputs(journal) == [0, "x" * 1000, 1, "x" * 1000]
+
+
+async def test_a_claim_whose_answer_is_lost(journal: PostgresJournal) -> None:
+    """Has the epoch that was written."""
+    await begin(journal)
+    journal._writer._connection = Lossy(journal._writer._connection, 5, sent=True)
+    epoch = await journal.claim("r", "me", seconds=30)
+    await journal.append("r", epoch, [step(1)])
+    assert await outputs(journal) == [1]
+
+
+async def test_a_commit_that_goes_on_is_waited_for(
+    journal: PostgresJournal, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the connection is lost and the server has not noticed: the transaction's end is awaited, then looked up."""
+    epoch = await begin(journal)
+    real = module._Transaction._is_committed
+    other = await journal._writer._server.asyncpg.connect(server.url)
+    await other.execute("BEGIN")
+    going_on = await other.fetchval("SELECT pg_current_xact_id()::text")
+    looked: list[bool] = []
+
+    async def ask(transaction: module._Transaction, connection: Any) -> bool:
+        transaction._id = going_on
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(other.execute, "COMMIT")
+            looked.append(await real(transaction, connection))
+        return looked[-1]
+
+    monkeypatch.setattr(module._Transaction, "_is_committed", ask)
+    journal._writer._connection = Lossy(journal._writer._connection, 3, sent=False)
+    await journal.append("r", epoch, [step(1)])
+    assert looked == [True]
+    await other.close()
+
+
+def test_the_driver_is_imported_when_used() -> None:
+    """Whoever keeps runs in a file does not pay for it."""
+    code = "import sys, agentrt.stores; assert 'asyncpg' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
