@@ -266,3 +266,32 @@ class RunTaken(JournalError):
 
 class QuestionClosed(JournalError):
     """Say why a question cannot be answered: it was never asked, is answered already, or its run has ended."""
+
+
+class ReplayMismatch(JournalError):
+    """Say where a run that goes on is not what its record says, and what the record says."""
+
+    def __init__(self, path: str, *, recorded: tuple[str, object], asked: tuple[str, object]) -> None:
+        self.path = path
+        self.recorded = recorded
+        self.asked = asked
+        super().__init__(
+            f"{path} is not what was recorded, so the record cannot answer for it:\n"
+            f"  recorded: {recorded[0]}({_short(recorded[1])})\n"
+            f"  now:      {asked[0]}({_short(asked[1])})\n"
+            "Code between steps must do the same again: use ctx.now(), ctx.random and ctx.uuid(), and go on with the "
+            "graph that began; or run changed steps anew (rerun_changed=True, --rerun-changed)"
+        )
+
+    @classmethod
+    def unreadable(cls, path: str, type: object, cause: Exception) -> ReplayMismatch:
+        """Say that what is recorded of a step is not of the type its node declares."""
+        error = cls.__new__(cls)
+        error.path = path
+        JournalError.__init__(error, f"what is recorded of {path} cannot be read as {type}: {cause}")
+        return error
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:120]} … {text[-60:]}"

@@ -238,6 +238,20 @@ class UsageReserved(Value):
     usage: Usage
 
 
+class StepParked(Value):
+    """A step waits for people, itself or below, and has let go of its process; it is run again once they answered."""
+
+    path: str
+    at: float
+
+
+class EffectBegun(Value):
+    """A tool is about to have its effect; until its step has ended, nobody knows whether it has had it."""
+
+    path: str
+    at: float
+
+
 class StepAbandoned(Value):
     """A step was cut off with its process; written when the run goes on."""
 
@@ -290,6 +304,13 @@ class QuestionAnswered(Value):
     keep: bool = False
 
 
+class Remembered(Value):
+    """A step used what its branch keeps in memory; when the run goes on it is gone through again to rebuild that."""
+
+    path: str
+    at: float
+
+
 class Drawn(Value):
     """Code asked its context for something that comes out differently each time: the time, for instance."""
 
@@ -322,15 +343,27 @@ class Emitted(Value):
     value: object
 
 
-RunEvent: TypeAlias = RunStarted | RunResumed | RunParked | RunFinished | RunFailed | RunCancelled
-StepEvent: TypeAlias = StepStarted | StepRetried | StepFinished | StepFailed | StepCancelled | StepAbandoned
+RunEvent: TypeAlias = RunStarted | RunForked | RunResumed | RunParked | RunFinished | RunFailed | RunCancelled
+StepEvent: TypeAlias = (
+    StepStarted | StepRetried | StepFinished | StepFailed | StepCancelled | StepParked | StepAbandoned
+)
 BudgetEvent: TypeAlias = (
     BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted | UsageReserved | UsageRecorded
 )
 ModelEvent: TypeAlias = RateLimitWaited | CacheHit | TextDelta
 PersonEvent: TypeAlias = QuestionAsked | QuestionAnswered
 Event: TypeAlias = (
-    RunEvent | StepEvent | BranchDied | BudgetEvent | ModelEvent | PersonEvent | Drawn | Emitted | EventsDropped
+    RunEvent
+    | StepEvent
+    | BranchDied
+    | BudgetEvent
+    | ModelEvent
+    | PersonEvent
+    | EffectBegun
+    | Drawn
+    | Remembered
+    | Emitted
+    | EventsDropped
 )
 
 _TYPES: dict[str, type[Event]] = {t.__name__: t for t in Event.__args__}

@@ -9,6 +9,7 @@ import anyio
 
 from agentrt.errors import JournalError
 from agentrt.events import Event, QuestionAnswered, QuestionAsked, TextDelta
+from agentrt.owner import this_process
 from agentrt.value import Value
 
 CLAIM: Final = 30.0

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
+
 from agentrt.budget import DIMENSIONS, MODEL_CALLS, STEPS, TOOL_CALLS
 from agentrt.events import (
     BudgetExhausted,
@@ -162,6 +164,13 @@ class Recorded:
                 self._step(event.path).question = event
             case QuestionAnswered():
                 self._step(event.path).answer = event
+
+    @property
+    def total(self) -> Usage:
+        """Return what the run has used, counts included."""
+        spent = self.spent("")
+        counts = {"model_calls": spent[MODEL_CALLS], "tool_calls": spent[TOOL_CALLS], "steps": spent[STEPS]}
+        return msgspec.structs.replace(self.usage, **counts)
 
     def spent(self, path: str) -> Sequence[int]:
         """Return what the step at a path and all below it have spent, by dimension; the whole run's for ''."""

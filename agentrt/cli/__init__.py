@@ -1,4 +1,4 @@
-"""The command line: `agentrt run`, `runs`, `show`, `graph`, `models`.
+"""The command line: `agentrt run`, `show`, `resume`, `inbox` and others.
 
 Exit status: 0 done, 1 the run failed, 2 wrong usage or a graph that cannot be what it says, 3 a budget was exceeded,
 4 it waits for people, 130 interrupted. Answers go to stdout; progress, errors and what users' code prints go to stderr.
@@ -14,8 +14,11 @@ from typing import Annotated
 
 import typer
 
+from agentrt.cli.diff import diff
 from agentrt.cli.graph import graph
+from agentrt.cli.inbox import answer, approve, deny, inbox, settle
 from agentrt.cli.models import app as models_app
+from agentrt.cli.resume import fork, replay, resume
 from agentrt.cli.run import RunCommand, run
 from agentrt.cli.runs import runs
 from agentrt.cli.show import show
@@ -32,6 +35,15 @@ app.command(cls=RunCommand, context_settings={"ignore_unknown_options": True}, a
 app.command()(runs)
 app.command()(show)
 app.command()(graph)
+app.command()(resume)
+app.command()(fork)
+app.command()(replay)
+app.command()(diff)
+app.command()(inbox)
+app.command()(approve)
+app.command()(deny)
+app.command()(answer)
+app.command()(settle)
 app.add_typer(models_app, name="models")
 
 
@@ -55,6 +67,8 @@ def agentrt(
     Examples:
       agentrt run examples/handbook.py
       agentrt show last
+      agentrt resume last
+      agentrt inbox
       agentrt models
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -54,6 +55,14 @@ def as_json(value: object, *, indent: int | None = None) -> str:
         return to_json(value, indent=indent, fallback=repr, inf_nan_mode="null", serialize_unknown=True).decode()
     except (PydanticSerializationError, UnicodeEncodeError, ValueError):
         return to_json(repr(value).encode(errors="backslashreplace").decode(), indent=indent).decode()
+
+
+def loose_json(text: str) -> object:
+    """Read what was typed as JSON, and as text where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def print_json(value: object) -> None:

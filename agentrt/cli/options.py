@@ -93,6 +93,40 @@ Embedded = Annotated[
     str,
     typer.Argument(metavar="NAME", help="An embedded model, like smollm2-135m.", autocompletion=embedded_models),
 ]
+NewTarget = Annotated[
+    str | None,
+    typer.Option("--in", metavar="FILE[:NAME]", help="Where the graph is, if not where it was run from."),
+]
+Raised = Annotated[
+    str | None, typer.Option(metavar="LIMITS", help="Other limits for the run: tokens=50k; the rest stays as it was.")
+]
+RerunChanged = Annotated[
+    bool, typer.Option("--rerun-changed", help="Run steps anew that are not what the record says, instead of refusing.")
+]
+At = Annotated[str, typer.Argument(metavar="PATH", help="The step that is run anew; agentrt show lists them.")]
+OtherInput = Annotated[
+    str | None, typer.Option("--input", metavar="INPUT", help="Another input for that step: JSON, or text.")
+]
+QuestionPath = Annotated[
+    str | None, typer.Argument(metavar="PATH", show_default=False, help="Which question, where the run has several.")
+]
+OptionalRun = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN]", show_default=False, help="One run's questions alone.", autocompletion=recent_runs),
+]
+FirstRun = Annotated[str, typer.Argument(metavar="RUN", help="A run.", autocompletion=recent_runs)]
+SecondRun = Annotated[str, typer.Argument(metavar="RUN", help="Another run.", autocompletion=recent_runs)]
+Edit = Annotated[
+    str | None, typer.Option(metavar="JSON", help="Arguments to change, as an object; they must fit the tool.")
+]
+AnswerValue = Annotated[str, typer.Argument(metavar="VALUE", help="The answer: JSON, or text.")]
+Happened = Annotated[
+    str | None, typer.Option(metavar="RESULT", help="It has happened, with this result: JSON, or text.")
+]
+Again = Annotated[bool, typer.Option("--again", help="It has not happened: make the call again.")]
+Because = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the agent to read.")]
+By = Annotated[str | None, typer.Option(metavar="NAME", help="Who answers, if not you.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Keep this as guidance for later questions of its kind.")]
 Depth = Annotated[int | None, typer.Option(metavar="N", min=1, help="Show only so many levels.")]
 Full = Annotated[bool, typer.Option("--full", help="Show every step, and texts at their length.")]
 Most = Annotated[int, typer.Option(metavar="N", min=1, help="How many, the newest first.")]

@@ -11,9 +11,8 @@ import typer
 from agentrt import continuation
 from agentrt.budget import Budget
 from agentrt.cli import options
-from agentrt.cli.console import clean, note
+from agentrt.cli.console import clean, loose_json, note
 from agentrt.cli.exits import UsageError, told
-from agentrt.cli.inputs import read_input
 from agentrt.cli.order import Order
 from agentrt.cli.output import print_output, stdout_kept
 from agentrt.cli.perform import Work, execute, store_option
@@ -50,7 +49,15 @@ def resume(
       agentrt resume last --in changed.py:graph --rerun-changed
     """
     found = _found(run, store, debug=debug)
-    order = Order(target=_target(found, target, store), model=model, budget=budget, store=store, json=json, quiet=quiet, debug=debug)
+    order = Order(
+        target=_target(found, target, store),
+        model=model,
+        budget=budget,
+        store=store,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+    )
 
     def begin(node: Node[Any, Any], journal: Journal, how: Options) -> Awaitable[Result[Any]]:
         return continuation.resume(
@@ -86,10 +93,18 @@ def fork(
     """
     found = _found(run, store, debug=debug)
     new_id = new_run_id()
-    order = Order(target=_target(found, target, store), model=model, budget=budget, store=store, json=json, quiet=quiet, debug=debug)
+    order = Order(
+        target=_target(found, target, store),
+        model=model,
+        budget=budget,
+        store=store,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+    )
 
     def begin(node: Node[Any, Any], journal: Journal, how: Options) -> Awaitable[Result[Any]]:
-        replaced = {} if input is None else {"input": _json(input)}
+        replaced = {} if input is None else {"input": loose_json(input)}
         return continuation.fork(
             node,
             found.run_id,
@@ -134,7 +149,7 @@ async def _replayed(node: Node[Any, Any], run_id: str, store: str | None) -> Res
 
 
 def _prepared(opening: str, begin: Begin) -> Callable[[Order, Tally], Work]:
-    def prepare(order: Order, tally: Tally) -> Work:
+    def prepare(order: Order, _: Tally) -> Work:
         source: Source = load(order.target)
         journal = open_store(order.store)
         how: Options = {"journal": journal, "target": source.address}
@@ -166,7 +181,3 @@ def _target(found: RunSummary, chosen: str | None, store: str | None) -> str:
             f"agentrt resume {found.run_id}{store_option(store)} --in FILE:NAME"
         )
     return target
-
-
-def _json(text: str) -> Any:
-    return read_input(_ANYTHING, [text], "--input")

@@ -15,8 +15,8 @@ from agentrt.cli.exits import ExitStatus, told
 from agentrt.cli.inputs import entry, fields, type_name
 from agentrt.cli.models import fetch_missing
 from agentrt.cli.order import Order
-from agentrt.cli.perform import Work, execute, journal_of
 from agentrt.cli.output import stdout_kept
+from agentrt.cli.perform import Work, execute, journal_of
 from agentrt.cli.source import Source, load
 from agentrt.cli.tally import Tally
 from agentrt.runtime import Options, new_run_id

@@ -9,9 +9,9 @@ from typing import Final
 
 from agentrt.errors import JournalError
 from agentrt.journal import Journal
+from agentrt.owner import this_process
 from agentrt.stores.fts import FullTextIndex
 from agentrt.stores.memory import MemoryJournal
-from agentrt.stores.owner import this_process
 from agentrt.stores.postgres import PostgresJournal
 from agentrt.stores.sqlite import SqliteJournal
 

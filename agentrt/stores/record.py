@@ -29,9 +29,9 @@ from agentrt.events import (
     UsageRecorded,
 )
 from agentrt.journal import RunSummary
+from agentrt.owner import has_died
 from agentrt.runtime import StopReason
 from agentrt.stores.content import Row, to_row
-from agentrt.stores.owner import has_died
 from agentrt.usage import Usage
 
 _MOST: Final = 2**63 - 1

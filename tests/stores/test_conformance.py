@@ -369,7 +369,7 @@ async def test_two_claim_at_once(place: Place) -> None:
 
 async def test_the_claim_of_a_dead_process_is_over(journal: Journal) -> None:
     """At once, where it ran on this machine; that of a living one holds."""
-    code = "from agentrt.stores.owner import this_process; print(this_process(), flush=True); input()"
+    code = "from agentrt.owner import this_process; print(this_process(), flush=True); input()"
     pipe = subprocess.PIPE
     async with await anyio.open_process([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None

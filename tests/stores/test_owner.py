@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from agentrt.stores import owner
-from agentrt.stores.owner import has_died, this_process
+from agentrt import owner
+from agentrt.owner import has_died, this_process
 
 
 def test_a_living_process_has_not_died() -> None:
@@ -28,7 +28,7 @@ def test_a_later_process_of_its_id_is_another() -> None:
 
 def test_an_ended_process_has_died() -> None:
     """Even while its parent has not asked how it ended."""
-    code = "from agentrt.stores import owner; print(owner.this_process(), flush=True)"
+    code = "from agentrt import owner; print(owner.this_process(), flush=True)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         name = process.stdout.read().strip()  # to its end: it is exiting

@@ -401,14 +401,3 @@ async def test_default_store_is_the_environments(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("AGENTRT_STORE")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert default_store().endswith("agentrt/runs.db")
-
-
-async def test_a_run_that_goes_on_is_running_again(journal: SqliteJournal) -> None:
-    """Until it ends anew."""
-    await journal.append("r1", [started("r1"), finished("r1")])
-    await journal.append("r1", [RunResumed(run_id="r1", at=4.0, name="brief", limits={"tokens": 200})])
-    (running,) = await journal.runs()
-    assert (running.status, running.ended) == ("running", None)
-    await journal.append("r1", [finished("r1")])
-    (done,) = await journal.runs()
-    assert (done.status, done.ended) == ("done", 3.0)

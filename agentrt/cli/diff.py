@@ -1,0 +1,114 @@
+"""`agentrt diff`: where two runs part, and what each cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import anyio
+import anyio.to_thread
+
+from agentrt.cli import options
+from agentrt.cli.console import dollars, note, one_line, print_json, print_table
+from agentrt.cli.exits import told
+from agentrt.cli.output import usage_document
+from agentrt.cli.runs import find_run
+from agentrt.events import StepFailed, StepFinished
+from agentrt.recorded import Recorded, RecordedStep
+from agentrt.stores import open_store
+from agentrt.value import Value
+
+_LONGEST = 60
+
+
+class Difference(Value):
+    """Hold how a step of one path differs in two runs: `input`, `output`, or that one has no such step."""
+
+    path: str
+    what: str
+    first: object
+    second: object
+
+
+def diff(
+    first: options.FirstRun,
+    second: options.SecondRun,
+    json: options.Json = False,
+    store: options.Store = None,
+    debug: options.Debug = False,
+) -> None:
+    """Show where two runs part, step by step, and what each cost.
+
+    \b
+    Examples:
+      agentrt diff 20261127-0934 last
+    """
+    with told(debug=debug):
+        one, other = anyio.run(_both, first, second, store)
+        found = list(differences(one, other))
+        if json:
+            print_json(
+                {
+                    "differences": found,
+                    "usage": [usage_document(r.total) for r in (one, other)],
+                }
+            )
+            return
+        if found:
+            rows = [(d.path, d.what, _short(d.first), _short(d.second)) for d in found]
+            print_table(("STEP", "WHAT", _name(one), _name(other)), rows)
+        else:
+            note("every step is the same", "green")
+        for run in (one, other):
+            usage = run.total
+            note(f"{_name(run)}: {usage.tokens:,} tokens, {usage.steps:,} steps, {dollars(usage.cost)}")
+
+
+async def _both(first: str, second: str, store: str | None) -> tuple[Recorded, Recorded]:
+    journal = await anyio.to_thread.run_sync(open_store, store)
+    try:
+        ids = [(await find_run(journal, named, store)).run_id for named in (first, second)]
+        one, other = [Recorded(await journal.events(run_id)) for run_id in ids]
+        return one, other
+    finally:
+        await journal.aclose()
+
+
+def differences(one: Recorded, other: Recorded) -> Iterator[Difference]:
+    """Yield where two runs differ, step by step; of what is below a step with another input, nothing."""
+    parted: list[str] = []
+    for path in dict.fromkeys([*one.steps, *other.steps]):
+        if any(path.startswith(f"{p}/") for p in parted):
+            continue
+        a, b = one.steps.get(path), other.steps.get(path)
+        found = _differs(path, a, b)
+        if found is not None:
+            yield found
+            if found.what != "output":
+                parted.append(path)
+
+
+def _differs(path: str, a: RecordedStep | None, b: RecordedStep | None) -> Difference | None:
+    if a is None or b is None or a.started is None or b.started is None:
+        shown = ["" if s is None or s.started is None else s.started.input for s in (a, b)]
+        return Difference(path, "only here", *shown)
+    if (a.started.name, a.started.input) != (b.started.name, b.started.input):
+        return Difference(path, "input", a.started.input, b.started.input)
+    ends = [_end(a), _end(b)]
+    return None if ends[0] == ends[1] else Difference(path, "output", *ends)
+
+
+def _end(step: RecordedStep) -> object:
+    if isinstance(step.ended, StepFinished):
+        return step.ended.output
+    return f"{step.ended.error.type}: {step.ended.error.message}" if isinstance(step.ended, StepFailed) else "(no end)"
+
+
+def _name(run: Recorded) -> str:
+    return run.run.run_id if run.run is not None else "?"
+
+
+def _short(value: object) -> str:
+    return one_line(value, _LONGEST)
+
+
+__all__: Sequence[str] = ("diff", "differences")

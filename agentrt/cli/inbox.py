@@ -1,0 +1,218 @@
+"""`agentrt inbox`, `approve`, `deny`, `answer`, `settle`: what runs ask people, and their answers."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from agentrt import people
+from agentrt.cli import options
+from agentrt.cli.console import as_json, clean, console, loose_json, moment, note, print_json
+from agentrt.cli.exits import UsageError, told
+from agentrt.cli.perform import store_option
+from agentrt.cli.runs import find_run
+from agentrt.errors import QuestionClosed
+from agentrt.events import QuestionAnswered
+from agentrt.journal import Journal, OpenQuestion, RunSummary
+from agentrt.stores import open_store
+
+_ANSWERS: Final = {
+    "ask": ("answer {run} VALUE {path}",),
+    "approve": ("approve {run} {path}", "approve {run} {path} --edit JSON", "deny {run} {path} --because TEXT"),
+    "doubt": ("settle {run} {path} --happened RESULT", "settle {run} {path} --again"),
+}
+
+
+def inbox(
+    run: options.OptionalRun = None,
+    json: options.Json = False,
+    store: options.Store = None,
+    debug: options.Debug = False,
+) -> None:
+    """List what runs ask people, the oldest question first, and how to answer.
+
+    \b
+    Examples:
+      agentrt inbox
+      agentrt inbox last --json
+    """
+    with told(debug=debug):
+        found = anyio.run(_open_questions, run, store)
+        if json:
+            print_json([_document(q) for q in found])
+        elif found:
+            for question in found:
+                _show(question, store)
+        else:
+            note("nobody is asked anything")
+
+
+def approve(
+    run: options.RunId,
+    path: options.QuestionPath = None,
+    edit: options.Edit = None,
+    because: options.Because = "",
+    by: options.By = None,
+    keep: options.Keep = False,
+    store: options.Store = None,
+    debug: options.Debug = False,
+) -> None:
+    """Let a call be made, with other arguments if you edit them.
+
+    \b
+    Examples:
+      agentrt approve last
+      agentrt approve last --edit '{"amount": 20}'
+    """
+    with told(debug=debug):
+        changed = None if edit is None else _object(edit)
+        _give(run, store, lambda j, r: people.approve(j, r, path, edit=changed, because=because, by=by, keep=keep))
+
+
+def deny(
+    run: options.RunId,
+    path: options.QuestionPath = None,
+    because: options.Because = "",
+    by: options.By = None,
+    keep: options.Keep = False,
+    store: options.Store = None,
+    debug: options.Debug = False,
+) -> None:
+    """Refuse a call; the agent that wanted it is told, and why.
+
+    \b
+    Examples:
+      agentrt deny last --because "too expensive, look for another hotel"
+    """
+    with told(debug=debug):
+        _give(run, store, lambda j, r: people.deny(j, r, path, because=because, by=by, keep=keep))
+
+
+def answer(
+    run: options.RunId,
+    value: options.AnswerValue,
+    path: options.QuestionPath = None,
+    by: options.By = None,
+    keep: options.Keep = False,
+    store: options.Store = None,
+    debug: options.Debug = False,
+) -> None:
+    """Answer a question.
+
+    \b
+    Examples:
+      agentrt answer last 42
+      agentrt answer last "by train" brief/plan/ask
+    """
+    with told(debug=debug):
+        _give(run, store, lambda j, r: people.answer(j, r, loose_json(value), path, by=by, keep=keep))
+
+
+def settle(
+    run: options.RunId,
+    path: options.QuestionPath = None,
+    happened: options.Happened = None,
+    again: options.Again = False,
+    by: options.By = None,
+    store: options.Store = None,
+    debug: options.Debug = False,
+) -> None:
+    """Say of a call that was cut off whether it has happened, with what result, or is to be made again.
+
+    \b
+    Examples:
+      agentrt settle last --happened '"paid 20"'
+      agentrt settle last --again
+    """
+    with told(debug=debug):
+        if (happened is None) is not again:
+            raise UsageError("say either --happened RESULT or --again")
+        result = None if happened is None else loose_json(happened)
+        _give(run, store, lambda j, r: people.settle(j, r, path, happened=not again, result=result, by=by))
+
+
+def _give(named: str, store: str | None, work: Callable[[Journal, str], Awaitable[QuestionAnswered]]) -> None:
+    """Record an answer, and say what is left and how the run goes on."""
+    answered, run, left = anyio.run(_given, named, store, work)
+    note(clean(f"{answered.path}: {answered.verdict} by {answered.by}"), "green")
+    if answered.diff:
+        note(clean(answered.diff))
+    if left:
+        note(f"{run.run_id} still asks: {', '.join(q.asked.path for q in left)}")
+    elif run.status == "waiting":
+        note(f"agentrt resume {run.run_id}{store_option(store)} goes on with it")
+
+
+async def _given(
+    named: str, store: str | None, work: Callable[[Journal, str], Awaitable[QuestionAnswered]]
+) -> tuple[QuestionAnswered, RunSummary, list[OpenQuestion]]:
+    journal = await anyio.to_thread.run_sync(open_store, store)
+    try:
+        run = await find_run(journal, named, store)
+        try:
+            answered = await work(journal, run.run_id)
+        except QuestionClosed as error:
+            raise UsageError(str(error)) from error
+        return answered, run, await journal.questions(run.run_id)
+    finally:
+        await journal.aclose()
+
+
+async def _open_questions(named: str | None, store: str | None) -> list[OpenQuestion]:
+    journal = await anyio.to_thread.run_sync(open_store, store)
+    try:
+        run_id = None if named is None else (await find_run(journal, named, store)).run_id
+        return await people.inbox(journal, run_id)
+    finally:
+        await journal.aclose()
+
+
+def _show(question: OpenQuestion, store: str | None) -> None:
+    """Print one question: what is asked, what a person should know, and what to type."""
+    asked, out = question.asked, console()
+    out.print(clean(asked.prompt), style="bold", markup=False)
+    out.print(clean(f"  {question.run_id} · {asked.path} · asked {moment(asked.at)}"), style="dim", markup=False)
+    for name, value in asked.about.items():
+        if value not in ("", None):
+            text = value if isinstance(value, str) else as_json(value)
+            out.print(clean(f"  {name}: {text}"), markup=False)
+    if asked.until is not None:
+        default = as_json(asked.default)
+        out.print(f"  until {moment(asked.until)}, then: {clean(default)}", markup=False)
+    path = f" {asked.path}"
+    for command in _ANSWERS.get(asked.kind, ()):
+        typed = command.replace("{path}VALUE", "VALUE {path}").format(
+            run=question.run_id, path=path.strip() if "VALUE" in command else path
+        )
+        out.print(f"  agentrt {typed}{store_option(store)}", style="cyan", markup=False)
+
+
+def _document(question: OpenQuestion) -> dict[str, object]:
+    """Return a question as programs read it; times are seconds since the epoch."""
+    asked = question.asked
+    return {
+        "run_id": question.run_id,
+        "name": question.name,
+        "path": asked.path,
+        "kind": asked.kind,
+        "prompt": asked.prompt,
+        "schema": asked.schema,
+        "about": asked.about,
+        "asked": asked.at,
+        "until": asked.until,
+        "default": asked.default,
+    }
+
+
+def _object(text: str) -> Mapping[str, object]:
+    try:
+        value = jsonlib.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--edit {text!r} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"--edit {text!r}: write an object with the arguments to change")
+    return value
