@@ -369,10 +369,13 @@ Event: TypeAlias = (
 _TYPES: dict[str, type[Event]] = {t.__name__: t for t in Event.__args__}
 
 
-def outcome(event: StepFinished | StepFailed | StepCancelled, exhausted: str) -> str:
+Ending: TypeAlias = StepFinished | StepFailed | StepCancelled | StepParked | StepAbandoned
+
+
+def outcome(event: Ending, exhausted: str) -> str:
     """Say in one word how a step ended; `exhausted` is the policy that took over when its budget ran out, if any."""
-    if isinstance(event, StepCancelled):
-        return "cancelled"
+    if isinstance(event, StepCancelled | StepParked | StepAbandoned):
+        return {StepCancelled: "cancelled", StepParked: "waiting", StepAbandoned: "abandoned"}[type(event)]
     if isinstance(event, StepFailed):
         return "exhausted" if event.error.type == "BudgetExceeded" else "failed"
     return "partial" if exhausted == "partial" else "done"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -183,11 +184,8 @@ def _show(question: OpenQuestion, store: str | None) -> None:
     if asked.until is not None:
         default = as_json(asked.default)
         out.print(f"  until {moment(asked.until)}, then: {clean(default)}", markup=False)
-    path = f" {asked.path}"
     for command in _ANSWERS.get(asked.kind, ()):
-        typed = command.replace("{path}VALUE", "VALUE {path}").format(
-            run=question.run_id, path=path.strip() if "VALUE" in command else path
-        )
+        typed = command.format(run=question.run_id, path=shlex.quote(asked.path))
         out.print(f"  agentrt {typed}{store_option(store)}", style="cyan", markup=False)
 
 

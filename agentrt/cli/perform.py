@@ -17,7 +17,7 @@ from agentrt.cli.output import print_output, stdout_kept, usage_document
 from agentrt.cli.progress import Progress, keep_ticking, shown
 from agentrt.cli.tally import Tally
 from agentrt.errors import BudgetExceeded, JournalError, StepFailed
-from agentrt.events import RunFailed
+from agentrt.events import RunFailed, RunParked
 from agentrt.journal import Journal
 from agentrt.runtime import Options, Result, StopReason
 from agentrt.stores import open_store
@@ -167,6 +167,8 @@ def _stop_reason(tally: Tally, failure: BaseException | None) -> str:
         return StopReason.BUDGET_EXCEEDED
     if failure is not None:  # a broken journal cancels the run, but nobody asked for that
         return StopReason.FAILED
+    if isinstance(tally.closing, RunParked):
+        return StopReason.WAITING
     return getattr(tally.closing, "stop_reason", StopReason.DONE)
 
 

@@ -39,7 +39,7 @@ _TROUBLED: Final = 5
 _NOTES: Final = 5
 _LONGEST: Final = 70
 _WHOLE: Final = 100_000
-_STYLES: Final = {"done": "", "failed": "red", "running": "cyan"}
+_STYLES: Final = {"done": "", "failed": "red", "running": "cyan", "waiting": "yellow", "abandoned": "yellow"}
 
 
 def show(
@@ -227,7 +227,9 @@ def _headline(summary: RunSummary, tree: StepTree) -> Text:
         dollars(summary.cost),
         *(["budget " + ", ".join(f"{k}={v:g}" for k, v in limits.items())] if limits else []),
     ]
-    style = {"done": "green", "running": "cyan"}.get(summary.status, "yellow")
+    style = {"done": "green", "running": "cyan", "waiting": "yellow", "abandoned": "yellow"}.get(
+        summary.status, "yellow"
+    )
     return Text.assemble((summary.run_id, "bold"), "  ", (status, style), "  ", clean(" · ".join(facts)))
 
 

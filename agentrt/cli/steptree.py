@@ -17,15 +17,18 @@ from agentrt.events import (
     BudgetWaited,
     CacheHit,
     Emitted,
+    Ending,
     ErrorInfo,
     Event,
+    QuestionAnswered,
+    QuestionAsked,
     RateLimitWaited,
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunParked,
     RunResumed,
     RunStarted,
-    StepCancelled,
     StepFailed,
     StepFinished,
     StepRetried,
@@ -85,7 +88,7 @@ class StepTree:
         self.steps: dict[str, Step] = {}
         self.total = 0
         self.opening: RunStarted | None = None
-        self.closing: RunFinished | RunFailed | RunCancelled | None = None
+        self.closing: RunFinished | RunFailed | RunCancelled | RunParked | None = None
         for event in events:
             self._take(event)
         self._sum_up()
@@ -95,11 +98,11 @@ class StepTree:
             self.opening = event
         elif isinstance(event, RunResumed):
             self._resume(event)
-        elif isinstance(event, RunFinished | RunFailed | RunCancelled):
+        elif isinstance(event, RunFinished | RunFailed | RunCancelled | RunParked):
             self.closing = event
         elif isinstance(event, StepStarted):
             self._start(event)
-        elif isinstance(event, StepFinished | StepFailed | StepCancelled):
+        elif isinstance(event, Ending):
             self._end(event)
         elif isinstance(event, StepRetried):
             self._retry(event)
@@ -131,7 +134,7 @@ class StepTree:
         step.input, step.after, step.join, step.waited = event.input, event.after, event.join, event.waited
         step.attributes = event.attributes or {}
 
-    def _end(self, event: StepFinished | StepFailed | StepCancelled) -> None:
+    def _end(self, event: Ending) -> None:
         step = self._at(event.path)
         step.ended, step.outcome = event.at, outcome(event, step.exhausted)
         if isinstance(event, StepFinished):
@@ -193,6 +196,8 @@ _NOTES: Final[Mapping[type, Callable[[Any], str]]] = {
     CacheHit: lambda e: f"answered from the cache, {e.model} was not asked",
     BranchDied: _died,
     Emitted: _emitted,
+    QuestionAsked: lambda e: f"asks people: {e.prompt}",
+    QuestionAnswered: lambda e: f"{e.verdict} by {e.by}" + (f": {e.because}" if e.because else ""),
 }
 
 

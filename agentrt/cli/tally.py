@@ -7,16 +7,16 @@ from collections.abc import Mapping
 
 from agentrt.events import (
     CacheHit,
+    Ending,
     Event,
     RateLimitWaited,
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunParked,
     RunResumed,
     RunStarted,
-    StepCancelled,
     StepFailed,
-    StepFinished,
     StepRetried,
     StepStarted,
     UsageRecorded,
@@ -41,7 +41,7 @@ class Tally:
         self.cached = 0
         self.held_back = 0.0
         self.usage = Usage()
-        self.closing: RunFinished | RunFailed | RunCancelled | None = None
+        self.closing: RunFinished | RunFailed | RunCancelled | RunParked | None = None
         self.finished: Counter[str] = Counter()
         self._open: dict[str, StepStarted] = {}
         self._again: dict[str, float] = {}
@@ -52,7 +52,7 @@ class Tally:
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepStarted):
             self._start(event)
-        elif isinstance(event, StepFinished | StepFailed | StepCancelled):
+        elif isinstance(event, Ending):
             self._end(event)
         elif isinstance(event, UsageRecorded):
             self.usage += event.usage
@@ -65,7 +65,7 @@ class Tally:
         elif isinstance(event, RunStarted | RunResumed):
             self.closing = None
             self.run_id, self.name, self.started = event.run_id, event.name, event.at
-        elif isinstance(event, RunFinished | RunFailed | RunCancelled):
+        elif isinstance(event, RunFinished | RunFailed | RunCancelled | RunParked):
             self.closing, self.usage = event, event.usage
 
     def _start(self, event: StepStarted) -> None:
@@ -79,7 +79,7 @@ class Tally:
         elif event.kind == "tool" or self._kind(event.path.rpartition("/")[0]) == "agent":
             self._calls["tool_calls"] += 1
 
-    def _end(self, event: StepFinished | StepFailed | StepCancelled) -> None:
+    def _end(self, event: Ending) -> None:
         if (begun := self._open.pop(event.path, None)) is None:
             return
         self._again.pop(event.path, None)
