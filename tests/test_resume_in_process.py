@@ -43,6 +43,18 @@ async def undisturbed(seed: int, failing: int) -> Any:
         return error.path, repr(error.cause)
 
 
+def started_again(events: list[Event]) -> list[str]:
+    """Return the steps that had finished and yet started again."""
+    finished: set[str] = set()
+    again: list[str] = []
+    for event in events:
+        if isinstance(event, StepStarted) and event.path in finished:
+            again.append(event.path)
+        elif isinstance(event, StepFinished) and event.path != "g":
+            finished.add(event.path)
+    return again
+
+
 async def stopped_again_and_again(seed: int, failing: int, first: int, more: int, events: list[Event]) -> Any:
     """Return what the run came to, having raised its limit each time it was stopped."""
     graph, steps = CallingBuilder(seed, failing, size=6).build(), first
@@ -64,8 +76,11 @@ async def stopped_again_and_again(seed: int, failing: int, first: int, more: int
             return error.path, repr(error.cause)
         assert result is not None
         assert result.usage.steps <= steps
+        assert not started_again(events)
+        started = len({e.path for e in events if isinstance(e, StepStarted)})
+        assert result.usage.steps <= started
         if result.stop_reason is StopReason.DONE:
-            assert result.usage.steps == len({e.path for e in events if isinstance(e, StepStarted)})
+            assert result.usage.steps == started
             return result.output
         steps += more
 
@@ -78,12 +93,7 @@ def test_a_run_stopped_again_and_again_ends_as_one_that_never_was(
     """No step that had finished starts again, every step is paid once, and without a race the output is the same."""
     events: list[Event] = []
     outcome = run_virtual(stopped_again_and_again, seed, failing, first, more, events, seed=seed)
-    finished: set[str] = set()
-    for event in events:
-        if isinstance(event, StepStarted):
-            assert event.path not in finished
-        elif isinstance(event, StepFinished) and event.path != "g":
-            finished.add(event.path)
+    assert not started_again(events)
     assert (
         max(Counter(e.path for e in events if isinstance(e, StepFinished) and e.path != "g").values(), default=1) == 1
     )
