@@ -19,7 +19,16 @@ LEDGER = "tests/test_ledger.py"
 PLAN = "tests/test_plan.py"
 RESUMED = "tests/test_resume_in_process.py"
 POLICIES = "tests/test_exhaustion.py"
+PROMISES = "tests/test_resume_promises.py"
 LIMITS = "tests/test_limits.py"
+TURNS = "tests/test_turns.py"
+
+LEVEL = "        level = _outermost(account, _matters) or (account if raised else None)\n"
+TURNED_AWAY = """\
+        if leaving is not None:
+            self.leave(leaving)
+        decided = self._turn_away(account)
+"""
 
 FAULTS = [
     ("ledger", "if scope.spent[d] >= scope.most[d]:", "if scope.spent[d] > scope.most[d]:", LEDGER),
@@ -36,6 +45,11 @@ FAULTS = [
     ("ledger", "enough = max(request.floor, min(", "enough = min(request.floor, min(", LEDGER),
     ("ledger", "if any(used):", "if False:", LEDGER),
     ("ledger", "return bool(over)", "return False", LEDGER),
+    ("ledger", "if ticket.refused_by or any(scope.claims for scope in asking.chain):", "if ticket.refused_by:", LEDGER),
+    ("turns", "if (wider := _outermost(ticket.account, short)) is not None:", "if (wider := level) is None:", TURNS),
+    ("turns", "level = _outermost(ticket.account, short) if self.waiting else None", "level = None", TURNS),
+    ("turns", "not _hopeless(scope, line):", "line.tickets:", TURNS),
+    ("turns", LEVEL + TURNED_AWAY, TURNED_AWAY + LEVEL, TURNS),
     ("plan", "if taken >= route.times", "if taken > route.times", PLAN),
     ("plan", "values = [fork.values[i] for i in sorted(fork.values)]", "values = list(fork.values.values())", PLAN),
     ("plan", "len(fork.values) >= route.join.first:", "len(fork.values) > route.join.first:", PLAN),
@@ -45,7 +59,10 @@ FAULTS = [
     ("plan", "branch = branch.parent\n        raise", "break\n        raise", PLAN),
     ("progress", "return min(known, key=lambda pair: pair[0], default=(0, None))[1]", "return None", POLICIES),
     ("progress", "self.outcomes += below.outcomes", "pass", RESUMED),
-    ("progress", "self.limits |= below.limits", "pass", RESUMED),
+    ("progress", "self.not_started += below.not_started", "pass", POLICIES),
+    ("progress", "self.limits |= below.limits", "pass", PROMISES),
+    ("progress", "self.accounts |= below.accounts", "pass", PROMISES),
+    ("progress", "self.memories |= below.memories", "pass", PROMISES),
     ("progress", "if counted:", "if False:", RESUMED),
     ("drive", "self.context.recall(known, self.budget, outcome)", "pass", RESUMED),
     ("drive", "plan.refused(activation, outcome)", "ready = plan.failed(activation, outcome)", POLICIES),
