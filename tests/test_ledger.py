@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import given, note
 from hypothesis import strategies as st
 
 from agentrt import Budget, BudgetExceeded, Usage
 from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, STEPS, TOKENS, USD
 from agentrt.ledger import Account, Ledger, Request, Ticket
 from agentrt.usage import PICO
+from tests.cases import cases
 
 
 def tokens(prompt: int, want: int = 0, *, floor: int = 0, enough: int = 0) -> Request:
@@ -483,7 +484,7 @@ INVARIANTS = [
 ]
 
 
-@settings(max_examples=settings().max_examples // 2)
+@cases(50)
 @given(st.binary(min_size=140, max_size=560))
 def test_the_invariants_hold_whatever_is_asked_for_in_whatever_order(script: bytes) -> None:
     """Seven bytes are one rule: hypothesis draws them many times as fast as the arguments one by one."""

@@ -12,6 +12,7 @@ from agentrt import Budget, Usage
 from agentrt.budget import INPUT, OUTPUT, TOKENS
 from agentrt.ledger import Account, Ledger, Request, Ticket, _deny
 from agentrt.turns import Turns
+from tests.cases import cases
 
 
 class Everybody(Turns):
@@ -132,6 +133,7 @@ ACTIONS = [
 ]
 
 
+@cases(50)
 @given(st.binary(min_size=120, max_size=480))
 def test_the_same_requests_are_granted_as_if_everybody_were_decided_every_time(script: bytes) -> None:
     """B4-B7: which, how much, to whom denied, and in which order they are told.
