@@ -22,6 +22,9 @@ POLICIES = "tests/test_exhaustion.py"
 PROMISES = "tests/test_resume_promises.py"
 LIMITS = "tests/test_limits.py"
 TURNS = "tests/test_turns.py"
+QUEUE = "tests/test_scheduler.py"
+BUFFER = "tests/test_stream.py"
+BOUNDS = "tests/test_walks.py"
 
 LEVEL = "        level = _outermost(account, _matters) or (account if raised else None)\n"
 TURNED_AWAY = """\
@@ -31,7 +34,8 @@ TURNED_AWAY = """\
 """
 
 FAULTS = [
-    ("ledger", "if scope.spent[d] >= scope.most[d]:", "if scope.spent[d] > scope.most[d]:", LEDGER),
+    ("ledger", "if n > most[d]:", "if n > most[d] + 1:", LEDGER),
+    ("ledger", "_uncount(account, dimensions)\n                raise", "raise", LEDGER),
     ("ledger", "_add(ticket.account, held, -1)\n", "pass\n", LEDGER),
     ("ledger", "return self.full if self in asking.wraps else self.bounded", "return self.full", LEDGER),
     ("ledger", "return self.full if self in asking.wraps", "return self.full if asking.wraps", LEDGER),
@@ -67,6 +71,31 @@ FAULTS = [
     ("drive", "self.context.recall(known, self.budget, outcome)", "pass", RESUMED),
     ("drive", "plan.refused(activation, outcome)", "ready = plan.failed(activation, outcome)", POLICIES),
     ("drive", "max(1, len(fork.branches))", "1", LIMITS),
+    (
+        "scheduler",
+        "            if not activation.given_up:\n                return drive",
+        "            return drive",
+        QUEUE,
+    ),
+    (
+        "scheduler",
+        "if self._active < self._limit:\n            self._active += 1",
+        "if True:\n            self._active += 1",
+        QUEUE,
+    ),
+    (
+        "scheduler",
+        "self._queue.append(drive)\n            if not",
+        "self._queue.appendleft(drive)\n            if not",
+        QUEUE,
+    ),
+    ("scheduler", "self.record(StepCancelled(path=path, at=self.clock()))", "pass", QUEUE),
+    ("stream", "self._missing += count", "self._missing += 1", BUFFER),
+    ("stream", "last.first.path == event.path and", "", BUFFER),
+    ("stream", "if number < self._gap:", "if True:", BUFFER),
+    ("walks", "arc.route.times or 0)", "(arc.route.times or 1) - 1)", BOUNDS),
+    ("walks", "else cheapest[-1])", "else sum(cheapest, NOTHING))", BOUNDS),
+    ("walks", "most = repeated(most, widest)", "pass", BOUNDS),
     ("execution", "context.spend(*node.counts)\n", "pass\n", LIMITS),
 ]
 
