@@ -108,24 +108,36 @@ def test_a_fault_has_a_place(module: str, right: str, wrong: str, tests: str) ->
     assert (ROOT / tests).is_file()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("module", "right", "wrong", "tests"), FAULTS, ids=lambda value: str(value)[:40])
-def test_a_fault_is_noticed(module: str, right: str, wrong: str, tests: str, tmp_path: Path) -> None:
-    """The copy with the fault fails where the package passes."""
-    for folder in ("agentrt", "tests", "tools", "graphs"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    file = tmp_path / "agentrt" / f"{module}.py"
-    source = file.read_text(encoding="utf-8")
-    file.write_text(source.replace(right, wrong), encoding="utf-8")
-    paths = os.pathsep.join(str(tmp_path / folder) for folder in (".", "tools", "graphs"))
-    done = subprocess.run(
+def run_copy(tests: str, folder: Path, module: str, right: str, wrong: str) -> subprocess.CompletedProcess[str]:
+    """Run tests against a copy of the package in which one line of a module is another."""
+    for name in ("agentrt", "tests", "tools", "graphs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    file = folder / "agentrt" / f"{module}.py"
+    file.write_text(file.read_text(encoding="utf-8").replace(right, wrong), encoding="utf-8")
+    paths = os.pathsep.join(str(folder / name) for name in (".", "tools", "graphs"))
+    return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", tests],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": paths, "HYPOTHESIS_PROFILE": "faults"},
         capture_output=True,
         text=True,
         check=False,
         timeout=600,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tests", sorted({tests for *_, tests in FAULTS}))
+def test_without_a_fault_nothing_is_noticed(tests: str, tmp_path: Path) -> None:
+    """Else the faults below would prove nothing."""
+    done = run_copy(tests, tmp_path, "__init__", "", "")
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "right", "wrong", "tests"), FAULTS, ids=lambda value: str(value)[:40])
+def test_a_fault_is_noticed(module: str, right: str, wrong: str, tests: str, tmp_path: Path) -> None:
+    """A test fails, and is not just broken off."""
+    done = run_copy(tests, tmp_path, module, right, wrong)
     assert done.returncode == 1, done.stdout[-2000:]
