@@ -206,6 +206,7 @@ def test_every_run_lies_within_its_bounds(seed: int, budget: Budget | None) -> N
     assert bounds.fits or not succeeded
 
 
+@cases(15)
 @given(st.integers(0, 1 << 30), st.sampled_from(range(len(DIMENSIONS))))
 def test_the_structure_alone_tells_no_more_than_the_bounds(seed: int, d: int) -> None:
     """What is asked before each run is below the least, and is the same where no input is known."""
