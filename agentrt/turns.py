@@ -102,24 +102,27 @@ class Turns:
     def examine(self, account: Account, *, leaving: Ticket | None = None, raised: bool = False) -> None:
         """Decide again after a change to the account and those around it, and tell whom it decided (rule B7).
 
-        `leaving` is somebody who gives up waiting; `raised` says that limits are higher than before.
+        `leaving` is somebody who gives up waiting; `raised` says that limits are higher than before. The level is
+        found while their claims still stand, and those of whoever is denied.
         """
         if not self.waiting:
             return
         level = _outermost(account, _matters) or (account if raised else None)
         if leaving is not None:
             self.leave(leaving)
-        denied, lifted = self._turn_away(account)
-        if lifted is not None and (level is None or lifted in level.chain):
-            level = lifted
-        decided = denied if level is None else [*denied, *self._let_in(level)]
+        decided = self._turn_away(account)
+        if level is not None:
+            decided += self._let_in(level)
         for ticket in sorted(decided, key=lambda t: t.turn):
             ticket.notify()
 
-    def _turn_away(self, account: Account) -> tuple[list[Ticket], Account | None]:
-        """Deny who can never be granted; return them, and the outermost account below which a claim was lifted."""
+    def _turn_away(self, account: Account) -> list[Ticket]:
+        """Deny who can never be granted, and return them.
+
+        An account that makes somebody hopeless is short, too, so that the level found before is no further in; and
+        where it is closed instead, it refuses everybody who might have waited behind one of them further in.
+        """
         denied: list[Ticket] = []
-        lifted: Account | None = None
         for scope in account.chain:
             if (line := scope.line) is None or not _hopeless(scope, line):
                 continue
@@ -127,11 +130,10 @@ class Turns:
                 self._deny(ticket)
                 if not ticket.waiting:
                     denied.append(ticket)
-                    lifted = scope if ticket.refused_by else lifted
                     self.leave(ticket)
             if line.tickets:
                 line.measure()
-        return denied, lifted
+        return denied
 
     def _let_in(self, level: Account) -> list[Ticket]:
         """Decide a line again from its head, and a wider one as soon as that runs short; return whom it decided."""

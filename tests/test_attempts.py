@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrt import (
@@ -37,6 +37,7 @@ from agentrt.messages import UserMessage
 from agentrt.model import Chat, Model
 from agentrt.node import FunctionNode, as_node
 from agentrt.testing import FunctionModel, ScriptedModel
+from tests.cases import cases
 
 pytestmark = pytest.mark.anyio
 REQUEST = ModelRequest(messages=(UserMessage("one two"),), settings=ModelSettings(max_tokens=10, min_tokens=4))
@@ -124,7 +125,7 @@ def test_a_fallback_needs_a_model() -> None:
 FAULTS = st.sampled_from(["x y", DOWN, RateLimited("slow"), ModelUnavailable("never sent", billed=False)])
 
 
-@settings(max_examples=settings().max_examples // 8)  # each is a whole run, in an event loop of its own
+@cases(12)  # each is a whole run, in an event loop of its own
 @given(st.lists(FAULTS, max_size=12), st.lists(FAULTS, max_size=12), st.integers(10, 80), st.integers(1, 6))
 def test_the_bill_is_paid_and_the_limit_holds_whatever_fails(
     one: list[Any], two: list[Any], tokens: int, calls: int

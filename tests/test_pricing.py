@@ -11,12 +11,17 @@ from agentrt import (
     START,
     Agent,
     Budget,
+    Context,
     Fallback,
     Graph,
     Limited,
+    ModelRequest,
+    ModelResponse,
     Price,
     Priced,
     UnknownPrice,
+    Wrapper,
+    ask,
     collect,
     guarded,
     run,
@@ -119,3 +124,19 @@ async def test_the_runs_own_model_is_the_one_that_counts() -> None:
     assert (await run(a, "go", budget=Budget(usd=1), model=KNOWN)).output == "x"
     with pytest.raises(UnknownPrice):
         await run(agent("a", KNOWN), "go", budget=Budget(usd=1), model=ScriptedModel([], price=None))
+
+
+async def test_a_wrapper_that_knows_no_price_is_seen_through() -> None:
+    """It asks nobody but the models within, and each of them is paid for at its own."""
+
+    class Own(Wrapper):
+        price = None
+
+        async def ask(self, ctx: Context, request: ModelRequest) -> ModelResponse:
+            return await ask(ctx, self.model, request)
+
+    dear = FunctionModel(lambda request: "x", price=Price(1, 1))
+    result = await run(agent("a", Own(dear)), "go", budget=Budget(usd=1))
+    assert result.usage.cost == result.usage.tokens > 0
+    with pytest.raises(UnknownPrice, match="a: test/dear"):
+        await run(agent("a", Own(UNKNOWN)), "go", budget=Budget(usd=1))

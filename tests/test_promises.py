@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from pathlib import Path
 
 import anyio
@@ -207,20 +205,6 @@ def test_a_limit_is_a_number(limit: object) -> None:
     """Anything else is refused, and said so."""
     with pytest.raises(DefinitionError, match="a limit is a number"):
         Budget(tokens=limit)  # type: ignore[arg-type]
-
-
-def test_the_shell_prints_whatever_came_out(tmp_path: Path) -> None:
-    """Output that no JSON can hold is printed all the same, without a traceback."""
-    file = tmp_path / "odd.py"
-    file.write_text(
-        'async def odd(x: str) -> dict[str, str]:\n    return {"a": "\\ud800"}\n\n\n'
-        'from agentrt import END, START, Graph\n\ngraph = Graph("graph")\ngraph.chain(START, odd, END)\n',
-        "utf-8",
-    )
-    command = [sys.executable, "-m", "agentrt", "run", str(file), "hello", "--no-store", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "ud800" in done.stdout
 
 
 async def test_an_unreadable_event_names_its_run(tmp_path: Path) -> None:

@@ -89,6 +89,27 @@ async def test_calls_of_a_limited_node_stay_counted() -> None:
     assert (caught.value.dimension, ran) == ("calls", [0, 1])
 
 
+async def test_a_limited_node_keeps_its_account_however_deep_it_is() -> None:
+    """B1: a limit is for an activation, and going on is the same activation."""
+
+    async def many(x: int, ctx: Context) -> None:
+        for i in range(20):
+            await ctx.run(leaf, i)
+
+    async def middle(x: int, ctx: Context) -> None:
+        await ctx.run(as_node(many).limit(steps=8), x)
+
+    async def root(x: int, ctx: Context) -> None:
+        await ctx.run(middle, x)
+
+    result = await stopped(root, 1, budget=Budget(steps=6))
+    with pytest.raises(BudgetExceeded) as caught:
+        await result.resume(budget=Budget(steps=100))
+    assert (caught.value.scope, caught.value.limit, caught.value.spent) == ("root/middle/many", 8, 8)
+    assert caught.value.result is not None
+    assert caught.value.result.usage.steps == 2 + 8
+
+
 async def test_branches_keep_their_accounts() -> None:
     """B11: the cap of a branch holds up to the join, for both parts of a run together."""
     events: list[Event] = []

@@ -155,6 +155,18 @@ async def test_slots_are_lent_so_that_nesting_never_deadlocks(limit: int) -> Non
     assert await Recorded(root, concurrency=limit).execute() == 4
 
 
+async def test_who_has_waited_for_others_waits_for_a_slot() -> None:
+    """B12: a slot is lent, and taken again only when one is free."""
+    gauge = Gauge()
+
+    async def work(x: int, ctx: Context) -> int:
+        await ctx.map(gauge.work, [x, x])
+        return await gauge.work(x)
+
+    assert await Recorded(fan(work, 6), concurrency=2).execute() == list(range(6))
+    assert gauge.most == 2
+
+
 @given(seed=st.integers(0, 2**32), limit=st.integers(1, 4), failing=st.sampled_from([0, 5, 30]), order=orders)
 def test_every_step_that_starts_ends_once(seed: int, limit: int, failing: int, order: int | None) -> None:
     """Random graphs with failures, deaths and `first`: one terminal event a step, nothing reserved, no task left."""
@@ -217,6 +229,26 @@ async def test_a_failed_sibling_cancels_the_rest_at_once() -> None:
     with pytest.raises(StepFailed, match=r"g/work\[1\]: ValueError: broken"):
         await recorded.execute()
     assert sum(isinstance(e, ev.StepCancelled) for e in recorded.events) < 4
+
+
+async def test_what_is_given_up_in_the_queue_never_starts() -> None:
+    """G8: though the graph goes on, and what it goes on with was ready later."""
+    begun: list[int] = []
+
+    async def split(x: int) -> list[int]:
+        return [1, 2, 3]
+
+    async def work(x: int) -> int:
+        begun.append(x)
+        return x
+
+    graph = Graph("g")
+    graph.edge(START, split)
+    graph.edge(split, work, each=True)
+    graph.edge(work, leaf, join=first())
+    graph.edge(leaf, END)
+    assert await Recorded(graph, concurrency=1).execute() == 2
+    assert begun == [1]
 
 
 async def test_first_cancels_what_is_slower() -> None:

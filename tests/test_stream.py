@@ -16,6 +16,7 @@ from agentrt import END, START, Agent, Context, DefinitionError, Graph, collect,
 from agentrt import events as ev
 from agentrt.stream import _LONGEST_MERGE, EventBuffer
 from agentrt.testing import FunctionModel, ScriptedModel, call
+from tests.cases import cases
 
 pytestmark = pytest.mark.anyio
 
@@ -95,7 +96,7 @@ def _numbers(event: ev.TextDelta) -> list[int]:
 
 
 TestBufferAgainstAList = BufferAgainstAList.TestCase
-TestBufferAgainstAList.settings = settings(stateful_step_count=20)
+TestBufferAgainstAList.settings = settings(cases(50), stateful_step_count=20)
 
 
 def test_neighbouring_text_of_one_step_becomes_one() -> None:

@@ -52,6 +52,7 @@ from agentrt.model import Models
 from agentrt.parts import walk
 from agentrt.testing import FunctionModel, Reply, call
 from agentrt.usage import PICO
+from tests.cases import cases
 from tests.randomgraphs import Builder, digest
 
 
@@ -194,6 +195,7 @@ def three_items(graph: Node[Any, Any]) -> dict[str, int]:
     return {name: 3 for part, _ in walk(graph, lambda node: node.parts) for name in part.forks}
 
 
+@cases(10)
 @given(st.integers(0, 1 << 30), budgets)
 def test_every_run_lies_within_its_bounds(seed: int, budget: Budget | None) -> None:
     """Whatever the graph, its agents and its budget: least <= used if it succeeds, used <= greatest in any case."""
@@ -204,6 +206,7 @@ def test_every_run_lies_within_its_bounds(seed: int, budget: Budget | None) -> N
     assert bounds.fits or not succeeded
 
 
+@cases(15)
 @given(st.integers(0, 1 << 30), st.sampled_from(range(len(DIMENSIONS))))
 def test_the_structure_alone_tells_no_more_than_the_bounds(seed: int, d: int) -> None:
     """What is asked before each run is below the least, and is the same where no input is known."""
@@ -214,6 +217,7 @@ def test_the_structure_alone_tells_no_more_than_the_bounds(seed: int, d: int) ->
     assert found / (PICO if d == USD else 1) <= least
 
 
+@cases(50)
 @given(st.integers(0, 1 << 30))
 def test_functions_with_loops_and_forks_are_bounded(seed: int) -> None:
     """Every loop of these graphs has `times` and every fork a width, so that their steps have a bound."""

@@ -34,6 +34,7 @@ from agentrt import events as ev
 from agentrt.ledger import Account, Ledger
 from agentrt.runtime import _Run
 from agentrt.testing import FunctionModel, call
+from tests.cases import cases
 from tests.steploop import StepLoop, run_stepwise
 from tests.test_scheduler import check_record
 
@@ -230,6 +231,7 @@ class Driven:
             self.task.result()
 
 
+@cases(30)
 @given(seed=st.integers(0, 2**32), at=st.one_of(st.just(0), st.integers(3, 400)), native=st.booleans())
 def test_what_is_promised_of_a_run(seed: int, at: int, native: bool) -> None:
     """Within every budget at every event, no step twice, one end each, and spent is what the provider bills.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT: Final = 5.0
 """Seconds that `flush` and `shutdown` wait for the collector."""
+_UNWINDING: Final = 0.5
+"""Seconds more for the exporters to end what was given up: over gRPC they do at once, over HTTP they cannot."""
 
 _logger = logging.getLogger("agentrt")
 
@@ -119,8 +121,8 @@ def requested() -> bool:
 class Tracing:
     """Hold what `configure` set up; use it with `with` or `async with`, so that the last spans and metrics are sent.
 
-    Nothing here blocks longer than the time-out, whether or not a collector is there; the `async` ways wait in a
-    thread, off the event loop. Without either it is shut down when the process ends.
+    Nothing here blocks longer than the time-out and half a second, whether or not a collector is there; the `async`
+    ways wait in a thread, off the event loop. Without either it is shut down when the process ends.
     """
 
     def __init__(
@@ -180,6 +182,7 @@ class Tracing:
         self._closing.set()
         if not self._closed.wait(self._timeout):
             self._give_up()
+            self._closed.wait(_UNWINDING)
         atexit.unregister(self.shutdown)
 
     def _close(self) -> None:

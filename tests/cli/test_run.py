@@ -37,6 +37,14 @@ g.edge(tell, END)
 """
 
 
+def test_whatever_came_out_is_printed(shell: Shell, write: Write) -> None:
+    """Output that no JSON can hold, too."""
+    odd = 'async def odd(x: str) -> dict[str, str]:\n    return {"a": "\\ud800"}\n'
+    result = shell("run", f"{write(odd)}:odd", "hello", "--no-store", "--quiet")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "ud800" in result.stdout
+
+
 def test_text_is_printed_as_it_is(shell: Shell, write: Write) -> None:
     """Stdout holds the output alone; what users' code prints goes to stderr, with the run's summary."""
     result = shell("run", write(ECHO), "hello")

@@ -136,18 +136,26 @@ def test_scripts_and_cassettes_are_checked(pytester: pytest.Pytester) -> None:
 
 
 def test_an_option_says_whether_to_record(pytester: pytest.Pytester) -> None:
-    """`none` needs a recording, `all` makes a new one, once for all interleavings."""
-    pytester.makepyfile(test_models=MODELS)
-    run = lambda mode: pytester.runpytest_inprocess(*PLUGIN, "-s", "-k", "tape", f"--agentrt-record={mode}")  # noqa: E731
-    run("none").assert_outcomes(failed=2)
-    run("once").assert_outcomes(passed=2)
+    """`none` needs a recording of this very request, which `once` makes."""
+    recording(pytester, "none").assert_outcomes(failed=2)
+    recording(pytester, "once").assert_outcomes(passed=2)
     edit(pytester.path / "cassettes" / "test_models" / "test_tape.critic.jsonl", "QUESTION", "ANOTHER")
-    result = run("none")
+    result = recording(pytester, "none")
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(['*"text": "ANOTHER"*', '*"text": "QUESTION"*'])
-    result = run("all")
+
+
+def test_all_is_recorded_anew(pytester: pytest.Pytester) -> None:
+    """Once for all interleavings, whatever there is."""
+    recording(pytester, "once").assert_outcomes(passed=2)
+    result = recording(pytester, "all")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*asked 1 times*"])
+
+
+def recording(pytester: pytest.Pytester, mode: str) -> pytest.RunResult:
+    pytester.makepyfile(test_models=MODELS)
+    return pytester.runpytest_inprocess(*PLUGIN, "-s", "-k", "tape", f"--agentrt-record={mode}")
 
 
 @pytest.mark.parametrize("options", [(), PLUGIN[:2]])

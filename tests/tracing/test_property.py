@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from agentrt import END, START, AgentrtError, Budget, Context, Graph, Retry, run
 from agentrt.events import Event, RunStarted, StepRetried, StepStarted
 from agentrt.tracing import spans as spans_module
+from tests.cases import cases
 from tests.randomgraphs import Builder, Outcomes, Step, digest
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def check_places(root: str, spans: list[ReadableSpan]) -> None:
         assert in_place or (_path(above) == root and span.context.trace_id != first)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(cases(40), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 10**6),
     failing=st.sampled_from([0, 10, 30, 60]),
