@@ -135,10 +135,11 @@ class Drive:
         """Tell the plan how a step ended; a denial by a budget around the plan exhausts it (rule E2)."""
         plan = self.plan
         ready: Sequence[Activation] = ()
-        if isinstance(outcome, Parked):
-            ready = plan.waits(activation, outcome)
-        elif not isinstance(outcome, Failure):
+        kind = type(outcome)
+        if kind is not Failure and kind is not Parked:
             ready = plan.succeeded(activation, outcome)
+        elif kind is Parked:
+            ready = plan.waits(activation, outcome)
         elif self.context.is_denied_by(outcome.error):
             plan.refused(activation, outcome)
             self._refused.append(activation.path)

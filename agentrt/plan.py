@@ -33,6 +33,7 @@ class Failure(Value):
     error: Exception
 
 
+@final
 class Parked(BaseException):
     """Be the outcome of a step that waits for people, and the way out of the code around it.
 
