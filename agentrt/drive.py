@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -153,11 +154,20 @@ class Drive:
 
     async def _catch_up(self, past: Past, ready: Sequence[Activation]) -> Sequence[Activation]:
         """Bring the plan to where an earlier part of the run left it, step after step in the order they had ended."""
-        waiting = dict.fromkeys(ready)
-        while (known := past.earliest(a for a in waiting if not a.given_up)) is not None:
-            del waiting[known]
-            waiting.update(dict.fromkeys(await self._step_here(known)))
-        ready = [a for a in waiting if not a.given_up]
+        known: list[tuple[int, str, Activation]] = []
+        unknown: list[Activation] = []
+        while True:
+            for activation in ready:
+                place = past.place(activation.path)
+                if place is None:
+                    unknown.append(activation)
+                else:
+                    heappush(known, (place, activation.path, activation))
+            if not known:
+                break
+            _, _, earliest = heappop(known)
+            ready = () if earliest.given_up else await self._step_here(earliest)
+        ready = [a for a in unknown if not a.given_up]
         if self.plan.exhausted is None:
             return ready
         self.context.note_not_started(ready)

@@ -10,7 +10,7 @@ that catches it, a join that drops it, an agent whose tool it was) it is that st
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final
@@ -118,8 +118,8 @@ class Past(ABC):
         """Return what a step's outcome was, or `MISSING`."""
 
     @abstractmethod
-    def earliest(self, ready: Iterable[Activation]) -> Activation | None:
-        """Return the activation whose outcome came first, or None if none of them has one."""
+    def place(self, path: str) -> int | None:
+        """Return when a step's outcome came, among those of all steps; None if it has none."""
 
     @abstractmethod
     def is_counted(self, path: str) -> bool:
@@ -188,9 +188,8 @@ class KeptPast(Past):
     def outcome(self, activation: Activation) -> Any:
         return self._outcomes.get(activation.path, (0, MISSING))[1]
 
-    def earliest(self, ready: Iterable[Activation]) -> Activation | None:
-        known = [(self._outcomes[a.path][0], a) for a in ready if a.path in self._outcomes]
-        return min(known, key=lambda pair: pair[0], default=(0, None))[1]
+    def place(self, path: str) -> int | None:
+        return self._outcomes.get(path, (None, MISSING))[0]
 
     def is_counted(self, path: str) -> bool:
         return path in self._started

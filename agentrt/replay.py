@@ -7,7 +7,7 @@ that it is still the same step, and asked the same, is checked, since code betwe
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -55,9 +55,9 @@ class RecordedPast(Past):
             return MISSING
         return self._outcome(activation, step) if self._answers(path, step) else MISSING
 
-    def earliest(self, ready: Iterable[Activation]) -> Activation | None:
-        known = [(step.place, a) for a in ready if (step := self._step(a.path)) is not None and self._has_outcome(step)]
-        return min(known, key=lambda pair: pair[0], default=(0, None))[1]
+    def place(self, path: str) -> int | None:
+        step = self._step(path)
+        return None if step is None or not self._has_outcome(step) else step.place
 
     def is_counted(self, path: str) -> bool:
         return not self._again and self._step(path) is not None
