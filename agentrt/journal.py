@@ -163,11 +163,11 @@ class JournalWriter:
                     await self._append()
                 tasks.cancel_scope.cancel()
             if self.error is None:
-                await self._attempt(self._journal.release(self._run_id, self.epoch))
+                await self._attempt(lambda: self._journal.release(self._run_id, self.epoch))
 
     async def _append(self) -> None:
         events, self._pending = self._pending, []
-        if events and await self._attempt(self._journal.append(self._run_id, self.epoch, events)):
+        if events and await self._attempt(lambda: self._journal.append(self._run_id, self.epoch, events)):
             self._kept += len(events)
         self._progress.set()
         self._progress = anyio.Event()
@@ -176,11 +176,11 @@ class JournalWriter:
         """Renew the claim as long as the run goes on."""
         while self.error is None:
             await anyio.sleep(CLAIM / 3)
-            await self._attempt(self._journal.renew(self._run_id, self.epoch, seconds=CLAIM))
+            await self._attempt(lambda: self._journal.renew(self._run_id, self.epoch, seconds=CLAIM))
 
-    async def _attempt(self, work: Awaitable[None]) -> bool:
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> bool:
         try:
-            await work
+            await work()
         except Exception as error:  # noqa: BLE001 - whatever stops the journal stops the run, as the one error it raises
             self.error = error if isinstance(error, JournalError) else _broken(error)
             self._news.set()

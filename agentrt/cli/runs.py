@@ -13,6 +13,7 @@ from agentrt.cli import options
 from agentrt.cli.console import dollars, moment, note, print_json, print_table, seconds
 from agentrt.cli.exits import UsageError, told
 from agentrt.journal import Journal, RunSummary
+from agentrt.owner import has_died
 from agentrt.stores import default_store, open_store
 from agentrt.usage import PICO
 
@@ -54,8 +55,16 @@ async def newest_runs(store: str | None, limit: int) -> list[RunSummary]:
 
 
 def _row(r: RunSummary) -> tuple[object, ...]:
-    status = Text(r.status.replace("_", " "), style=_STYLES.get(r.status, "yellow"))
+    shown = status_of_run(r)
+    status = Text(shown, style=_STYLES.get(shown, "yellow"))
     return (r.run_id, r.name, status, moment(r.started), seconds(duration(r)), r.tokens, dollars(r.cost))
+
+
+def status_of_run(r: RunSummary) -> str:
+    """Return a run's status for the eye: one that nobody drives any more was cut off, and can be resumed."""
+    if r.status == "running" and (r.owner is None or r.until < time.time() or has_died(r.owner)):
+        return "cut off"
+    return r.status.replace("_", " ")
 
 
 def duration(r: RunSummary) -> float:

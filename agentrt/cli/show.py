@@ -27,7 +27,7 @@ from agentrt.cli.console import (
     seconds,
 )
 from agentrt.cli.exits import told
-from agentrt.cli.runs import duration, find_run, summary_document
+from agentrt.cli.runs import duration, find_run, status_of_run, summary_document
 from agentrt.cli.steptree import Step, StepTree, said, walk
 from agentrt.events import Event, RunFailed
 from agentrt.journal import RunSummary
@@ -214,9 +214,7 @@ def _ending(closing: RunFailed) -> str:
 
 
 def _headline(summary: RunSummary, tree: StepTree) -> Text:
-    status = summary.status.replace("_", " ")
-    if summary.status == "running":
-        status += " (or killed)"
+    status = status_of_run(summary)
     limits = tree.opening.limits if tree.opening else {}
     facts = [
         summary.name,
@@ -227,9 +225,7 @@ def _headline(summary: RunSummary, tree: StepTree) -> Text:
         dollars(summary.cost),
         *(["budget " + ", ".join(f"{k}={v:g}" for k, v in limits.items())] if limits else []),
     ]
-    style = {"done": "green", "running": "cyan", "waiting": "yellow", "abandoned": "yellow"}.get(
-        summary.status, "yellow"
-    )
+    style = {"done": "green", "running": "cyan"}.get(status, "yellow")
     return Text.assemble((summary.run_id, "bold"), "  ", (status, style), "  ", clean(" · ".join(facts)))
 
 

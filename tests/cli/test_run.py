@@ -175,7 +175,7 @@ def test_debug_adds_the_traceback(shell: Shell, write: Write) -> None:
 def test_run_that_cannot_be_recorded_fails(shell: Shell, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """A journal that breaks ends the run: failed, with the journal's error, whatever the steps did."""
 
-    async def full(self: SqliteJournal, run_id: str, events: object) -> None:
+    async def full(self: SqliteJournal, run_id: str, epoch: int, events: object) -> None:
         raise JournalError("runs.db: the disk is full")
 
     monkeypatch.setattr(SqliteJournal, "append", full)

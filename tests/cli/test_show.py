@@ -26,6 +26,7 @@ from agentrt.events import (
     UsageRecorded,
 )
 from agentrt.journal import RunSummary
+from agentrt.owner import this_process
 from agentrt.stores import SqliteJournal
 from agentrt.usage import Usage
 from tests.cli.conftest import Shell, Write, document
@@ -184,19 +185,21 @@ def test_the_error_of_a_failed_run_stands_last(shell: Shell, write: Write) -> No
     assert shell("show").stdout.splitlines()[-1] == "sums/odd[30]: ValueError: thirty"
 
 
-def test_a_run_without_an_end_may_have_been_killed(shell: Shell, tmp_path: Path) -> None:
-    """Nobody can tell, and it is said so."""
+@pytest.mark.parametrize(("owner", "status"), [(this_process(), "running"), ("another", "running"), ("", "cut off")])
+def test_a_run_without_an_end_runs_or_was_cut_off(shell: Shell, tmp_path: Path, owner: str, status: str) -> None:
+    """It runs as long as somebody's claim on it holds."""
     step_of_it = step("g/a")
 
     async def record() -> None:
         journal = SqliteJournal(tmp_path / "runs.db")
         opened = RunStarted(run_id="r1", at=1.0, name="g", input="in", limits={"usd": 0.5})
-        await journal.append("r1", [opened, step("g"), step_of_it])
+        epoch = await journal.claim("r1", owner, seconds=60 if owner else 0, new=True)
+        await journal.append("r1", epoch, [opened, step("g"), step_of_it])
         await journal.aclose()
 
     anyio.run(record)
     shown = shell("show", "r1").stdout.splitlines()
-    assert shown[0].startswith("r1  running (or killed)  g")
+    assert shown[0].startswith(f"r1  {status}  g")
     assert shown[0].endswith("not ended · 2 steps · 0 tokens · $0.00 · budget usd=0.5")
     assert "└─ a running  in" in shown[-1]
 

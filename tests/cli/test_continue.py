@@ -1,0 +1,154 @@
+"""`agentrt resume`, `fork`, `replay`, `diff`, `inbox` and the answers."""
+
+from __future__ import annotations
+
+import json
+
+from agentrt.cli.exits import ExitStatus
+from tests.cli.conftest import Shell, Write
+
+TRIP = '''
+from agentrt import END, START, Agent, Context, Graph, collect, tool
+from agentrt.messages import AssistantMessage, ToolCall, ToolMessage
+from agentrt.testing import FunctionModel
+
+@tool(approval=True)
+async def pay(amount: int) -> str:
+    """Pay."""
+    return f"paid {amount}"
+
+def clerk(request):
+    last = request.messages[-1]
+    if isinstance(last, ToolMessage):
+        return AssistantMessage(last.text)
+    return AssistantMessage("It is due.", (ToolCall("1", "pay", '{"amount": 20}'),))
+
+agent = Agent("agent", model=FunctionModel(clerk), tools=[pay])
+
+async def nights(word: str, ctx: Context) -> str:
+    return f"{await ctx.ask('How many nights?', int)} nights"
+
+main = Graph("trip", input=str, output=list[str])
+main.edge(START, [agent, nights])
+main.edge(agent, END, join=collect)
+main.edge(nights, END, join=collect)
+'''
+CHAIN = """
+async def first_(n: int) -> int:
+    return n + 1
+
+async def second(n: int) -> int:
+    raise ValueError('no')
+
+main = Graph("g", input=int, output=int)
+main.chain(START, first_, second, END)
+"""
+PAY, NIGHTS = "trip/agent[0]/pay/approve", "trip/nights[1]/ask"
+
+
+def begun(shell: Shell, write: Write) -> str:
+    """Run until it waits, and return the run's id."""
+    waiting = shell("run", write(TRIP), "go", "--json")
+    assert waiting.exit_code == ExitStatus.WAITING
+    found = json.loads(waiting.stdout)
+    assert (found["stop_reason"], found["output"]) == ("waiting", None)
+    return str(found["run_id"])
+
+
+def test_a_run_asks_is_answered_and_goes_on(shell: Shell, write: Write) -> None:
+    """From commands alone: what is asked, each answer, and the rest of the run."""
+    run_id = begun(shell, write)
+    asked = shell("inbox").stdout
+    for part in ("How many nights?", "May pay be called?", "why: It is due.", f"agentrt answer {run_id} VALUE"):
+        assert part in asked
+    edited = shell("approve", "last", "--edit", '{"amount": 7}', "--by", "Ada")
+    assert f"{PAY}: approve by Ada" in edited.stderr
+    assert '+  "amount": 7' in edited.stderr
+    assert f"still asks: {NIGHTS}" in edited.stderr
+    partly = shell("resume", "last")
+    assert partly.exit_code == ExitStatus.WAITING
+    assert "waiting" in partly.stderr
+    assert "agentrt resume" in shell("answer", "last", "3").stderr
+    done = shell("resume", run_id[:-2], "--json")
+    assert json.loads(done.stdout)["output"] == ["paid 7", "3 nights"]
+    assert shell("resume", "last").stdout == '[\n  "paid 7",\n  "3 nights"\n]\n'
+    assert shell("inbox").stderr == "nobody is asked anything\n"
+    shown = shell("show", "last").stdout
+    assert "asks people: How many nights?" in shown
+    assert "approve by Ada" in shown
+
+
+def test_the_inbox_for_programs(shell: Shell, write: Write) -> None:
+    """Everything a person would see."""
+    begun(shell, write)
+    questions = {q["path"]: q for q in json.loads(shell("inbox", "--json").stdout)}
+    assert set(questions) == {PAY, NIGHTS}
+    assert questions[PAY]["about"]["arguments"] == {"amount": 20}
+    assert questions[NIGHTS]["schema"] == {"type": "integer"}
+
+
+def test_a_denied_call_is_told_to_the_agent(shell: Shell, write: Write) -> None:
+    """With the reason."""
+    begun(shell, write)
+    shell("deny", "last", "--because", "too much", "--by", "Ada")
+    shell("answer", "last", "2")
+    assert "Ada denied this call: too much" in shell("resume", "last").stdout
+
+
+def test_answers_that_do_not_fit_are_refused(shell: Shell, write: Write) -> None:
+    """Nothing is recorded, and it is said what would fit."""
+    begun(shell, write)
+    for typed, said in [
+        (["approve", "last", "--edit", '{"amount": "x"}'], "$.amount: 'x' is not of type 'integer'"),
+        (["approve", "last", "--edit", "{"], "is not JSON"),
+        (["approve", "last", "--edit", "7"], "write an object"),
+        (["answer", "last", "many"], "'many' is not of type 'integer'"),
+        (["answer", "last", "2", "trip/other"], "does not wait for an answer to trip/other; open are trip/"),
+        (["settle", "last", "--again"], "waits for nobody to again"),
+        (["settle", "last"], "either --happened RESULT or --again"),
+    ]:
+        refused = shell(*typed)
+        assert refused.exit_code in (ExitStatus.FAILED, ExitStatus.USAGE)
+        assert said in refused.stderr
+    assert len(json.loads(shell("inbox", "--json").stdout)) == 2
+    shell("answer", "last", "2")
+    twice = shell("answer", "last", "2", NIGHTS)
+    assert (twice.exit_code, f"does not wait for an answer to {NIGHTS}" in twice.stderr) == (ExitStatus.USAGE, True)
+
+
+def test_a_run_is_forked_compared_and_gone_through_again(shell: Shell, write: Write) -> None:
+    """A fork asks anew; the difference is where they part; a replay says that all is as recorded."""
+    run_id = begun(shell, write)
+    shell("approve", "last")
+    shell("answer", "last", "3")
+    shell("resume", "last")
+    assert "every step came out as recorded" in shell("replay", "last").stderr
+    assert "did you mean trip/nights[1]" in shell("fork", "last", "trip/nights").stderr
+    forked = shell("fork", "last", NIGHTS, "--json")
+    assert forked.exit_code == ExitStatus.WAITING
+    new_id = json.loads(forked.stdout)["run_id"]
+    for path, typed in ((PAY, ["approve", new_id, PAY]), (NIGHTS, ["answer", new_id, "5", NIGHTS])):
+        if path in {q["path"] for q in json.loads(shell("inbox", new_id, "--json").stdout)}:
+            shell(*typed)
+    assert json.loads(shell("resume", new_id, "--json").stdout)["output"] == ["paid 20", "5 nights"]
+    parted = json.loads(shell("diff", run_id, new_id, "--json").stdout)
+    assert {d["path"] for d in parted["differences"]} >= {"trip", "trip/nights[1]", NIGHTS}
+    assert "5 nights" in shell("diff", run_id, new_id).stdout
+    assert shell("diff", run_id, run_id).stderr.startswith("every step is the same")
+
+
+def test_a_changed_graph_is_told_and_may_be_run_anew(shell: Shell, write: Write) -> None:
+    """By default what was recorded of it does not answer for a step that is another."""
+    failed = shell("run", write(CHAIN), "1")
+    assert failed.exit_code == ExitStatus.FAILED
+    mended = CHAIN.replace("raise ValueError('no')", "return n * 10")
+    assert shell("resume", "last", "--in", write(mended)).stdout == "20\n"
+    again = shell("replay", "last", "--in", write(mended.replace("n + 1", "n + 2")))
+    assert (again.exit_code, "g/first_ is not what was recorded" in again.stderr) == (ExitStatus.FAILED, True)
+
+
+def test_a_run_that_python_started_says_where_its_graph_is_wanted(shell: Shell, write: Write) -> None:
+    """The shell cannot know."""
+    begun(shell, write)
+    moved = shell("resume", "last", "--in", "nowhere.py")
+    assert (moved.exit_code, "no file 'nowhere.py'" in moved.stderr) == (ExitStatus.USAGE, True)
