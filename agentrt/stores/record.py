@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 
 from agentrt.errors import JournalError, QuestionClosed, RunTaken
@@ -63,22 +64,18 @@ class Run:
     status: str
     started: float
     ended: float | None = None
-    tokens: int = 0
-    cost: int = 0
     target: str | None = None
     parent: str | None = None
     owner: str | None = None
-    until: float = 0.0
     epoch: int = 0
+    until: float = 0.0
+    tokens: int = 0
+    cost: int = 0
     events: int = 0
     questions: int = 0
     asked: dict[str, Question] = field(default_factory=dict)
     added: list[tuple[int, Row]] = field(default_factory=list)
     changed: dict[str, Question] = field(default_factory=dict)
-
-    @property
-    def columns(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in COLUMNS)
 
     def summary(self) -> RunSummary:
         """Return what users see of the run; one that has ended has no open questions."""
@@ -124,6 +121,9 @@ class Run:
 
 
 COLUMNS: Final = tuple(n for n in Run.__dataclass_fields__ if n not in {"id", "asked", "added", "changed"})
+COUNTS: Final = COLUMNS[COLUMNS.index("until") :]
+"""What changes all the time, and is in no index."""
+columns: Final[Callable[[Run], tuple[Any, ...]]] = attrgetter(*COLUMNS)
 
 
 def _started(run: Run, event: RunStarted) -> None:
