@@ -21,6 +21,7 @@ from agentrt.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunForked,
     RunParked,
     RunResumed,
     RunStarted,
@@ -136,6 +137,12 @@ def _resumed(run: Run, _: RunResumed) -> None:
     run.status, run.ended = "running", None
 
 
+def _forked(run: Run, _: RunForked) -> None:
+    """Leave out what was recorded before: that is another run's, and paid."""
+    run.status, run.ended = "running", None
+    run.use(0, 0)
+
+
 def _parked(run: Run, event: RunParked) -> None:
     run.status = "waiting"
     _used(run, event.usage)
@@ -167,6 +174,7 @@ def _answered(run: Run, event: QuestionAnswered) -> None:
 _FOLLOW: Final[dict[type[Event], Callable[[Run, Any], None]]] = {
     RunStarted: _started,
     RunResumed: _resumed,
+    RunForked: _forked,
     RunParked: _parked,
     RunFinished: _ended,
     RunFailed: _ended,

@@ -22,6 +22,7 @@ from agentrt.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunForked,
     RunParked,
     RunResumed,
     RunStarted,
@@ -183,6 +184,7 @@ async def test_summary_says_where_a_run_comes_from(journal: Journal) -> None:
 
 PARKED = RunParked(run_id="r", at=2.0, usage=USED)
 RESUMED = RunResumed(run_id="r", at=4.0, name="brief", limits={})
+FORKED = RunForked(run_id="r", at=1.0, parent="q", path="brief/a")
 CANCELLED = RunCancelled(run_id="r", at=2.0, usage=USED)
 
 
@@ -195,6 +197,8 @@ CANCELLED = RunCancelled(run_id="r", at=2.0, usage=USED)
         ([CANCELLED], "cancelled", 2.0),
         ([failed()], "budget_exceeded", 3.0),
         ([failed(), RESUMED], "running", None),
+        ([PARKED, FORKED], "running", None),
+        ([failed(), FORKED], "running", None),
         ([failed(), RESUMED, finished(at=5.0)], "done", 5.0),
     ],
 )
@@ -205,6 +209,14 @@ async def test_status_follows_the_run(journal: Journal, events: list[Event], sta
     assert (run.status, run.ended) == (status, ended)
     assert await journal.runs(status=status) == [run]
     assert await journal.runs(status="else") == []
+
+
+async def test_a_fork_has_not_paid_for_its_past(journal: Journal) -> None:
+    """It counts what is used from there on."""
+    used = UsageRecorded(path="brief/chat", at=2.0, usage=USED)
+    await begin(journal, "r", used, used, FORKED, used)
+    run = await journal.run("r")
+    assert (run.tokens, run.cost) == (42, 700)
 
 
 async def test_a_bill_beyond_what_databases_count(journal: Journal) -> None:
