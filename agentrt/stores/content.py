@@ -15,6 +15,7 @@ from agentrt.events import Event, decode, encode
 LIMIT: Final = 256
 """Fields of an event that take more bytes than this are content."""
 
+_JSON: Final = msgspec.json.Encoder()
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _REFERENCES: Final = msgspec.json.Decoder(dict[str, str])
 
@@ -50,14 +51,13 @@ def to_row(event: Event) -> Row:
     if len(data) <= LIMIT:
         return Row(data, None, ())
     fields = _fields(data)
-    big = [(name, bytes(value)) for name, value in fields.items() if len(value) > LIMIT]
+    big = [name for name, value in fields.items() if len(value) > LIMIT]
     if not big:
         return Row(data, None, ())
-    contents = tuple((digest(value), value) for _, value in big)
-    for name, _ in big:
-        del fields[name]
-    refs = {name: content[0].hex() for (name, _), content in zip(big, contents, strict=True)}
-    return Row(msgspec.json.encode(fields), msgspec.json.encode(refs), contents)
+    contents = {name: bytes(fields.pop(name)) for name in big}
+    refs = {name: digest(value) for name, value in contents.items()}
+    named = {name: key.hex() for name, key in refs.items()}
+    return Row(_JSON.encode(fields), _JSON.encode(named), tuple(zip(refs.values(), contents.values(), strict=True)))
 
 
 def _fields(data: bytes) -> dict[str, msgspec.Raw]:

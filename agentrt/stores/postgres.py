@@ -28,6 +28,7 @@ from agentrt.stores.record import (
     Release,
     Renew,
     Run,
+    columns,
     unknown_run,
     writable,
 )
@@ -317,11 +318,11 @@ async def _save(connection: Any, runs: Sequence[Run]) -> None:
     """Write what has changed of the runs."""
     new, known = [r for r in runs if r.id is None], [r for r in runs if r.id is not None]
     if new:
-        keys = dict(await connection.fetch(_INSERT_RUNS, *_columns([run.columns for run in new], len(COLUMNS))))
+        keys = dict(await connection.fetch(_INSERT_RUNS, *_columns([columns(run) for run in new], len(COLUMNS))))
         for run in new:
             run.id = keys[run.run_id]
     if known:
-        await connection.execute(_UPDATE_RUNS, *_columns([run.columns for run in known], len(COLUMNS)))
+        await connection.execute(_UPDATE_RUNS, *_columns([columns(run) for run in known], len(COLUMNS)))
     rows = [(run.id, seq, row) for run in runs for seq, row in run.added]
     # In the order of their hashes, so that two processes that keep the same content do not wait for each other.
     if contents := sorted({content for *_, row in rows for content in row.contents}):

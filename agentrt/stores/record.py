@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 
 from agentrt.errors import JournalError, QuestionClosed, RunTaken
@@ -20,6 +21,7 @@ from agentrt.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunForked,
     RunParked,
     RunResumed,
     RunStarted,
@@ -63,22 +65,18 @@ class Run:
     status: str
     started: float
     ended: float | None = None
-    tokens: int = 0
-    cost: int = 0
     target: str | None = None
     parent: str | None = None
     owner: str | None = None
-    until: float = 0.0
     epoch: int = 0
+    until: float = 0.0
+    tokens: int = 0
+    cost: int = 0
     events: int = 0
     questions: int = 0
     asked: dict[str, Question] = field(default_factory=dict)
     added: list[tuple[int, Row]] = field(default_factory=list)
     changed: dict[str, Question] = field(default_factory=dict)
-
-    @property
-    def columns(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in COLUMNS)
 
     def summary(self) -> RunSummary:
         """Return what users see of the run; one that has ended has no open questions."""
@@ -124,6 +122,9 @@ class Run:
 
 
 COLUMNS: Final = tuple(n for n in Run.__dataclass_fields__ if n not in {"id", "asked", "added", "changed"})
+COUNTS: Final = COLUMNS[COLUMNS.index("until") :]
+"""What changes all the time, and is in no index."""
+columns: Final[Callable[[Run], tuple[Any, ...]]] = attrgetter(*COLUMNS)
 
 
 def _started(run: Run, event: RunStarted) -> None:
@@ -134,6 +135,12 @@ def _started(run: Run, event: RunStarted) -> None:
 
 def _resumed(run: Run, _: RunResumed) -> None:
     run.status, run.ended = "running", None
+
+
+def _forked(run: Run, _: RunForked) -> None:
+    """Leave out what was recorded before: that is another run's, and paid."""
+    run.status, run.ended = "running", None
+    run.use(0, 0)
 
 
 def _parked(run: Run, event: RunParked) -> None:
@@ -167,6 +174,7 @@ def _answered(run: Run, event: QuestionAnswered) -> None:
 _FOLLOW: Final[dict[type[Event], Callable[[Run, Any], None]]] = {
     RunStarted: _started,
     RunResumed: _resumed,
+    RunForked: _forked,
     RunParked: _parked,
     RunFinished: _ended,
     RunFailed: _ended,

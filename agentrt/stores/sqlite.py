@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -17,6 +17,7 @@ from agentrt.journal import OpenQuestion, RunSummary
 from agentrt.stores.content import StoredRow, hashes, to_events
 from agentrt.stores.record import (
     COLUMNS,
+    COUNTS,
     Answer,
     Append,
     Claim,
@@ -26,7 +27,9 @@ from agentrt.stores.record import (
     Release,
     Renew,
     Run,
+    columns,
     unknown_run,
+    writable,
 )
 from agentrt.stores.thread import GroupThread
 
@@ -93,7 +96,10 @@ _REMEDIES: Final = {
 _SELECT_RUN: Final = f"SELECT id, {', '.join(COLUMNS)} FROM runs"
 _INSERT_RUN: Final = f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _UPDATE_RUN: Final = f"UPDATE runs SET {', '.join(f'{name} = ?' for name in COLUMNS)} WHERE id = ?"
-_HASHES_AT_ONCE: Final = 500
+_UPDATE_COUNTS: Final = f"UPDATE runs SET {', '.join(f'{name} = ?' for name in COUNTS)} WHERE id = ?"
+_FIRST_COUNT: Final = len(COLUMNS) - len(COUNTS)
+_AT_ONCE: Final = 500
+"""How many values one statement looks up."""
 
 
 def from_url(url: str) -> SqliteJournal:
@@ -225,36 +231,35 @@ class SqliteJournal:
 
     def _commit(self, operations: Sequence[Operation]) -> None:
         with _transaction(self._connection):
-            records = Records(self.path, self._clock(), self._load(operations))
+            runs = {run.run_id: run for run in self._load(operations)}
+            before = {name: columns(run) for name, run in runs.items()}
+            records = Records(self.path, self._clock(), runs)
             records.carry_out(operations)
-            self._save(list(records.runs.values()))
+            self._save(list(records.runs.values()), before)
 
-    def _load(self, operations: Iterable[Operation]) -> dict[str, Run]:
+    def _load(self, operations: Iterable[Operation]) -> list[Run]:
         """Return the runs that operations touch, with the questions that may matter."""
-        runs: dict[str, Run] = {}
-        for operation in operations:
-            run = runs.get(operation.run_id) or _find(self._connection, operation.run_id)
-            if run is not None:
-                runs[run.run_id] = run
-                self._load_questions(run, operation.path)
+        runs = _find(self._connection, {o.run_id for o in operations})
+        paths = {o.path for o in operations if o.path is not None}
+        for run in runs:
+            if run.questions or paths:
+                wanted = f"closed IS NULL OR path IN {_marks(paths)}"
+                rows = self._connection.execute(
+                    f"SELECT path, seq, asked, closed FROM questions WHERE run = ? AND ({wanted})", (run.id, *paths)
+                )
+                run.asked = {path: Question(*question) for path, *question in rows}
         return runs
 
-    def _load_questions(self, run: Run, path: str | None) -> None:
-        if path is None and (run.questions == 0 or run.asked):
-            return
-        rows = self._connection.execute(
-            "SELECT path, seq, asked, closed FROM questions WHERE run = ? AND (closed IS NULL OR path = ?)",
-            (run.id, path),
-        )
-        run.asked |= {name: Question(*question) for name, *question in rows}
-
-    def _save(self, runs: Sequence[Run]) -> None:
+    def _save(self, runs: Sequence[Run], before: Mapping[str, tuple[Any, ...]]) -> None:
         """Write what has changed of the runs."""
         execute, executemany = self._connection.execute, self._connection.executemany
         for run in runs:
-            if run.id is None:
-                run.id = execute(_INSERT_RUN, run.columns).lastrowid
-        executemany(_UPDATE_RUN, [(*run.columns, run.id) for run in runs])
+            now, was = columns(run), before.get(run.run_id)
+            if was is None:
+                run.id = execute(_INSERT_RUN, now).lastrowid
+            elif now[:_FIRST_COUNT] != was[:_FIRST_COUNT]:
+                execute(_UPDATE_RUN, (*now, run.id))
+        executemany(_UPDATE_COUNTS, [(*columns(run)[_FIRST_COUNT:], run.id) for run in runs])
         rows = [(run.id, seq, row) for run in runs for seq, row in run.added]
         executemany(
             "INSERT OR IGNORE INTO content (hash, data) VALUES (?, ?)", [c for *_, row in rows for c in row.contents]
@@ -312,9 +317,9 @@ class _Reader:
         return [Run(*row).summary() for row in rows]
 
     def run(self, run_id: str) -> Run:
-        if (run := _find(self._connection, run_id)) is None:
-            raise unknown_run(run_id, self.path)
-        return run
+        for run in _find(self._connection, [run_id]):
+            return run
+        raise unknown_run(run_id, self.path)
 
     def events(self, run_id: str, after: int) -> list[Event]:
         rows = self._connection.execute(
@@ -338,22 +343,25 @@ class _Reader:
 
     def _contents(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
-        for i in range(0, len(keys), _HASHES_AT_ONCE):
-            some = keys[i : i + _HASHES_AT_ONCE]
-            found.update(
-                self._connection.execute(
-                    f"SELECT hash, data FROM content WHERE hash IN ({', '.join('?' * len(some))})", some
-                )
-            )
+        for some in _pieces(keys):
+            found.update(self._connection.execute(f"SELECT hash, data FROM content WHERE hash IN {_marks(some)}", some))
         return found
 
 
-def _find(connection: sqlite3.Connection, run_id: str) -> Run | None:
-    try:
-        row = connection.execute(f"{_SELECT_RUN} WHERE run_id = ?", (run_id,)).fetchone()
-    except UnicodeEncodeError:  # lone surrogates, in no run's id
-        return None
-    return None if row is None else Run(*row)
+def _find(connection: sqlite3.Connection, run_ids: Iterable[str]) -> list[Run]:
+    """Return the runs of these ids, as far as there are any."""
+    rows: list[tuple[Any, ...]] = []
+    for some in _pieces([i for i in run_ids if i == writable(i)]):
+        rows += connection.execute(f"{_SELECT_RUN} WHERE run_id IN {_marks(some)}", some)
+    return [Run(*row) for row in rows]
+
+
+def _pieces(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (values[i : i + _AT_ONCE] for i in range(0, len(values), _AT_ONCE))
+
+
+def _marks(values: Collection[object]) -> str:
+    return f"({', '.join('?' * len(values))})"
 
 
 def _error(path: Path, error: sqlite3.Error) -> JournalError:

@@ -31,7 +31,7 @@ class GroupThread(Generic[Job]):
 
     async def do(self, job: Job) -> None:
         """Return when the job is done; raises `JournalError` if the thread was closed."""
-        loop = current_token().native_token
+        loop = _running_loop()
         with self._lock:
             group = self._waiting.get(loop)
             if group is None:
@@ -62,6 +62,13 @@ class GroupThread(Generic[Job]):
         with self._lock:  # whoever comes from now on is of the next group
             del self._waiting[loop]
         self._work(group.jobs)
+
+
+def _running_loop() -> object:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:  # trio, whose look-up takes longer
+        return current_token().native_token
 
 
 class _Group(Generic[Job]):

@@ -22,6 +22,7 @@ from agentrt.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunForked,
     RunParked,
     RunResumed,
     RunStarted,
@@ -183,6 +184,7 @@ async def test_summary_says_where_a_run_comes_from(journal: Journal) -> None:
 
 PARKED = RunParked(run_id="r", at=2.0, usage=USED)
 RESUMED = RunResumed(run_id="r", at=4.0, name="brief", limits={})
+FORKED = RunForked(run_id="r", at=1.0, parent="q", path="brief/a")
 CANCELLED = RunCancelled(run_id="r", at=2.0, usage=USED)
 
 
@@ -195,6 +197,8 @@ CANCELLED = RunCancelled(run_id="r", at=2.0, usage=USED)
         ([CANCELLED], "cancelled", 2.0),
         ([failed()], "budget_exceeded", 3.0),
         ([failed(), RESUMED], "running", None),
+        ([PARKED, FORKED], "running", None),
+        ([failed(), FORKED], "running", None),
         ([failed(), RESUMED, finished(at=5.0)], "done", 5.0),
     ],
 )
@@ -205,6 +209,14 @@ async def test_status_follows_the_run(journal: Journal, events: list[Event], sta
     assert (run.status, run.ended) == (status, ended)
     assert await journal.runs(status=status) == [run]
     assert await journal.runs(status="else") == []
+
+
+async def test_a_fork_has_not_paid_for_its_past(journal: Journal) -> None:
+    """It counts what is used from there on."""
+    used = UsageRecorded(path="brief/chat", at=2.0, usage=USED)
+    await begin(journal, "r", used, used, FORKED, used)
+    run = await journal.run("r")
+    assert (run.tokens, run.cost) == (42, 700)
 
 
 async def test_a_bill_beyond_what_databases_count(journal: Journal) -> None:
@@ -251,24 +263,33 @@ async def test_a_run_that_cannot_be_named_is_told(journal: Journal, run_id: str)
     assert await journal.runs() == []
 
 
+async def opened(place: Place, number: int) -> list[Journal]:
+    """Open a place so many times, and write each time, so that no later write waits for a connection."""
+    journals = [place.open() for _ in range(number)]
+    for i, journal in enumerate(journals):
+        await begin(journal, f"warm {i}")
+    return journals
+
+
 async def test_many_make_one_run_at_once(place: Place) -> None:
     """One does; the others are told."""
-    journals = [place.open() for _ in range(4)]
+    journals = await opened(place, 4)
     made: list[int] = []
     told: list[str] = []
 
-    async def make(journal: Journal) -> None:
+    async def make(journal: Journal, run_id: str) -> None:
         try:
-            made.append(await journal.claim("r", "me", seconds=1, new=True))
+            made.append(await journal.claim(run_id, "me", seconds=1, new=True))
         except JournalError as error:
             told.append(str(error))
 
-    async with anyio.create_task_group() as tasks:
-        for journal in journals * 3:
-            tasks.start_soon(make, journal)
-    assert made == [1]
-    assert len(told) == 11
-    assert all("already holds a run 'r'" in t for t in told)
+    for i in range(3):
+        async with anyio.create_task_group() as tasks:
+            for journal in journals:
+                tasks.start_soon(make, journal, f"r{i}")
+    assert made == [1] * 3
+    assert len(told) == 9
+    assert all("already holds a run 'r" in t for t in told)
 
 
 async def test_a_claim_holds_until_its_end(place: Place) -> None:
@@ -347,24 +368,25 @@ async def test_one_refusal_leaves_the_others_alone(journal: Journal) -> None:
 
 async def test_two_claim_at_once(place: Place) -> None:
     """One has it, the other is told."""
-    journals = [place.open(), place.open()]
-    await journals[0].release("r", await begin(journals[0]))
-    had: list[str] = []
+    journals = await opened(place, 2)
+    had: list[tuple[str, int]] = []
     told: list[str] = []
 
     async def claim(journal: Journal, owner: str) -> None:
         try:
-            await journal.claim("r", owner, seconds=30)
-            had.append(owner)
+            had.append((owner, await journal.claim("warm 0", owner, seconds=30)))
         except RunTaken:
             told.append(owner)
 
-    async with anyio.create_task_group() as tasks:
-        for i in range(6):
-            tasks.start_soon(claim, journals[i % 2], f"owner {i}")
-    assert len(had) == 1
-    assert len(told) == 5
-    assert (await journals[0].run("r")).owner == had[0]
+    for rounds in range(1, 4):
+        place.clock.now += 31
+        async with anyio.create_task_group() as tasks:
+            for i in range(6):
+                tasks.start_soon(claim, journals[i % 2], f"owner {i}")
+        assert len(had) == rounds
+        assert len(told) == 5 * rounds
+        assert (await journals[0].run("warm 0")).owner == had[-1][0]
+    assert [epoch for _, epoch in had] == [2, 3, 4]
 
 
 async def test_the_claim_of_a_dead_process_is_over(journal: Journal) -> None:
@@ -436,7 +458,7 @@ async def test_an_unknown_runs_question_is_told(journal: Journal) -> None:
 
 async def test_many_answer_at_once(place: Place) -> None:
     """The first one counts; the others are told whose it is."""
-    journals = [place.open(), place.open()]
+    journals = await opened(place, 2)
     await begin(journals[0], "r", asked())
     told: list[str] = []
 
@@ -456,7 +478,7 @@ async def test_many_answer_at_once(place: Place) -> None:
 
 async def test_answers_and_appends_share_one_order(place: Place) -> None:
     """Whoever writes, nothing is lost and nothing overwritten."""
-    mine, yours = place.open(), place.open()
+    mine, yours = await opened(place, 2)
     epoch = await begin(mine, "r", *[asked(f"q{i}") for i in range(10)])
     async with anyio.create_task_group() as tasks:
         for i in range(10):

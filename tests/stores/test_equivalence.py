@@ -131,7 +131,7 @@ async def compare(clock: Clock, places: Sequence[Sequence[Journal]], steps: Sequ
 
 
 @given(STEPS)
-@settings(max_examples=40)
+@settings(max_examples=25)
 async def test_sqlite_does_as_memory(steps: Any) -> None:
     """In a file of its own."""
     clock = Clock()
