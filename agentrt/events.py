@@ -8,7 +8,7 @@ seconds since the epoch. `TextDelta` is a lossy side channel: the journal does n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from pydantic_core import from_json, to_json
@@ -366,6 +366,7 @@ Event: TypeAlias = (
     | EventsDropped
 )
 
+_PLAIN: Final = frozenset({str, int, float, bool, type(None), dict, list, tuple})
 _TYPES: dict[str, type[Event]] = {t.__name__: t for t in Event.__args__}
 
 
@@ -386,8 +387,10 @@ def encode(event: Event) -> bytes:
 
     Values that are not JSON become their `repr`; a model request keeps only its new messages.
     """
-    row: dict[str, object] = {"event": type(event).__name__}
-    row.update((name, _untouched(getattr(event, name))) for name in event.__struct_fields__)
+    row: dict[str, object] = {"event": type(event).__name__, **msgspec.structs.asdict(event)}
+    for name, value in row.items():
+        if type(value) not in _PLAIN:
+            row[name] = _untouched(value)
     if isinstance(event, StepStarted):
         row["input"] = _new_content(event.input)
     elif isinstance(event, StepFinished) and isinstance(event.output, Value):
