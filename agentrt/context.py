@@ -474,7 +474,7 @@ class StepContext(Context):
         if text and not self._over:  # a model's transport may hand over a last piece late: that is nobody's mistake
             self.scheduler.record(TextDelta(path=self.path, at=self.scheduler.clock(), text=text))
 
-    async def reserve(self, request: Request) -> Reservation:
+    async def reserve(self, request: Request, *dimensions: int) -> Reservation:
         self._check_running()
         ledger, clock, record = self.scheduler.ledger, self.scheduler.clock, self.scheduler.record
         ticket = ledger.request(self.account, request, self.path)
@@ -498,6 +498,11 @@ class StepContext(Context):
         self._held = [*(r for r in self._held or () if r.held), reservation]
         if reservation.granted < request.want:
             record(BudgetClamped(path=self.path, at=clock(), wanted=request.want, granted=reservation.granted))
+        try:
+            self.spend(*dimensions)  # before it is on record that the effect begins, which counts as one there, too
+        except BudgetExceeded:
+            reservation.release()
+            raise
         if self.scheduler.flush is not None:
             await reservation.make_durable(self.scheduler.flush)
         return reservation

@@ -198,10 +198,11 @@ class Recorded:
         return step
 
     def _forget_below(self, path: str) -> None:
-        """Forget what an attempt that failed had called: the next one calls under the same paths."""
+        """Forget what an attempt that failed had called: the next one calls under the same paths, on new accounts."""
         for child in self.below.pop(path, ()):
             self._forget_below(child)
             del self.steps[child]
+            self._spent.pop(child, None)
 
     def _count(self, path: str, dimensions: Sequence[int]) -> None:
         self._spend(path, [int(d in dimensions) for d in range(len(DIMENSIONS))])
