@@ -55,9 +55,9 @@ class StepContext(Context):
     """Be the context of one running step."""
 
     __slots__ = (
-        "_activation", "_attempts", "_busy_names", "_calls", "_draws", "_failure", "_held", "_lent", "_nodes_called",
+        "_activation", "_busy_names", "_calls", "_draws", "_failure", "_held", "_lent", "_nodes_called",
         "_over", "_remembers", "_waits",
-        "account", "busy", "deadline", "denial", "depth", "is_counted", "limits", "past", "path", "progress", "run_id",
+        "account", "attempts", "busy", "deadline", "denial", "depth", "is_counted", "limits", "past", "path", "progress", "run_id",
         "scheduler", "silent", "state",
     )  # fmt: skip
 
@@ -93,7 +93,7 @@ class StepContext(Context):
         self._lent = False
         self._over = False
         self._waits = 0
-        self._attempts = 0
+        self.attempts = 0
         self._draws: Draws | None = None
         self._remembers = False
         self.silent = False
@@ -457,12 +457,12 @@ class StepContext(Context):
     def retrying(
         self, error: Exception, *, delay: float = 0.0, model: str | None = None, attempts: int | None = None
     ) -> None:
-        self._attempts += 1
+        self.attempts += 1
         self.record(
             StepRetried(
                 path=self.path,
                 at=self.clock(),
-                attempt=self._attempts,
+                attempt=self.attempts,
                 error=ErrorInfo.of(error),
                 delay=delay,
                 model=model,
