@@ -152,9 +152,10 @@ class StepContext(Context):
         return isinstance(error, BudgetExceeded) and error.account in self.account.chain
 
     def restart(self) -> None:
-        """Begin another attempt: what it calls gets the same paths again, and has no past."""
+        """Begin another attempt: what it calls gets the same paths again."""
         self._forfeit_held()
-        self.past = self._draws = None
+        self.past = None if self.past is None else self.past.restarted()
+        self._draws = None
         self._calls = self._nodes_called = self._failure = self.progress = self.state = None
 
     def recall(self, activation: Activation, budget: Budget | None, outcome: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import anyio
@@ -53,10 +53,11 @@ class World:
     def __init__(self) -> None:
         self.effects: Counter[str] = Counter()
         self.tries: Counter[str] = Counter()
+        self.models: list[FunctionModel] = []
         self.graph = Graph("main", input=int, output=list)
-        writer = Agent("writer", model=FunctionModel(self._write), history="branch", instructions="Write.")
-        helper = Agent("helper", model=FunctionModel(self._help), tools=[self._look()], description="helps")
-        model = Retried(FunctionModel(self._research), AGAIN)
+        writer = Agent("writer", model=self._model(self._write), history="branch", instructions="Write.")
+        helper = Agent("helper", model=self._model(self._help), tools=[self._look()], description="helps")
+        model = Retried(self._model(self._research), AGAIN)
         researcher = Agent("researcher", model=model, tools=[helper, self._look(), self._book()], instructions="Find.")
         shaky = FunctionNode(self._shaky, name="shaky", retry=AGAIN)
         racers = [FunctionNode(self._race, name=f"racer{seconds}") for seconds in (3, 1, 2)]
@@ -74,6 +75,15 @@ class World:
         """Be a new process, in a world in which what failed before the cut is well by now."""
         self.effects.clear()
         self.tries = Counter(e.path for e in kinds(before, ev.StepRetried))
+
+    @property
+    def asked(self) -> int:
+        """Return how often models were asked."""
+        return sum(len(model.requests) for model in self.models)
+
+    def _model(self, reply: Callable[[ModelRequest], Any]) -> FunctionModel:
+        self.models.append(FunctionModel(reply))
+        return self.models[-1]
 
     def _look(self) -> Any:
         @tool(effect="idempotent")
