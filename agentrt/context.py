@@ -55,10 +55,10 @@ class StepContext(Context):
     """Be the context of one running step."""
 
     __slots__ = (
-        "_activation", "_attempts", "_busy_names", "_calls", "_draws", "_failure", "_held", "_lent", "_nodes_called",
+        "_activation", "_busy_names", "_calls", "_draws", "_failure", "_held", "_lent", "_nodes_called",
         "_over", "_remembers", "_waits",
-        "account", "busy", "deadline", "denial", "depth", "is_counted", "limits", "past", "path", "progress", "run_id",
-        "scheduler", "silent", "state",
+        "account", "attempts", "busy", "deadline", "denial", "depth", "is_counted", "limits", "past", "path", "progress",
+        "run_id", "scheduler", "silent", "state",
     )  # fmt: skip
 
     def __init__(
@@ -93,7 +93,7 @@ class StepContext(Context):
         self._lent = False
         self._over = False
         self._waits = 0
-        self._attempts = 0
+        self.attempts = 0
         self._draws: Draws | None = None
         self._remembers = False
         self.silent = False
@@ -152,9 +152,10 @@ class StepContext(Context):
         return isinstance(error, BudgetExceeded) and error.account in self.account.chain
 
     def restart(self) -> None:
-        """Begin another attempt: what it calls gets the same paths again, and has no past."""
+        """Begin another attempt: what it calls gets the same paths again."""
         self._forfeit_held()
-        self.past = self._draws = None
+        self.past = None if self.past is None else self.past.restarted()
+        self._draws = None
         self._calls = self._nodes_called = self._failure = self.progress = self.state = None
 
     def recall(self, activation: Activation, budget: Budget | None, outcome: Any) -> None:
@@ -457,12 +458,12 @@ class StepContext(Context):
     def retrying(
         self, error: Exception, *, delay: float = 0.0, model: str | None = None, attempts: int | None = None
     ) -> None:
-        self._attempts += 1
+        self.attempts += 1
         self.record(
             StepRetried(
                 path=self.path,
                 at=self.clock(),
-                attempt=self._attempts,
+                attempt=self.attempts,
                 error=ErrorInfo.of(error),
                 delay=delay,
                 model=model,
@@ -474,7 +475,7 @@ class StepContext(Context):
         if text and not self._over:  # a model's transport may hand over a last piece late: that is nobody's mistake
             self.scheduler.record(TextDelta(path=self.path, at=self.scheduler.clock(), text=text))
 
-    async def reserve(self, request: Request) -> Reservation:
+    async def reserve(self, request: Request, *dimensions: int) -> Reservation:
         self._check_running()
         ledger, clock, record = self.scheduler.ledger, self.scheduler.clock, self.scheduler.record
         ticket = ledger.request(self.account, request, self.path)
@@ -498,6 +499,11 @@ class StepContext(Context):
         self._held = [*(r for r in self._held or () if r.held), reservation]
         if reservation.granted < request.want:
             record(BudgetClamped(path=self.path, at=clock(), wanted=request.want, granted=reservation.granted))
+        try:
+            self.spend(*dimensions)  # before it is on record that the effect begins, which counts as one there, too
+        except BudgetExceeded:
+            reservation.release()
+            raise
         if self.scheduler.flush is not None:
             await reservation.make_durable(self.scheduler.flush)
         return reservation

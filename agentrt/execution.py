@@ -77,7 +77,9 @@ class Execution:
         retry = self._node.retry
         if retry is None:
             return self._attempt()
-        return persist(self._context, retry, self._attempt, failed=self._context.restart)
+        context = self._context
+        made = context.attempts = 0 if context.past is None else context.past.attempts(context.path)
+        return persist(context, retry, self._attempt, failed=context.restart, made=made)
 
     async def _attempt(self) -> Any:
         if self._is_again:

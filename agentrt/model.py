@@ -17,7 +17,6 @@ import msgspec
 
 from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, OUTPUT, TOKENS, USD
 from agentrt.errors import (
-    BudgetExceeded,
     ContextOverflow,
     DefinitionError,
     ModelUnavailable,
@@ -318,12 +317,8 @@ async def _reserved(ctx: Context, model: Model, request: ModelRequest) -> tuple[
     most = min(settings.max_tokens, model.max_output(request, prompt))
     if most < 1:
         raise ContextOverflow(f"a prompt of {prompt:,} tokens does not fit; shorten it", model=model.name)
-    reservation = await ctx.reserve(_worst_case(model, prompt, most, settings.min_tokens, ctx))
-    try:
-        ctx.spend(MODEL_CALLS)  # at the start of the real call (rule B2): a denied one, or a cache's answer, is none
-    except BudgetExceeded:
-        reservation.release()
-        raise
+    # The call counts at its start (rule B2): a denied one, or a cache's answer, is none.
+    reservation = await ctx.reserve(_worst_case(model, prompt, most, settings.min_tokens, ctx), MODEL_CALLS)
     if reservation.granted != settings.max_tokens:
         request = replace(request, settings=replace(settings, max_tokens=reservation.granted))
     return reservation, request

@@ -580,8 +580,11 @@ class Context(ABC, Generic[D]):
         """Return the model a node should use: the run's own choice, else the named one, else the default."""
 
     @abstractmethod
-    async def reserve(self, request: Request) -> Reservation:
-        """Reserve the worst case of a leaf effect, waiting in turn if it has to; raises `BudgetExceeded`."""
+    async def reserve(self, request: Request, *dimensions: int) -> Reservation:
+        """Reserve the worst case of a leaf effect, waiting in turn if it has to; raises `BudgetExceeded`.
+
+        Once that is granted one of each dimension is spent, as by `spend`.
+        """
 
     @abstractmethod
     async def wait(self, until: Callable[[], Awaitable[object]]) -> None:

@@ -149,6 +149,10 @@ class Past(ABC):
         """Return what a branch of the graph at a path had spent, where its account is opened anew."""
         return ()
 
+    def restarted(self) -> Past | None:
+        """Return the past of the further attempts of a step that has failed."""
+        return None
+
     def attempts(self, path: str) -> int:
         """Return how many attempts of a step have failed."""
         return 0

@@ -52,7 +52,7 @@ class RecordedStep:
         "began",
         "drawn",
         "ended",
-        "is_parked",
+        "is_running",
         "place",
         "policy",
         "question",
@@ -63,7 +63,7 @@ class RecordedStep:
     def __init__(self) -> None:
         self.started: StepStarted | None = None
         self.ended: StepFinished | StepFailed | None = None
-        self.is_parked = False
+        self.is_running = False
         self.place = 0
         self.attempts = 0
         self.policy = ""
@@ -134,19 +134,17 @@ class Recorded:
         match event:
             case StepStarted():
                 step = self._step(event.path)
-                step.started, step.ended, step.is_parked = event, None, False
+                step.started, step.ended, step.is_running = event, None, True
             case StepFinished() | StepFailed():
                 step = self._step(event.path)
-                step.ended, step.place = event, self._length
+                step.ended, step.place, step.attempts, step.is_running = event, self._length, 0, False
             case StepRetried():
                 step = self._step(event.path)
                 step.attempts, step.began = step.attempts + 1, 0
                 self._forget_below(event.path)
-            case StepCancelled() | StepAbandoned():
-                self._step(event.path).ended = None
-            case StepParked():
+            case StepCancelled() | StepAbandoned() | StepParked():
                 step = self._step(event.path)
-                step.ended, step.is_parked = None, True
+                step.ended, step.is_running = None, False
             case BudgetExhausted():
                 self._step(event.path).policy = event.policy
             case _:
@@ -188,7 +186,7 @@ class Recorded:
         for path, usage in self.reserved.items():
             yield UsageRecorded(path=path, at=at, usage=usage)
         for path, step in reversed(self.steps.items()):
-            if step.started is not None and step.ended is None and not step.is_parked:
+            if step.is_running:
                 yield StepAbandoned(path=path, at=at)
 
     def _step(self, path: str) -> RecordedStep:
@@ -198,10 +196,11 @@ class Recorded:
         return step
 
     def _forget_below(self, path: str) -> None:
-        """Forget what an attempt that failed had called: the next one calls under the same paths."""
+        """Forget what an attempt that failed had called: the next one calls under the same paths, on new accounts."""
         for child in self.below.pop(path, ()):
             self._forget_below(child)
             del self.steps[child]
+            self._spent.pop(child, None)
 
     def _count(self, path: str, dimensions: Sequence[int]) -> None:
         self._spend(path, [int(d in dimensions) for d in range(len(DIMENSIONS))])

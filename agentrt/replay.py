@@ -22,10 +22,11 @@ from agentrt.node import Node
 from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
 from agentrt.progress import MISSING, Past
+from agentrt.question import Question
 from agentrt.recorded import Recorded, RecordedStep
 
 _FORMS: Final = {"Partial": Partial, "Handoff": Handoff}
-_LEAVES: Final = frozenset({"chat", "tool", "retrieval", "question"})
+_LEAVES: Final = frozenset({"chat", "tool", "retrieval", Question.kind})
 
 
 class RecordedPast(Past):
@@ -48,12 +49,14 @@ class RecordedPast(Past):
         """Return a finished step's outcome; raises `ReplayMismatch`."""
         path, step = activation.path, self._step(activation.path)
         self._replace_input(activation)
-        if step is None:
-            return MISSING
-        self._asked.add(path)
-        if not self._is_same(activation, step):
-            return MISSING
-        return self._outcome(activation, step) if self._answers(path, step) else MISSING
+        if step is not None:
+            self._asked.add(path)
+            if self._is_same(activation, step) and self._answers(path, step):
+                return self._outcome(activation, step)
+        if self._again and self._is_new(activation, step):
+            asked = (activation.node.name, plain(activation.value))
+            raise ReplayMismatch(path, recorded=("nothing", "no outcome"), asked=asked)
+        return MISSING
 
     def place(self, path: str) -> int | None:
         step = self._step(path)
@@ -76,6 +79,9 @@ class RecordedPast(Past):
             return ()
         return self.recorded.spent_on(p for p in self.recorded.below.get(path, ()) if _is_on(p, label))
 
+    def restarted(self) -> Past | None:
+        return self if self._again else None  # an attempt that fails again must not reach models and tools
+
     def attempts(self, path: str) -> int:
         step = self._step(path)
         return 0 if step is None or self._again else step.attempts
@@ -93,6 +99,8 @@ class RecordedPast(Past):
             return ReplayMismatch(path, recorded=("it called", missed), asked=("it did not", missed))
         if isinstance(step.ended, StepFinished) and self._has_outcome(step) and plain(output) != step.ended.output:
             return ReplayMismatch(path, recorded=("it returned", step.ended.output), asked=("it returned", output))
+        if isinstance(step.ended, StepFailed) and self._has_outcome(step):
+            return ReplayMismatch(path, recorded=("it raised", step.ended.error), asked=("it returned", output))
         return None
 
     def question(self, path: str) -> tuple[QuestionAsked | None, QuestionAnswered | None]:
@@ -112,6 +120,11 @@ class RecordedPast(Past):
         return [
             p for p in self.recorded.below.get(path, ()) if p not in self._asked and self._has_outcome(self._steps[p])
         ]
+
+    def _is_new(self, activation: Activation, step: RecordedStep | None) -> bool:
+        """Say whether a replay would have to ask a model, use a tool, or ask people what they were not asked."""
+        kind = activation.node.kind
+        return kind in _LEAVES and (step is None or kind != Question.kind)
 
     def _replace_input(self, activation: Activation) -> None:
         """Give the step that a fork begins with the input it was given there."""

@@ -61,13 +61,19 @@ class Retry:
 
 
 async def persist(
-    ctx: Context, retry: Retry, once: Callable[[], Awaitable[T]], *, failed: Callable[[], None] = lambda: None
+    ctx: Context,
+    retry: Retry,
+    once: Callable[[], Awaitable[T]],
+    *,
+    failed: Callable[[], None] = lambda: None,
+    made: int = 0,
 ) -> T:
     """Do something until it succeeds, as often as `retry` says; raises its last error.
 
-    `failed` is called before each wait. Waiting holds no slot: other steps run meanwhile.
+    `failed` is called before each wait, and `made` attempts have been made before. Waiting holds no slot: other steps
+    run meanwhile.
     """
-    attempt = 0
+    attempt = made
     while True:
         attempt += 1
         try:

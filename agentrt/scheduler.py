@@ -83,7 +83,8 @@ class Scheduler:
         self.models = models
         self.clock = clock
         self.deps = deps
-        self.abort = abort
+        self._abort = abort
+        self._is_aborted = False
         self.flush = flush
         self.thread = threading.get_ident()
         self.exhaustion: BudgetExceeded | None = None
@@ -166,8 +167,12 @@ class Scheduler:
             caller.recall(activation, budget, outcome)
         return outcome
 
-    def _aborted(self, activation: Activation, error: ReplayMismatch) -> Failure:
+    def abort(self, error: AgentrtError) -> None:
         """End the whole run by an error that no step may go on from: all are cancelled where they next wait."""
+        self._is_aborted = True
+        self._abort(error)
+
+    def _aborted(self, activation: Activation, error: ReplayMismatch) -> Failure:
         self.abort(error)
         return Failure(activation.path, activation.value, error)
 
@@ -197,10 +202,9 @@ class Scheduler:
         return failure
 
     def _finished(self, output: Any, activation: Activation, context: StepContext, caller: StepContext) -> Any:
-        if not context.silent:
-            self.record(StepFinished(path=activation.path, at=self.clock(), output=output))
         if caller.past is not None and (mismatch := caller.past.mismatch(activation.path, output)) is not None:
-            return self._aborted(activation, mismatch)
+            return self._failed(activation, context, caller, self._aborted(activation, mismatch))
+        self._record_end(context, StepFinished(path=activation.path, at=self.clock(), output=output))
         if context.denial is not None and not caller.path:  # the run's own budget ended it: more may be done
             self.exhaustion = context.denial
             caller.note_unfinished(context)
@@ -228,13 +232,17 @@ class Scheduler:
         raise error
 
     def _failed(self, activation: Activation, context: StepContext, caller: StepContext, failure: Failure) -> Failure:
-        if not context.silent:
-            self.record(StepFailed(path=activation.path, at=self.clock(), error=ErrorInfo.of(failure.error)))
+        self._record_end(context, StepFailed(path=activation.path, at=self.clock(), error=ErrorInfo.of(failure.error)))
         if isinstance(failure.error, BudgetExceeded):
             caller.note_denied(activation, failure, context)
         else:
             caller.note_outcome(activation, failure)
         return failure
+
+    def _record_end(self, context: StepContext, end: StepFinished | StepFailed) -> None:
+        """Record how a step ended, unless that is on record; in a run that is aborted no end is one to go on from."""
+        if not context.silent:
+            self.record(StepCancelled(path=end.path, at=end.at) if self._is_aborted else end)
 
     def push(self, drive: Drive, activations: Sequence[Activation]) -> None:
         """Queue activations that are ready, and see to it that somebody takes them."""

@@ -69,6 +69,7 @@ class Builder:
         self.outcomes = Outcomes(seed, failing)
         self.graph = Graph("g")
         self.left = size
+        self.joins: list[Any] = [collect, total, vote, first(), first(2), Join(total, errors="drop")]
         self._names = 0
 
     def build(self) -> Graph[Any, Any]:
@@ -134,7 +135,7 @@ class Builder:
         targets = starts if each or len(starts) > 1 else starts * self.random.randint(2, 3)
         options: dict[str, Any] = {"each": items} if each else {}
         self._edge(node, targets, before, **options)
-        join = self.random.choice([collect, total, vote, first(), first(2), Join(total, errors="drop")])
+        join = self.random.choice(self.joins)
         target = self._node()
         for start in starts:
             last, inside = self._blocks(start, [*before, node], depth + 1)

@@ -17,6 +17,8 @@ ERROR = ev.ErrorInfo("ValueError", "x")
 EVENTS = [
     ev.RunStarted(run_id="r", at=1.5, name="n", input={"a": [1]}, limits={"tokens": 3.0}),
     ev.RunResumed(run_id="r", at=1.5, name="n", limits={"tokens": 3.0}),
+    ev.RunForked(run_id="r", at=1.5, parent="q", path="p", replaced=True, input=[1]),
+    ev.RunParked(run_id="r", at=1.5, usage=Usage(steps=1)),
     ev.RunFinished(run_id="r", at=1.5, output=None, usage=Usage(input_tokens=2, cost=10**15), stop_reason="done"),
     ev.RunFailed(run_id="r", at=1.5, path="a/b", error=ERROR, usage=Usage(), stop_reason="failed"),
     ev.RunCancelled(run_id="r", at=1.5, usage=Usage(steps=1)),
@@ -25,6 +27,13 @@ EVENTS = [
     ev.StepFinished(path="p", at=1.5, output=[1, "a", None, 1.5, True]),
     ev.StepFailed(path="p", at=1.5, error=ERROR),
     ev.StepCancelled(path="p", at=1.5),
+    ev.StepParked(path="p", at=1.5),
+    ev.StepAbandoned(path="p", at=1.5),
+    ev.EffectBegun(path="p", at=1.5),
+    ev.Remembered(path="p", at=1.5),
+    ev.Drawn(path="p", at=1.5, name="now", value=1.5),
+    ev.QuestionAsked(path="p", at=1.5, kind="ask", prompt="?", schema={"type": "string"}, about={}, until=2.5),
+    ev.QuestionAnswered(path="p", at=1.5, verdict="deny", by="me", because="no", diff="-a", keep=True),
     ev.BranchDied(path="p", at=1.5, error=None),
     ev.BranchDied(path="p", at=1.5, error=ERROR),
     ev.BudgetClamped(path="p", at=1.5, wanted=3, granted=2),
@@ -34,6 +43,7 @@ EVENTS = [
     ev.BudgetExhausted(path="p", at=1.5, dimension="tokens", policy="partial"),
     ev.RateLimitWaited(path="p", at=1.5, seconds=2.0),
     ev.CacheHit(path="p", at=1.5, model="a/b"),
+    ev.UsageReserved(path="p", at=1.5, usage=Usage(output_tokens=5)),
     ev.UsageRecorded(path="p", at=1.5, usage=Usage(output_tokens=5, uncertain=5)),
     ev.TextDelta(path="p", at=1.5, text="é"),
     ev.EventsDropped(at=1.5, count=7),
@@ -132,7 +142,7 @@ def test_an_error_s_message_is_always_text() -> None:
         def __str__(self) -> str:
             raise RuntimeError
 
-    assert ev.ErrorInfo.of(Rude()) == ev.ErrorInfo("Rude", "<Rude>")
+    assert ev.ErrorInfo.of(Rude()) == ev.ErrorInfo("Rude", "<Rude>", __name__)
     assert ev.ErrorInfo.of(ValueError("\ud800")).message == "?"
 
 

@@ -11,32 +11,21 @@ import pytest
 from agentrt import JournalError
 from agentrt import events as ev
 from agentrt.journal import JournalWriter
+from tests.journals import FailingJournal, kinds
 
 pytestmark = pytest.mark.anyio
 
 
-class Groups:
+class Gated(FailingJournal):
     """Keep each group that is appended, when allowed to."""
 
-    def __init__(self, error: Exception | None = None) -> None:
-        self.groups: list[list[Any]] = []
-        self.error = error
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.gate = anyio.Event()
 
-    async def append(self, run_id: str, events: Sequence[Any]) -> None:
+    async def append(self, run_id: str, epoch: int, events: Sequence[ev.Event]) -> None:
         await self.gate.wait()
-        if self.error is not None:
-            raise self.error
-        self.groups.append(list(events))
-
-    async def runs(self, limit: int = 50) -> list[Any]:
-        return []
-
-    async def events(self, run_id: str) -> list[Any]:
-        return []
-
-    async def aclose(self) -> None:
-        return
+        await super().append(run_id, epoch, events)
 
 
 def emitted(value: int) -> ev.Emitted:
@@ -45,8 +34,8 @@ def emitted(value: int) -> ev.Emitted:
 
 async def test_events_that_come_while_it_writes_form_the_next_group() -> None:
     """In their order; deltas are left out."""
-    journal = Groups()
-    writer = JournalWriter(journal, "r", lambda: None)
+    journal = Gated()
+    writer = await JournalWriter.claim(journal, "r", new=True)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(writer.run)
         writer(emitted(1))
@@ -57,13 +46,13 @@ async def test_events_that_come_while_it_writes_form_the_next_group() -> None:
         journal.gate.set()
         await anyio.wait_all_tasks_blocked()
         writer.close()
-    assert [[e.value for e in group] for group in journal.groups] == [[1], [2, 3]]
+    assert [[e.value for e in kinds(group, ev.Emitted)] for group in journal.kept] == [[1], [2, 3]]
 
 
 async def test_cancelling_does_not_cut_off_what_was_recorded() -> None:
     """It writes until it is closed."""
-    journal = Groups()
-    writer = JournalWriter(journal, "r", lambda: None)
+    journal = Gated()
+    writer = await JournalWriter.claim(journal, "r", new=True)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(writer.run)
         writer(emitted(1))
@@ -72,27 +61,26 @@ async def test_cancelling_does_not_cut_off_what_was_recorded() -> None:
         writer(emitted(2))
         journal.gate.set()
         writer.close()
-    assert [e.value for group in journal.groups for e in group] == [1, 2]
+    assert [e.value for group in journal.kept for e in kinds(group, ev.Emitted)] == [1, 2]
 
 
 async def test_closing_without_news_ends_it() -> None:
     """Nothing is appended."""
-    journal = Groups()
-    writer = JournalWriter(journal, "r", lambda: None)
+    journal = Gated()
+    writer = await JournalWriter.claim(journal, "r", new=True)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(writer.run)
         await anyio.wait_all_tasks_blocked()
         writer.close()
-    assert journal.groups == []
+    assert journal.kept == []
 
 
 @pytest.mark.parametrize("error", [JournalError("full"), OSError("full")])
 async def test_a_failure_is_told_once(error: Exception) -> None:
     """As a `JournalError`, whatever the store raised, and the writer ends."""
     told: list[int] = []
-    journal = Groups(error)
-    journal.gate.set()
-    writer = JournalWriter(journal, "r", lambda: told.append(1))
+    writer = await JournalWriter.claim(FailingJournal(1, error), "r", new=True)
+    writer.on_failure = lambda: told.append(1)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(writer.run)
         writer(emitted(1))

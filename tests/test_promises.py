@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import anyio
 import pytest
@@ -29,7 +28,7 @@ from agentrt import (
     tool,
 )
 from agentrt.messages import AssistantMessage
-from agentrt.stores.sqlite import SqliteJournal
+from agentrt.stores.memory import MemoryJournal
 from agentrt.testing import FunctionModel, ScriptedModel, call
 
 pytestmark = pytest.mark.anyio
@@ -207,14 +206,13 @@ def test_a_limit_is_a_number(limit: object) -> None:
         Budget(tokens=limit)  # type: ignore[arg-type]
 
 
-async def test_an_unreadable_event_names_its_run(tmp_path: Path) -> None:
+async def test_an_unreadable_event_names_its_run() -> None:
     """A value that was written but cannot be read back is told with the run it is in."""
 
     async def emits(x: int, ctx: Context) -> None:
         ctx.emit(10**5000)
 
-    journal = SqliteJournal(tmp_path / "runs.db")
+    journal = MemoryJournal()
     result = await run(emits, 1, journal=journal)
     with pytest.raises(AgentrtError, match=result.run_id):
         await journal.events(result.run_id)
-    await journal.aclose()

@@ -18,6 +18,7 @@ NAMES = """
     run_sync stream tool vote Guarded Guardrail Handoff HistoryFilter Transfer guarded handoff keep_last without_tools
     RunStatistics
     Bound Bounds BudgetTooSmall
+    CallDenied Journal OpenQuestion QuestionClosed ReplayMismatch RunSummary RunTaken Waiting fork replay resume
 """
 
 TESTING = """

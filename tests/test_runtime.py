@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -44,8 +43,10 @@ from agentrt import events as ev
 from agentrt.budget import STEPS
 from agentrt.node import as_node
 from agentrt.runtime import _Run, new_run_id
+from agentrt.stores.memory import MemoryJournal
 from agentrt.testing import FunctionModel, ScriptedModel, text
 from agentrt.usage import PICO
+from tests.journals import FailingJournal
 
 pytestmark = pytest.mark.anyio
 
@@ -198,39 +199,15 @@ async def test_text_streams_through_nested_agents() -> None:
     assert {d.path for d in deltas} == {"g/a/chat"}
 
 
-class ListJournal:
-    """Keep events in memory; fail at the n-th append, if told to."""
-
-    def __init__(self, fails_at: int | None = None, error: Exception | None = None) -> None:
-        self.kept: list[Any] = []
-        self.appends = 0
-        self.fails_at = fails_at
-        self.error = error or JournalError("disk full")
-
-    async def append(self, run_id: str, events: Sequence[Any]) -> None:
-        self.appends += 1
-        await anyio.lowlevel.checkpoint()
-        if self.appends == self.fails_at:
-            raise self.error
-        self.kept += events
-
-    async def runs(self, limit: int = 50) -> list[Any]:
-        return []
-
-    async def events(self, run_id: str) -> list[Any]:
-        return self.kept
-
-    async def aclose(self) -> None:
-        return
-
-
 async def test_a_journal_keeps_what_observers_see_but_deltas() -> None:
     """In the same order, all of it, before `run` returns."""
     events: list[Any] = []
-    journal = ListJournal()
-    await run(Agent("a", model=ScriptedModel(["x y"])), "go", journal=journal, observers=[events.append])
-    assert journal.kept == [e for e in events if not isinstance(e, ev.TextDelta)]
-    assert isinstance(journal.kept[-1], ev.RunFinished)
+    journal = MemoryJournal()
+    agent = Agent("a", model=ScriptedModel(["x y"]))
+    result = await run(agent, "go", journal=journal, observers=[events.append])
+    kept = await journal.events(result.run_id)
+    assert [ev.encode(e) for e in kept] == [ev.encode(e) for e in events if not isinstance(e, ev.TextDelta)]
+    assert isinstance(kept[-1], ev.RunFinished)
 
 
 @pytest.mark.parametrize("error", [JournalError("disk full"), OSError("disk full")])
@@ -238,16 +215,16 @@ async def test_a_journal_keeps_what_observers_see_but_deltas() -> None:
 async def test_a_run_that_cannot_be_recorded_does_not_go_on(node: Any, error: Exception) -> None:
     """Whatever the journal raises, the run raises a `JournalError` and nothing else."""
     with anyio.fail_after(10), pytest.raises(JournalError, match="disk full"):
-        await run(node, 1, journal=ListJournal(1, error))
+        await run(node, 1, journal=FailingJournal(1, error))
 
 
 async def test_a_journal_is_complete_when_a_run_is_cancelled() -> None:
     """The record ends with the cancellation, and the call ends."""
-    journal = ListJournal()
+    journal = MemoryJournal()
     with anyio.fail_after(10):
         with anyio.move_on_after(0.01):
-            await run(forever, 1, journal=journal)
-    assert isinstance(journal.kept[-1], ev.RunCancelled)
+            await run(forever, 1, journal=journal, run_id="r")
+    assert isinstance((await journal.events("r"))[-1], ev.RunCancelled)
 
 
 async def test_a_sync_node_runs_in_a_thread_and_may_emit() -> None:

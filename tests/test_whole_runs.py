@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -48,8 +49,8 @@ class Accounts(Ledger):
         super().__init__(scope, None)
         self.opened = [self.root]
 
-    def open(self, parent: Account, budget: Budget, scope: str) -> Account:
-        self.opened.append(super().open(parent, budget, scope))
+    def open(self, parent: Account, budget: Budget, scope: str, spent: Sequence[int] = ()) -> Account:
+        self.opened.append(super().open(parent, budget, scope, spent))
         return self.opened[-1]
 
 

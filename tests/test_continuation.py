@@ -1,0 +1,314 @@
+"""Runs that go on from any place of their record: the same output, nothing had twice, everything paid once."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrt import (
+    END,
+    START,
+    Agent,
+    Context,
+    FunctionNode,
+    Graph,
+    ModelRequest,
+    ModelUnavailable,
+    Result,
+    Retried,
+    Retry,
+    StepFailed,
+    Usage,
+    collect,
+    first,
+    resume,
+    run,
+    tool,
+    vote,
+)
+from agentrt import events as ev
+from agentrt.messages import AssistantMessage, ToolMessage
+from agentrt.recorded import Recorded
+from agentrt.stores.memory import MemoryJournal
+from agentrt.testing import FunctionModel, call, run_virtual
+from tests.cases import cases
+from tests.journals import journal_of, kinds
+from tests.randomgraphs import Builder, Outcomes, Step, total
+
+pytestmark = pytest.mark.anyio
+RUN = "r"
+AGAIN = Retry(attempts=3, backoff=1.0, on=(ConnectionError, ModelUnavailable))
+
+
+class World:
+    """Hold a graph of everything that may be cut off, and what its tools have done outside of any record."""
+
+    def __init__(self) -> None:
+        self.effects: Counter[str] = Counter()
+        self.tries: Counter[str] = Counter()
+        self.models: list[FunctionModel] = []
+        self.graph = Graph("main", input=int, output=list)
+        writer = Agent("writer", model=self._model(self._write), history="branch", instructions="Write.")
+        helper = Agent("helper", model=self._model(self._help), tools=[self._look()], description="helps")
+        model = Retried(self._model(self._research), AGAIN)
+        researcher = Agent("researcher", model=model, tools=[helper, self._look(), self._book()], instructions="Find.")
+        shaky = FunctionNode(self._shaky, name="shaky", retry=AGAIN)
+        racers = [FunctionNode(self._race, name=f"racer{seconds}") for seconds in (3, 1, 2)]
+        self.graph.edge(START, self._words)
+        self.graph.edge(self._words, researcher, each=True)
+        self.graph.edge(researcher, writer, join=collect)
+        self.graph.edge(writer, shaky)
+        self.graph.edge(shaky, self._judge)
+        self.graph.edge(self._judge, racers, when=lambda text: "draft 3" in text)
+        self.graph.edge(self._judge, writer, times=3)
+        for racer in racers:
+            self.graph.edge(racer, END, join=first(2))
+
+    def begin(self, before: Sequence[ev.Event] = ()) -> None:
+        """Be a new process, in a world in which what failed before the cut is well by now."""
+        self.effects.clear()
+        self.tries = Counter(e.path for e in kinds(before, ev.StepRetried))
+
+    @property
+    def asked(self) -> int:
+        """Return how often models were asked."""
+        return sum(len(model.requests) for model in self.models)
+
+    def _model(self, reply: Callable[[ModelRequest], Any]) -> FunctionModel:
+        self.models.append(FunctionModel(reply))
+        return self.models[-1]
+
+    def _look(self) -> Any:
+        @tool(effect="idempotent")
+        async def look(word: str, ctx: Context) -> str:
+            """Look a word up."""
+            self.effects[ctx.path] += 1
+            await anyio.sleep(0.5)
+            return f"{word}!"
+
+        return look
+
+    def _book(self) -> Any:
+        @tool(effect="keyed")
+        async def book(word: str, ctx: Context) -> str:
+            """Book a word."""
+            self.effects[ctx.path] += 1
+            assert ctx.key == f"{RUN}/{ctx.path}"
+            return f"booked {word}"
+
+        return book
+
+    def _research(self, request: ModelRequest) -> Any:
+        told = [m.text for m in request.messages if isinstance(m, ToolMessage)]
+        if told:
+            return " and ".join(told)
+        word = request.messages[-1].text
+        self.tries[word] += 1
+        if self.tries[word] == 1:
+            return ModelUnavailable("down", billed=False)
+        return [call("look", word=word), call("book", word=word), call("helper", input=word), call("look", word="x")]
+
+    def _help(self, request: ModelRequest) -> Any:
+        told = [m.text for m in request.messages if isinstance(m, ToolMessage)]
+        return f"helped with {told[0]}" if told else call("look", word=f"help {request.messages[-1].text}")
+
+    def _write(self, request: ModelRequest) -> Any:
+        return AssistantMessage(f"draft {sum(m.text.startswith('draft') for m in request.messages) + 1}")
+
+    async def _words(self, n: int) -> list[str]:
+        return [chr(97 + i) * 3 for i in range(n)]
+
+    async def _shaky(self, draft: str, ctx: Context) -> str:
+        self.tries[ctx.path] += 1
+        looked = await ctx.run(self._look(), draft)
+        if self.tries[ctx.path] == 1:
+            raise ConnectionError("again")
+        return f"{draft} {looked}"
+
+    async def _judge(self, draft: str, ctx: Context) -> str:
+        found = await ctx.map(self._look(), [f"{draft} {i}" for i in range(2)])
+        return f"{draft} {len(found)} {ctx.random.randrange(1000)} {ctx.uuid()} {ctx.draw('n', lambda: 7)}"
+
+    async def _race(self, text: str, ctx: Context) -> str:
+        await anyio.sleep(int(ctx.path.partition("racer")[2][0]))
+        return f"{ctx.path.rpartition('/')[2]}: {text}"
+
+
+class Undisturbed:
+    """Hold a run that nobody cut off."""
+
+    def __init__(self, world: World, result: Result[Any], events: Sequence[ev.Event]) -> None:
+        self.result, self.events, self.effects = result, events, Counter(world.effects)
+
+    @classmethod
+    async def of(cls, world: World, value: Any) -> Undisturbed:
+        journal = MemoryJournal()
+        world.begin()
+        result = await run(world.graph, value, journal=journal, run_id=RUN)
+        return cls(world, result, await journal.events(RUN))
+
+
+def check_attempts(events: Iterable[ev.Event]) -> None:
+    """Check that every start of a step ended once, before the next one, and that the record ends with the run."""
+    running: set[str] = set()
+    for event in events:
+        if isinstance(event, ev.StepStarted):
+            assert event.path not in running
+            running.add(event.path)
+        elif isinstance(event, ev.Ending):
+            running.remove(event.path)
+    assert running == set()
+
+
+def paid_in_vain(events: Iterable[ev.Event]) -> Usage:
+    """Return what was charged to attempts that were cut off with their process."""
+    vain = Usage()
+    charged: dict[str, Usage] = {}
+    for event in events:
+        if isinstance(event, ev.UsageRecorded):
+            charged[event.path] = charged.get(event.path, Usage()) + event.usage
+        elif isinstance(event, ev.StepAbandoned):
+            vain += charged.pop(event.path, Usage())
+        elif isinstance(event, ev.StepStarted | ev.StepRetried):
+            charged.pop(event.path, None)
+    return vain
+
+
+def in_doubt(before: Iterable[ev.Event]) -> int:
+    """Return the tokens reserved for calls of whose bill nothing is on record."""
+    held: dict[str, int] = {}
+    for event in kinds(before, ev.UsageReserved, ev.UsageRecorded):
+        held[event.path] = event.usage.tokens if isinstance(event, ev.UsageReserved) else 0
+    return sum(held.values())
+
+
+class Continued:
+    """Hold a run that was cut off and has gone on."""
+
+    def __init__(self, before: Sequence[ev.Event], result: Result[Any], events: Sequence[ev.Event]) -> None:
+        self.before, self.result, self.events = before, result, events
+
+    @classmethod
+    async def of(cls, world: World, before: Sequence[ev.Event]) -> Continued:
+        journal = await journal_of(RUN, before)
+        world.begin(before)
+        result = await resume(world.graph, RUN, journal=journal)
+        return cls(before, result, await journal.events(RUN))
+
+    def check(self, world: World, undisturbed: Undisturbed) -> None:
+        """Check that output and effects are as if nothing had happened, and the bill but for what was in flight."""
+        result, wanted = self.result, undisturbed.result
+        assert self.events[: len(self.before)] == list(self.before)
+        assert (result.output, result.stop_reason) == (wanted.output, wanted.stop_reason)
+        check_attempts(self.events)
+        vain = paid_in_vain(self.events)
+        assert result.usage.tokens == wanted.usage.tokens + vain.tokens
+        assert result.usage.uncertain == vain.uncertain
+        assert (result.usage.steps, result.usage.tool_calls) == (wanted.usage.steps, wanted.usage.tool_calls)
+        assert Recorded(self.events).total == result.usage
+        assert world.effects == undisturbed.effects - tools_done(self.before)
+
+
+def tools_done(before: Sequence[ev.Event]) -> Counter[str]:
+    """Return how often the tool at each path is on record to have ended."""
+    tools = {e.path for e in kinds(before, ev.StepStarted) if e.kind == "tool"}
+    return Counter(e.path for e in kinds(before, ev.StepFinished) if e.path in tools)
+
+
+STRIDE = 16
+
+
+@pytest.mark.parametrize("start", range(STRIDE))
+async def test_a_run_goes_on_from_every_place_of_its_record(start: int) -> None:
+    """And from a place in the record of that, too."""
+    world = World()
+    undisturbed = await Undisturbed.of(world, 2)
+    for at in range(start + 1, len(undisturbed.events) + 1, STRIDE):
+        before = undisturbed.events[:at]
+        continued = await Continued.of(world, before)
+        continued.check(world, undisturbed)
+        assert continued.result.usage.uncertain == in_doubt(before)
+        again = random.Random(at).randint(at, len(continued.events))
+        (await Continued.of(world, continued.events[:again])).check(world, undisturbed)
+
+
+@cases(6)
+@given(seed=st.integers(0, 2**32), places=st.lists(st.floats(0, 1), min_size=1, max_size=3))
+def test_a_run_goes_on_in_any_order(seed: int, places: list[float]) -> None:
+    """Cut off again and again, and each time served in another order."""
+    world = World()
+    undisturbed = run_virtual(Undisturbed.of, world, 1, seed=seed)
+    events: Sequence[ev.Event] = undisturbed.events
+    for place in places:
+        before = events[: 1 + round(place * (len(events) - 1))]
+        seed += 1
+        continued = run_virtual(Continued.of, world, before, seed=seed)
+        continued.check(world, undisturbed)
+        events = continued.events
+
+
+class Noting(Builder):
+    """Build a random graph whose steps note that they run, and in which no join is a race."""
+
+    def __init__(self, seed: int, *, races: bool) -> None:
+        super().__init__(seed)
+        self.ran: list[str] = []
+        if not races:
+            self.joins = [collect, total, vote]
+
+    def _node(self) -> Any:
+        self._names += 1
+        return NotingStep(f"n{self._names}", self.outcomes, self.ran)
+
+
+class NotingStep(Step):
+    def __init__(self, name: str, outcomes: Outcomes, ran: list[str]) -> None:
+        super().__init__(name, outcomes)
+        self.ran = ran
+
+    async def invoke(self, ctx: Context, value: Any, /) -> Any:
+        self.ran.append(ctx.path)
+        return await super().invoke(ctx, value)
+
+
+async def outcome(coroutine: Awaitable[Result[Any]]) -> Any:
+    """Return a run's output, or that it failed."""
+    try:
+        return (await coroutine).output
+    except StepFailed:
+        return StepFailed
+
+
+@cases(30)
+@given(seed=st.integers(0, 2**32), races=st.booleans(), places=st.lists(st.floats(0, 0.999), min_size=1, max_size=3))
+def test_random_graphs_go_on_from_anywhere(seed: int, races: bool, places: list[float]) -> None:
+    """No step that has ended runs again, and without races the outcome is the same."""
+    built = Noting(seed, races=races)
+    graph = built.build()
+
+    async def begin() -> tuple[Any, Sequence[ev.Event]]:
+        journal = MemoryJournal()
+        return await outcome(run(graph, 5, journal=journal, run_id=RUN)), await journal.events(RUN)
+
+    async def go_on(before: Sequence[ev.Event]) -> tuple[Any, Sequence[ev.Event]]:
+        journal = await journal_of(RUN, before)
+        built.ran.clear()
+        return await outcome(resume(graph, RUN, journal=journal)), await journal.events(RUN)
+
+    wanted, events = run_virtual(begin, seed=seed)
+    for place in places:
+        before = events[: 1 + int(place * len(events))]
+        ended = {e.path for e in kinds(before, ev.StepFinished)}
+        seed += 1
+        had, events = run_virtual(go_on, before, seed=seed)
+        assert not ended & set(built.ran)
+        assert Counter(built.ran).total() == len(set(built.ran))
+        check_attempts(events)
+        assert races or had == wanted
