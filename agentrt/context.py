@@ -57,8 +57,8 @@ class StepContext(Context):
     __slots__ = (
         "_activation", "_busy_names", "_calls", "_draws", "_failure", "_held", "_lent", "_nodes_called",
         "_over", "_remembers", "_waits",
-        "account", "attempts", "busy", "deadline", "denial", "depth", "is_counted", "limits", "past", "path", "progress",
-        "run_id", "scheduler", "silent", "state",
+        "account", "attempts", "busy", "deadline", "denial", "depth", "is_counted", "limits", "past", "path",
+        "progress", "run_id", "scheduler", "silent", "state",
     )  # fmt: skip
 
     def __init__(

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Mapping
 from difflib import unified_diff
+from typing import Any
 
 from jsonschema import Draft202012Validator
 
@@ -128,7 +129,8 @@ async def _answer(
 
 def _check(value: object, asked: QuestionAsked) -> None:
     """Raise `InvalidArguments` where a value does not fit the schema of its question."""
-    errors = sorted(Draft202012Validator(dict(asked.schema)).iter_errors(value), key=lambda e: e.json_path)
+    schema: Any = asked.schema
+    errors = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda e: e.json_path)
     if errors:
         raise InvalidArguments(f"{asked.path}: " + "; ".join(f"{e.json_path}: {e.message}" for e in errors))
 
