@@ -130,7 +130,8 @@ async def _answer(
 def _check(value: object, asked: QuestionAsked) -> None:
     """Raise `InvalidArguments` where a value does not fit the schema of its question."""
     schema: Any = asked.schema
-    errors = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda e: e.json_path)
+    instance: Any = value
+    errors = sorted(Draft202012Validator(schema).iter_errors(instance), key=lambda e: e.json_path)
     if errors:
         raise InvalidArguments(f"{asked.path}: " + "; ".join(f"{e.json_path}: {e.message}" for e in errors))
 
