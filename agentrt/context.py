@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -173,10 +173,11 @@ class StepContext(Context):
         """Remember how a step right below ended, if a budget around might make that worth knowing."""
         if not self.account.is_capped:
             return
-        self._tracked.outcomes.append((activation.path, outcome))
+        progress = self._tracked if self.progress is None else self.progress
+        progress.outcomes.append((activation.path, outcome))
         branch = activation.branch
         if branch is not None and branch.memory:
-            self._tracked.memories[self.path, branch.label] = dict(branch.memory)
+            progress.memories[self.path, branch.label] = dict(branch.memory)
 
     def note_denied(self, activation: Activation, failure: Failure, below: StepContext | None) -> None:
         """Remember a step right below that a budget refused; `below` is its context, if it has started.
@@ -328,9 +329,9 @@ class StepContext(Context):
         outcomes: list[Any] = await Drive(self, BatchPlan(self.path, activations, keep_errors=True)).run()
         return [o.error if isinstance(o, Failure) else o for o in outcomes]
 
-    async def drive(self, plan: Plan) -> Any:
+    def drive(self, plan: Plan) -> Coroutine[Any, Any, Any]:
         self._check_running()
-        return await Drive(self, plan).run()
+        return Drive(self, plan).run()
 
     def latest(self, node: Any) -> Any:
         branch = self._activation.branch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
@@ -283,9 +283,9 @@ class Graph(Node[In, Out], Generic[In, Out]):
     def interval(self, outlook: Outlook) -> Interval:
         return routes_interval(self.compile(), outlook) + wrapping_interval(self.last, outlook)
 
-    async def invoke(self, ctx: Context, value: In, /) -> Out:
-        result: Out = await ctx.drive(GraphPlan(ctx.path, self.compile(), START, END, value))
-        return result
+    def invoke(self, ctx: Context, value: In, /) -> Coroutine[Any, Any, Out]:
+        """Return the drive of the graph's plan; a graph has no layer of its own around it."""
+        return ctx.drive(GraphPlan(ctx.path, self.compile(), START, END, value))
 
     async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Out:
         if self.last is None:

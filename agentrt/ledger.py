@@ -158,15 +158,21 @@ class Ledger:
 
     def __init__(self, scope: str, budget: Budget | None) -> None:
         self.root = Account(scope, budget, None)
+        self._is_open = budget is not None
         self._turns = Turns(self._decide, _deny)
         self._cached = self._cache_writes = self._reasoning = self._uncertain = 0
 
     def open(self, parent: Account, budget: Budget, scope: str, spent: Sequence[int] = ()) -> Account:
         """Open an account for one activation of a scope that has a budget of its own (rule B1).
 
-        `spent` is what the scope had spent in an earlier process, which the accounts around know of already.
+        `spent` is what the scope had spent in an earlier process, which the accounts around know of already. The
+        outermost budget of a run takes the root itself: nothing is spent outside of it.
         """
-        account = Account(scope, budget, parent)
+        if parent is self.root and scope == parent.scope and not self._is_open:
+            account, self._is_open = parent, True
+            account.limit(budget)
+        else:
+            account = Account(scope, budget, parent)
         if spent:
             account.spent[:] = spent
         return account

@@ -471,7 +471,7 @@ class Context(ABC, Generic[D]):
         """
 
     @abstractmethod
-    async def drive(self, plan: Plan) -> Any:
+    def drive(self, plan: Plan) -> Coroutine[Any, Any, Any]:
         """Run a plan's activations as steps below this one until it has an output; raises its failure."""
 
     @abstractmethod
