@@ -50,6 +50,7 @@ async def resume(
     if isinstance(recorded.closing, RunFinished) and recorded.closing.stop_reason == StopReason.DONE:
         await writer.release()
         return _finished(run, node, recorded)
+    recorded.reopen()
     run.go_on(recorded, RecordedPast(recorded, rerun_changed=rerun_changed), writer)
     return await run.execute()
 

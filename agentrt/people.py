@@ -127,7 +127,7 @@ async def _answer(
     return answered
 
 
-def _check(value: object, asked: QuestionAsked) -> None:
+def _check(value: Any, asked: QuestionAsked) -> None:
     """Raise `InvalidArguments` where a value does not fit the schema of its question."""
     schema: Any = asked.schema
     instance: Any = value

@@ -112,5 +112,8 @@ async def happened(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, A
     about = {"tool": tool.name, "arguments": arguments, "left": str(ctx.budget)}
     prompt = f"{tool.name} was cut off while it ran, and it is unsafe to run it twice. Did it happen?"
     question = Question("doubt", prompt, about=about, schema={})
-    answer: QuestionAnswered = await ctx.run(question, arguments, key=ctx.doubts)
-    return answer if answer.verdict == "happened" else None
+    for n in range(ctx.doubts):  # what was made again may have been cut off again: each time is asked about
+        answer: QuestionAnswered = await ctx.run(question, arguments, key=n + 1)
+        if answer.verdict == "happened":
+            return answer
+    return None

@@ -49,6 +49,7 @@ class RecordedStep:
     __slots__ = (
         "answer",
         "attempts",
+        "before",
         "began",
         "drawn",
         "ended",
@@ -67,6 +68,7 @@ class RecordedStep:
         self.place = 0
         self.attempts = 0
         self.policy = ""
+        self.before: frozenset[str] = frozenset()
         self.drawn: list[Drawn] = []
         self.remembers = False
         self.began = 0
@@ -110,9 +112,19 @@ class Recorded:
                 self._spent.clear()
                 self.reserved.clear()
             case RunResumed():
+                self.reopen()
                 self.closing = None
             case RunParked() | RunFinished() | RunFailed() | RunCancelled():
                 self.closing = event
+
+    def reopen(self) -> None:
+        """Forget the answer and the last words of a run that was out of budget: it goes on without them (rule E5)."""
+        if self.run is None or not isinstance(self.closing, RunFinished) or self.closing.stop_reason == "done":
+            return
+        root = self._step(self.run.name)
+        root.ended = None
+        for path in self.below[self.run.name].keys() - root.before:
+            self._forget(path)
 
     def _add_spending(self, event: Event) -> None:
         match event:
@@ -146,7 +158,8 @@ class Recorded:
                 step = self._step(event.path)
                 step.ended, step.is_running = None, False
             case BudgetExhausted():
-                self._step(event.path).policy = event.policy
+                step = self._step(event.path)
+                step.policy, step.before = event.policy, frozenset(self.below[event.path])
             case _:
                 self._add_note(event)
 
@@ -197,10 +210,13 @@ class Recorded:
 
     def _forget_below(self, path: str) -> None:
         """Forget what an attempt that failed had called: the next one calls under the same paths, on new accounts."""
-        for child in self.below.pop(path, ()):
-            self._forget_below(child)
-            del self.steps[child]
+        for child in list(self.below[path]):
+            self._forget(child)
             self._spent.pop(child, None)
+
+    def _forget(self, path: str) -> None:
+        self._forget_below(path)
+        del self.steps[path], self.below[path.rpartition("/")[0]][path]
 
     def _count(self, path: str, dimensions: Sequence[int]) -> None:
         self._spend(path, [int(d in dimensions) for d in range(len(DIMENSIONS))])

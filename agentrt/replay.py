@@ -219,7 +219,9 @@ def _passed_on(recorded: Recorded) -> Iterator[str]:
     if isinstance(recorded.closing, RunFailed):
         path = recorded.closing.path
         while path:
-            yield path
+            step = recorded.steps.get(path)
+            if step is not None and isinstance(step.ended, StepFailed):  # else it is an edge out of it that failed
+                yield path
             path = path.rpartition("/")[0]
     for path, step in recorded.steps.items():
         around = recorded.steps.get(path.rpartition("/")[0])

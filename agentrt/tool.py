@@ -67,10 +67,10 @@ class Tool(FunctionNode[R], Generic[P, R]):
         if self.approval is False and not ctx.is_recorded:
             return await super().call(ctx, args, kwargs)
         given = {**dict(zip((p.name for p in self.parameters), args, strict=False)), **kwargs}
-        if ctx.doubts and self.effect == "unsafe" and (answer := await happened(ctx, self, given)) is not None:
-            return self.read_output(answer.value)
         if self.approval is True or (self.approval and self.approval(given)):
             given = dict(await approved(ctx, self, given, why))
+        if ctx.doubts and self.effect == "unsafe" and (answer := await happened(ctx, self, given)) is not None:
+            return self.read_output(answer.value)
         await ctx.begin_effect()
         return await super().call(ctx, (), given)
 

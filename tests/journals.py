@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 
 from agentrt import JournalError
 from agentrt import events as ev
@@ -14,22 +13,20 @@ from agentrt.stores.memory import MemoryJournal
 
 
 class FailingJournal(MemoryJournal):
-    """Fail, or hang, at the n-th append, from 1, and from then on; `kept` holds the groups that were appended."""
+    """Fail from the n-th append on, from 1, each time after so long; `kept` holds the groups that were appended."""
 
-    def __init__(self, fails_at: int | None = None, error: Exception | None = None, *, hangs: bool = False) -> None:
+    def __init__(self, fails_at: int | None = None, error: Exception | None = None, *, seconds: float = 0.0) -> None:
         super().__init__()
         self.kept: list[list[ev.Event]] = []
         self.appends = 0
         self._fails_at = fails_at
         self._error = error or JournalError("disk full")
-        self._hangs = hangs
+        self._seconds = seconds
 
     async def append(self, run_id: str, epoch: int, events: Sequence[ev.Event]) -> None:
         self.appends += 1
         if self._fails_at is not None and self.appends >= self._fails_at:
-            if self._hangs:
-                await anyio.sleep_forever()
-            await anyio.lowlevel.checkpoint()
+            await anyio.sleep(self._seconds)
             raise self._error
         await super().append(run_id, epoch, events)
         self.kept.append(list(events))

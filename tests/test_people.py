@@ -1,0 +1,368 @@
+"""People: what runs ask them, and what becomes of their answers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from agentrt import (
+    END,
+    START,
+    Agent,
+    Budget,
+    BudgetExceeded,
+    Context,
+    DefinitionError,
+    Graph,
+    InvalidArguments,
+    ModelRequest,
+    QuestionClosed,
+    Result,
+    StepFailed,
+    StopReason,
+    Waiting,
+    collect,
+    first,
+    replay,
+    resume,
+    run,
+    tool,
+)
+from agentrt import events as ev
+from agentrt.messages import ToolMessage
+from agentrt.people import answer, approve, deny, inbox, settle
+from agentrt.recorded import Recorded
+from agentrt.stores.memory import MemoryJournal
+from agentrt.testing import FunctionModel, call
+from tests.journals import journal_of, kinds
+from tests.test_continuation import RUN, check_attempts
+
+pytestmark = pytest.mark.anyio
+
+
+class Desk:
+    """Hold runs of a graph that wait for people; each call goes on with the run as another process would."""
+
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+        self.journal = MemoryJournal()
+
+    async def begin(self, value: Any = "go", **options: Any) -> Result[Any]:
+        return await run(self.graph, value, journal=self.journal, run_id=RUN, **options)
+
+    async def go_on(self, **options: Any) -> Result[Any]:
+        return await resume(self.graph, RUN, journal=self.journal, **options)
+
+    async def open(self) -> Sequence[str]:
+        return [q.asked.path for q in await inbox(self.journal, RUN)]
+
+    async def record(self) -> Sequence[ev.Event]:
+        return await self.journal.events(RUN)
+
+
+class Payer:
+    """Hold an agent that pays what it is told, if somebody approves."""
+
+    def __init__(self, **options: Any) -> None:
+        self.paid: list[int] = []
+        self.told: list[str] = []
+
+        @tool(**{"approval": True, **options})
+        async def pay(amount: int) -> str:
+            """Pay."""
+            self.paid.append(amount)
+            return f"paid {amount}"
+
+        def say(request: ModelRequest) -> Any:
+            last = request.messages[-1]
+            if isinstance(last, ToolMessage):
+                self.told.append(last.text)
+                return f"done: {last.text}"
+            return call("pay", amount=20)
+
+        self.desk = Desk(Agent("agent", model=FunctionModel(say), tools=[pay]))
+
+
+async def test_a_call_waits_until_it_is_approved() -> None:
+    """Meanwhile the run has no output, and nothing is reserved or paid."""
+    payer = Payer()
+    result = await payer.desk.begin(budget=Budget(tokens=10_000))
+    assert result.stop_reason is StopReason.WAITING
+    with pytest.raises(Waiting, match="agent/pay/approve"):
+        result.output  # noqa: B018
+    [question] = await inbox(payer.desk.journal)
+    assert (question.run_id, question.asked.about["arguments"]) == (RUN, {"amount": 20})
+    assert (await payer.desk.journal.run(RUN)).status == "waiting"
+    assert Recorded(await payer.desk.record()).reserved == {}
+    assert (await payer.desk.go_on()).stop_reason is StopReason.WAITING
+    assert payer.paid == []
+    await approve(payer.desk.journal, RUN, by="me")
+    done = await payer.desk.go_on()
+    assert (done.output, payer.paid) == ("done: paid 20", [20])
+    assert done.usage.model_calls == 2
+    check_attempts(await payer.desk.record())
+    assert (await replay(payer.desk.graph, RUN, journal=payer.desk.journal)).output == done.output
+    assert payer.paid == [20]
+
+
+async def test_an_edit_is_checked_and_kept() -> None:
+    """Only arguments that fit the tool's schema are taken; the record says what was changed."""
+    payer = Payer()
+    await payer.desk.begin()
+    for wrong in ({"amount": "much"}, {"sum": 3}):
+        with pytest.raises(InvalidArguments, match="agent/pay/approve"):
+            await approve(payer.desk.journal, RUN, edit=wrong)
+    answered = await approve(payer.desk.journal, RUN, edit={"amount": 7})
+    assert '-  "amount": 20' in answered.diff
+    assert '+  "amount": 7' in answered.diff
+    assert (await payer.desk.go_on()).output == "done: paid 7"
+    assert payer.paid == [7]
+
+
+async def test_an_agent_reads_why_it_may_not() -> None:
+    """A denial is a result of the tool, not an error of the run."""
+    payer = Payer()
+    await payer.desk.begin()
+    await deny(payer.desk.journal, RUN, because="too dear", by="ann")
+    assert (await payer.desk.go_on()).output == "done: ann denied this call: too dear"
+    assert payer.paid == []
+
+
+async def test_a_tool_may_say_which_calls_need_approval() -> None:
+    """By their arguments."""
+    payer = Payer(approval=lambda arguments: arguments["amount"] > 50)
+    assert (await payer.desk.begin()).output == "done: paid 20"
+
+
+async def test_a_question_takes_only_its_own_answers() -> None:
+    """Of its type, of its kind, once, while its run waits for it."""
+
+    async def quiz(text: str, ctx: Context) -> int:
+        return await ctx.ask("How many?", int) + 1
+
+    desk = Desk(quiz)
+    journal = desk.journal
+    await desk.begin()
+    with pytest.raises(InvalidArguments, match="quiz/ask"):
+        await answer(journal, RUN, "many")
+    for wrong in (approve(journal, RUN), deny(journal, RUN), settle(journal, RUN, happened=True)):
+        with pytest.raises(QuestionClosed, match=r"waits for quiz/ask \(answer\)"):
+            await wrong
+    with pytest.raises(QuestionClosed, match="does not wait for an answer to quiz/other"):
+        await answer(journal, RUN, 3, "quiz/other")
+    await answer(journal, RUN, 3)
+    with pytest.raises(QuestionClosed, match="waits for nothing"):
+        await answer(journal, RUN, 4)
+    assert (await desk.go_on()).output == 4
+    with pytest.raises(QuestionClosed, match="waits for nothing"):
+        await answer(journal, RUN, 4)
+    with pytest.raises(QuestionClosed):
+        await journal.answer(RUN, ev.QuestionAnswered(path="quiz/ask", at=1.0, verdict="answer", by="me", value=4))
+
+
+async def test_a_run_that_is_gone_takes_no_answer() -> None:
+    """Unknown or cancelled, it has nobody to tell."""
+
+    async def quiz(text: str, ctx: Context) -> str:
+        return await ctx.ask("Why?")
+
+    async def forever(text: str) -> str:
+        await anyio.sleep_forever()
+        return text
+
+    graph = Graph("g")
+    graph.edge(START, [quiz, forever])
+    for node in (quiz, forever):
+        graph.edge(node, END, join=collect)
+    desk = Desk(graph)
+    with anyio.move_on_after(5):
+        await desk.begin()
+    assert isinstance((await desk.record())[-1], ev.RunCancelled)
+    assert await desk.open() == []
+    for run_id in (RUN, "other"):
+        with pytest.raises(Exception, match=run_id) as error:
+            await answer(desk.journal, run_id, "so")
+        assert type(error.value).__name__ in {"QuestionClosed", "JournalError"}
+
+
+async def ask(name: str, ctx: Context) -> str:
+    return f"{name}={await ctx.ask(f'What is {name}?', key='q')}"
+
+
+async def in_a_map(text: str, ctx: Context) -> list[str]:
+    return await ctx.map(ask, ["a", "b", "c"])
+
+
+async def in_a_group(text: str, ctx: Context) -> list[str]:
+    answers = dict[str, str]()
+
+    async def one(name: str) -> None:
+        answers[name] = await ctx.run(ask, name, key=name)
+
+    async with anyio.create_task_group() as tasks:
+        for name in "abc":
+            tasks.start_soon(one, name)
+    return [answers[name] for name in "abc"]
+
+
+def in_a_fork() -> Graph[Any, Any]:
+    async def items(text: str) -> list[str]:
+        return ["a", "b", "c"]
+
+    graph = Graph("g")
+    graph.edge(START, items)
+    graph.edge(items, ask, each=True)
+    graph.edge(ask, END, join=collect)
+    return graph
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("node", [in_a_map, in_a_group, in_a_fork()], ids=["map", "group", "fork"])
+async def test_several_questions_are_answered_in_any_order(node: Any, order: Sequence[int]) -> None:
+    """With the run gone on after each; the others stay open."""
+    desk = Desk(node)
+    result = await desk.begin()
+    opened = sorted(await desk.open())
+    assert len(opened) == 3
+    for n, i in enumerate(order):
+        await answer(desk.journal, RUN, f"{i}", opened[i])
+        result = await desk.go_on()
+        assert len(await desk.open()) == 2 - n
+    assert result.output == ["a=0", "b=1", "c=2"]
+    assert len(kinds(await desk.record(), ev.QuestionAsked)) == 3
+    check_attempts(await desk.record())
+
+
+async def test_a_race_is_won_by_the_first_answer() -> None:
+    """A question of a branch that has lost waits for nobody."""
+
+    async def items(text: str) -> list[str]:
+        return ["a", "b", "c"]
+
+    graph = Graph("g")
+    graph.edge(START, items)
+    graph.edge(items, ask, each=True)
+    graph.edge(ask, END, join=first(1))
+    desk = Desk(graph)
+    await desk.begin()
+    await answer(desk.journal, RUN, "x", sorted(await desk.open())[1])
+    assert (await desk.go_on()).output == "b=x"
+    assert await desk.open() == []
+
+
+@pytest.mark.parametrize("policy", ["raise", "partial"])
+async def test_a_deadline_passes_no_time_while_a_run_is_parked(policy: Any) -> None:
+    """`seconds` counts the time a process works; what is spent counts on."""
+    payer = Payer()
+    await payer.desk.begin(budget=Budget(seconds=10, model_calls=1, on_exhausted=policy))
+    await anyio.sleep(1000)
+    await approve(payer.desk.journal, RUN)
+    if policy == "raise":
+        with pytest.raises(BudgetExceeded, match="model_calls"):
+            await payer.desk.go_on()
+    else:
+        assert (await payer.desk.go_on()).stop_reason is StopReason.PARTIAL
+    assert payer.paid == [20]
+    more = await payer.desk.go_on(budget=Budget(model_calls=2))
+    assert (more.output, payer.paid) == ("done: paid 20", [20])
+
+
+async def test_nobody_needs_to_answer_in_time() -> None:
+    """After its time a question is answered by its default, when its run goes on; a late answer is refused."""
+
+    async def quiz(text: str, ctx: Context) -> int:
+        return await ctx.ask("How many?", int, timeout=60, default=5)
+
+    desk = Desk(quiz)
+    assert (await desk.begin()).stop_reason is StopReason.WAITING
+    assert (await desk.go_on()).stop_reason is StopReason.WAITING
+    passed = [
+        msgspec.structs.replace(e, until=e.at) if isinstance(e, ev.QuestionAsked) else e for e in await desk.record()
+    ]
+    desk.journal = await journal_of(RUN, passed)
+    assert (await desk.go_on()).output == 5
+    [answered] = kinds(await desk.record(), ev.QuestionAnswered)
+    assert (answered.by, answered.value) == ("time-out", 5)
+    with pytest.raises(QuestionClosed):
+        await answer(desk.journal, RUN, 3)
+
+
+async def test_a_question_needs_a_journal() -> None:
+    """Else nobody could answer it later."""
+    with pytest.raises(StepFailed, match="nothing keeps the run") as error:
+        await run(ask, "a")
+    assert isinstance(error.value.cause, DefinitionError)
+
+
+class Cut:
+    """Hold an agent whose payment was cut off with its process, right after it had begun."""
+
+    def __init__(self, effect: str) -> None:
+        self.payer = Payer(approval=False, effect=effect)
+
+    async def begin(self) -> Desk:
+        desk = self.payer.desk
+        await desk.begin()
+        await self.cut()
+        return desk
+
+    async def cut(self) -> None:
+        """Cut the record off after the last effect that had begun."""
+        events = await self.payer.desk.record()
+        last = max(i for i, e in enumerate(events) if isinstance(e, ev.EffectBegun))
+        self.payer.desk.journal = await journal_of(RUN, events[: last + 1])
+        self.payer.paid.clear()
+
+
+async def test_of_an_unsafe_call_that_was_cut_off_a_person_is_asked() -> None:
+    """If it has happened, its result is what they say."""
+    desk = await (cut := Cut("unsafe")).begin()
+    assert (await desk.go_on()).stop_reason is StopReason.WAITING
+    await settle(desk.journal, RUN, happened=True, result="paid 20 already")
+    assert (await desk.go_on()).output == "done: paid 20 already"
+    assert cut.payer.paid == []
+
+
+async def test_an_unsafe_call_may_be_made_again_and_again() -> None:
+    """If it is cut off once more, a person is asked once more."""
+    desk = await (cut := Cut("unsafe")).begin()
+    for n in range(1, 4):
+        assert (await desk.go_on()).stop_reason is StopReason.WAITING
+        assert await desk.open() == [f"agent/pay/doubt[{n}]"]
+        assert cut.payer.paid == []
+        await settle(desk.journal, RUN, happened=False)
+        assert (await desk.go_on()).output == "done: paid 20"
+        assert cut.payer.paid == [20]
+        await cut.cut()
+        desk = cut.payer.desk
+
+
+@pytest.mark.parametrize("effect", ["idempotent", "keyed"])
+async def test_a_safe_call_is_made_again(effect: str) -> None:
+    """Without asking anybody."""
+    desk = await (cut := Cut(effect)).begin()
+    assert (await desk.go_on()).output == "done: paid 20"
+    assert cut.payer.paid == [20]
+
+
+async def test_an_approved_call_that_was_cut_off_needs_no_second_approval() -> None:
+    """The approval is on record; whether it happened is asked."""
+    payer = Payer()
+    desk = payer.desk
+    await desk.begin()
+    await approve(desk.journal, RUN, edit={"amount": 7})
+    await desk.go_on()
+    cut = Cut("unsafe")
+    cut.payer = payer
+    await cut.cut()
+    assert (await desk.go_on()).stop_reason is StopReason.WAITING
+    [question] = await inbox(desk.journal, RUN)
+    assert (question.asked.path, question.asked.about["arguments"]) == ("agent/pay/doubt[1]", {"amount": 7})
+    await settle(desk.journal, RUN, happened=False)
+    assert (await desk.go_on()).output == "done: paid 7"
+    assert payer.paid == [7]
