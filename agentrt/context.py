@@ -173,7 +173,9 @@ class StepContext(Context):
         """Remember how a step right below ended, if a budget around might make that worth knowing."""
         if not self.account.is_capped:
             return
-        progress = self._tracked if self.progress is None else self.progress
+        progress = self.progress
+        if progress is None:
+            progress = self._tracked
         progress.outcomes.append((activation.path, outcome))
         branch = activation.branch
         if branch is not None and branch.memory:

@@ -317,8 +317,9 @@ class GraphPlan(Plan):
         branch.current = None
         branch.last = activation.path
         if branch.latest is None:
-            branch.latest = {}
-        branch.latest[activation.node] = value
+            branch.latest = {activation.node: value}
+        else:
+            branch.latest[activation.node] = value
         if self.exhausted is None:
             self._leave(branch, activation.node, value, activation.path)
         return self._ready

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import repeat
 from typing import Any, Final
 
 import anyio
@@ -249,7 +250,7 @@ class Scheduler:
         now = self.clock()
         if not drive.ready:
             self._queue.append(drive)
-        drive.ready.extend((a, now) for a in activations)
+        drive.ready.extend(zip(activations, repeat(now), strict=False))
         self._queued += len(activations)
         self._spawn()
 
