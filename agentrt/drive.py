@@ -123,7 +123,8 @@ class Drive:
             ready = self._feed(activation, outcome)
             if ready:
                 self.scheduler.push(self, ready)
-        self._wake()
+        if not self.running:
+            self._wake()
 
     def cancelled(self, activation: Activation) -> None:
         """Note that a step in a worker was cancelled: given up by the plan, or with the whole run around it."""

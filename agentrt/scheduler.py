@@ -155,7 +155,11 @@ class Scheduler:
                 context.end()
         except BaseException as error:  # noqa: BLE001 - every error of a step becomes its outcome, but for cancellation
             return self._ended_by(error, activation, context, caller)
-        return self._finished(output, activation, context, caller)
+        if caller.past is not None or context.denial is not None:
+            return self._finished(output, activation, context, caller)
+        self.record(StepFinished(path=path, at=self.clock(), output=output))
+        caller.note_outcome(activation, output)
+        return output
 
     def _recalled(self, activation: Activation, caller: StepContext, budget: Budget | None) -> Any:
         """Return what is known from an earlier part of the run as a step's outcome, else `MISSING`."""
@@ -203,6 +207,7 @@ class Scheduler:
         return failure
 
     def _finished(self, output: Any, activation: Activation, context: StepContext, caller: StepContext) -> Any:
+        """Take the output of a step that has a past, or whose budget was exhausted."""
         if caller.past is not None and (mismatch := caller.past.mismatch(activation.path, output)) is not None:
             return self._failed(activation, context, caller, self._aborted(activation, mismatch))
         self._record_end(context, StepFinished(path=activation.path, at=self.clock(), output=output))
@@ -324,7 +329,8 @@ class Scheduler:
                     return
                 drive, activation, queued = taken
                 del taken  # a worker may wait for long: what it holds then counts many times over
-                self._spawn()
+                if self._queue and not self._starting:
+                    self._spawn()
                 drive.running[activation] = worker
                 try:
                     outcome = await self.step(activation, drive.context, drive.budget, self.clock() - queued)
