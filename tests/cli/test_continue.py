@@ -143,7 +143,7 @@ def test_a_changed_graph_is_told_and_may_be_run_anew(shell: Shell, write: Write)
     assert failed.exit_code == ExitStatus.FAILED
     mended = CHAIN.replace("raise ValueError('no')", "return n * 10")
     assert shell("resume", "last", "--in", write(mended)).stdout == "20\n"
-    again = shell("replay", "last", "--in", write(mended.replace("n + 1", "n + 2")))
+    again = shell("replay", "last", "--in", write(mended.replace("n + 1", "n + 2"), "other.py"))
     assert (again.exit_code, "g/first_ is not what was recorded" in again.stderr) == (ExitStatus.FAILED, True)
 
 
