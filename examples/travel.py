@@ -76,5 +76,4 @@ book.chain(START, plan, booker, END)
 
 main = Graph("travel", input=str, output=list[str])
 main.edge(START, [book, weather])
-main.edge(book, END, join=collect)
-main.edge(weather, END, join=collect)
+main.edge((book, weather), END, join=collect)
