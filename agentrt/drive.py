@@ -175,7 +175,14 @@ class Drive:
         return ()
 
     async def _step_here(self, activation: Activation) -> Sequence[Activation]:
-        outcome = await self.context.run_here(activation, self.budget)
+        """Run one step in this task, or recall it, and feed its outcome to the plan, which says who is told of it."""
+        context = self.context
+        context.busy = True
+        try:
+            outcome = await self.scheduler.step(activation, context, self.budget, 0.0, context.depth + 1)
+        finally:
+            context.busy = False
+            context.lend_if_waiting()
         return self._feed(activation, outcome)
 
     def _note(self) -> None:

@@ -119,11 +119,11 @@ class Scheduler:
         Only cancellation leaves this method as an exception, so that a step's error never crosses a task group.
         `depth` counts the steps this one's task already runs around it.
         """
+        if caller.past is not None and (outcome := self._recalled(activation, caller, budget)) is not MISSING:
+            return outcome  # at once: a plan that catches up must not be cut off half-way, and forget what it had done
         self._steps += 1
         if not self._steps % _BREATHER:
             await checkpoint()
-        if caller.past is not None and (outcome := self._recalled(activation, caller, budget)) is not MISSING:
-            return outcome
         node, path, value = activation.node, activation.path, activation.value
         try:
             context = self._open(activation, caller, budget, depth)
