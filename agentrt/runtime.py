@@ -316,9 +316,12 @@ class _Run:
         )
 
     async def execute(self) -> Result[Any]:
-        check_prices(self.node, self.models, limited=self.budget is not None and self.budget.usd is not None)
-        if self.past is None:
-            check_fits(self.node, self.input, self.budget, self.models, self.models.override)
+        try:
+            self._check()
+        except BaseException:
+            if self.writer is not None:  # claimed to read the record: others need not wait for the claim's end
+                await self.writer.release()
+            raise
         if self.journal is not None and self.writer is None:
             self.writer = await JournalWriter.claim(self.journal, self.run_id, new=self.past is None)
         writer, self.writer = self.writer, None
@@ -349,6 +352,12 @@ class _Run:
         if outcome is _UNFINISHED or scheduler is None:
             raise AgentrtError(f"{self.node.name}: a step cancelled its own task, and with it the run")
         return self._result(outcome, scheduler)
+
+    def _check(self) -> None:
+        """Raise `UnknownPrice` or `BudgetTooSmall` for what cannot be run within the budget."""
+        check_prices(self.node, self.models, limited=self.budget is not None and self.budget.usd is not None)
+        if self.past is None:
+            check_fits(self.node, self.input, self.budget, self.models, self.models.override)
 
     def go_on(self, recorded: Recorded, past: RecordedPast, writer: JournalWriter | None) -> None:
         """Take up where a record ends: what has finished answers from it, and is not paid again."""

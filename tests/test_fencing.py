@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from agentrt import Agent, JournalError, ModelRequest, RunTaken, resume, run, tool
+from agentrt import Agent, Budget, JournalError, ModelRequest, RunTaken, UnknownPrice, resume, run, tool
 from agentrt import events as ev
 from agentrt.journal import CLAIM
 from agentrt.messages import ToolMessage
@@ -139,3 +139,14 @@ async def test_nothing_begins_that_is_not_on_record(seconds: float) -> None:
             await run(meter.agent, "?", journal=journal, run_id=RUN)
         kept = kinds(await journal.events(RUN), ev.UsageReserved, ev.EffectBegun)
         assert len(meter.calls) == len(kept), fails_at
+
+
+async def test_a_run_that_is_refused_gives_its_claim_back() -> None:
+    """What cannot go on under these limits may go on at once under others, wherever."""
+    events = await undisturbed()
+    journal = await journal_of(RUN, events[:6])
+    unpriced = Meter().agent
+    unpriced.model.price = None  # type: ignore[union-attr]
+    with pytest.raises(UnknownPrice):
+        await resume(unpriced, RUN, journal=journal, budget=Budget(usd=1))
+    assert (await resume(Meter().agent, RUN, journal=Elsewhere(journal))).output == "a!b!"
