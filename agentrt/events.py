@@ -1,7 +1,7 @@
 """Events: frozen values, the one language of journal, stream, traces and progress.
 
-Every step that starts ends in exactly one of `StepFinished`, `StepFailed` and `StepCancelled`, and each attempt before
-its last in one `StepRetried`; every run in exactly one of `RunFinished`, `RunFailed` and `RunCancelled`. `at` is
+Every step that starts ends in exactly one `Ending`, and each attempt before its last in one `StepRetried`; every run,
+and every part of one that goes on, in one of `RunFinished`, `RunFailed`, `RunCancelled` and `RunParked`. `at` is
 seconds since the epoch. `TextDelta` is a lossy side channel: the journal does not keep it, nor `EventsDropped`.
 """
 

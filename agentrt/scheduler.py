@@ -329,7 +329,7 @@ class Scheduler:
                     return
                 drive, activation, queued = taken
                 del taken  # a worker may wait for long: what it holds then counts many times over
-                if self._queue and not self._starting:
+                if self._queue and not self._starting:  # asked before the call: most steps find nothing to start
                     self._spawn()
                 drive.running[activation] = worker
                 try:

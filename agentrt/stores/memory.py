@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from anyio.lowlevel import checkpoint
 
-from agentrt.events import Event, QuestionAnswered, QuestionAsked
+from agentrt.events import Event, QuestionAsked
 from agentrt.journal import OpenQuestion, RunSummary
 from agentrt.stores.content import StoredRow, to_events
-from agentrt.stores.record import Answer, Append, Claim, Operation, Records, Release, Renew, Run, unknown_run
+from agentrt.stores.record import OperatedJournal, Operation, Records, Run, unknown_run
 
 
-class MemoryJournal:
+class MemoryJournal(OperatedJournal):
     """Keep the events of runs, encoded as any store keeps them; `clock` tells when claims end."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -24,21 +24,6 @@ class MemoryJournal:
 
     def __repr__(self) -> str:
         return f"<MemoryJournal of {len(self._runs)} runs>"
-
-    async def claim(self, run_id: str, owner: str, *, seconds: float, new: bool = False) -> int:
-        return await self._do(Claim(run_id, owner, seconds, new))
-
-    async def renew(self, run_id: str, epoch: int, *, seconds: float) -> None:
-        await self._do(Renew(run_id, epoch, seconds))
-
-    async def release(self, run_id: str, epoch: int) -> None:
-        await self._do(Release(run_id, epoch))
-
-    async def append(self, run_id: str, epoch: int, events: Sequence[Event]) -> None:
-        await self._do(Append(run_id, epoch, events))
-
-    async def answer(self, run_id: str, answered: QuestionAnswered) -> None:
-        await self._do(Answer(run_id, answered))
 
     async def runs(self, limit: int = 50, *, status: str | None = None) -> list[RunSummary]:
         await checkpoint()
@@ -74,14 +59,11 @@ class MemoryJournal:
             raise unknown_run(run_id, "memory")
         return run
 
-    async def _do(self, operation: Operation) -> int:
+    async def _carry_out(self, operation: Operation) -> None:
         await checkpoint()
         Records("memory", self._clock(), self._runs).carry_out([operation])
         if (run := self._runs.get(operation.run_id)) is not None:
             self._keep(run)
-        if operation.error is not None:
-            raise operation.error
-        return operation.result
 
     def _keep(self, run: Run) -> None:
         kept = self._events.setdefault(run.run_id, [])

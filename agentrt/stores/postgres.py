@@ -14,19 +14,15 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from agentrt.errors import JournalError
-from agentrt.events import Event, QuestionAnswered, QuestionAsked
+from agentrt.events import Event, QuestionAsked
 from agentrt.journal import OpenQuestion, RunSummary
 from agentrt.stores.content import StoredRow, hashes, to_events
 from agentrt.stores.record import (
     COLUMNS,
-    Answer,
-    Append,
-    Claim,
+    OperatedJournal,
     Operation,
     Question,
     Records,
-    Release,
-    Renew,
     Run,
     columns,
     unknown_run,
@@ -143,7 +139,7 @@ def from_url(url: str) -> PostgresJournal:
     return PostgresJournal(url)
 
 
-class PostgresJournal:
+class PostgresJournal(OperatedJournal):
     """Keep the events of runs in the schema `agentrt` of a PostgreSQL database (13 or later), made where missing.
 
     What is appended is committed when the call returns. Where the server goes away calls wait up to `patience`
@@ -166,21 +162,6 @@ class PostgresJournal:
 
     def __repr__(self) -> str:
         return f"<PostgresJournal {_shown(self.url)}>"
-
-    async def claim(self, run_id: str, owner: str, *, seconds: float, new: bool = False) -> int:
-        return await self._do(Claim(run_id, owner, seconds, new))
-
-    async def renew(self, run_id: str, epoch: int, *, seconds: float) -> None:
-        await self._do(Renew(run_id, epoch, seconds))
-
-    async def release(self, run_id: str, epoch: int) -> None:
-        await self._do(Release(run_id, epoch))
-
-    async def append(self, run_id: str, epoch: int, events: Sequence[Event]) -> None:
-        await self._do(Append(run_id, epoch, events))
-
-    async def answer(self, run_id: str, answered: QuestionAnswered) -> None:
-        await self._do(Answer(run_id, answered))
 
     async def runs(self, limit: int = 50, *, status: str | None = None) -> list[RunSummary]:
         query = f"{_SELECT_RUN} WHERE $2::text IS NULL OR status = $2 ORDER BY started DESC, id DESC LIMIT $1"
@@ -230,15 +211,12 @@ class PostgresJournal:
             raise unknown_run(run_id, self._where)
         return Run(*row)
 
-    async def _do(self, operation: Operation) -> int:
+    async def _carry_out(self, operation: Operation) -> None:
         done = _running_loop().create_future()
         self._waiting.append((operation, done))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_all())
         await done
-        if operation.error is not None:
-            raise operation.error
-        return operation.result
 
     async def _write_all(self) -> None:
         """Write what waits, in groups, until nothing does."""

@@ -289,6 +289,35 @@ class Answer(Operation):
         raise QuestionClosed(f"the question of {self._answered.path} cannot be answered: {reason}")
 
 
+class OperatedJournal(ABC):
+    """Be the half of a journal that writes: each of its methods is an operation, which the store carries out."""
+
+    @abstractmethod
+    async def _carry_out(self, operation: Operation) -> None:
+        """Carry an operation out, and note on it how that ended."""
+
+    async def claim(self, run_id: str, owner: str, *, seconds: float, new: bool = False) -> int:
+        return await self._do(Claim(run_id, owner, seconds, new))
+
+    async def renew(self, run_id: str, epoch: int, *, seconds: float) -> None:
+        await self._do(Renew(run_id, epoch, seconds))
+
+    async def release(self, run_id: str, epoch: int) -> None:
+        await self._do(Release(run_id, epoch))
+
+    async def append(self, run_id: str, epoch: int, events: Sequence[Event]) -> None:
+        await self._do(Append(run_id, epoch, events))
+
+    async def answer(self, run_id: str, answered: QuestionAnswered) -> None:
+        await self._do(Answer(run_id, answered))
+
+    async def _do(self, operation: Operation) -> int:
+        await self._carry_out(operation)
+        if operation.error is not None:
+            raise operation.error
+        return operation.result
+
+
 class Records:
     """Hold the runs that one transaction works on, by id; `now` is its time, `where` names the store."""
 

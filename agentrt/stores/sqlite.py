@@ -12,20 +12,16 @@ from typing import Any, Final, Generic, TypeVar
 from anyio import to_thread
 
 from agentrt.errors import JournalError
-from agentrt.events import Event, QuestionAnswered, QuestionAsked
+from agentrt.events import Event, QuestionAsked
 from agentrt.journal import OpenQuestion, RunSummary
 from agentrt.stores.content import StoredRow, hashes, to_events
 from agentrt.stores.record import (
     COLUMNS,
     COUNTS,
-    Answer,
-    Append,
-    Claim,
+    OperatedJournal,
     Operation,
     Question,
     Records,
-    Release,
-    Renew,
     Run,
     columns,
     unknown_run,
@@ -110,7 +106,7 @@ def from_url(url: str) -> SqliteJournal:
     return SqliteJournal(path)
 
 
-class SqliteJournal:
+class SqliteJournal(OperatedJournal):
     """Keep the events of runs in one SQLite file, which is made if it does not exist.
 
     One thread writes; all that waits for it goes into one transaction, on disk when the calls return. Another reads.
@@ -128,21 +124,6 @@ class SqliteJournal:
     def __repr__(self) -> str:
         return f"<SqliteJournal {str(self.path)!r}>"
 
-    async def claim(self, run_id: str, owner: str, *, seconds: float, new: bool = False) -> int:
-        return await self._do(Claim(run_id, owner, seconds, new))
-
-    async def renew(self, run_id: str, epoch: int, *, seconds: float) -> None:
-        await self._do(Renew(run_id, epoch, seconds))
-
-    async def release(self, run_id: str, epoch: int) -> None:
-        await self._do(Release(run_id, epoch))
-
-    async def append(self, run_id: str, epoch: int, events: Sequence[Event]) -> None:
-        await self._do(Append(run_id, epoch, events))
-
-    async def answer(self, run_id: str, answered: QuestionAnswered) -> None:
-        await self._do(Answer(run_id, answered))
-
     async def runs(self, limit: int = 50, *, status: str | None = None) -> list[RunSummary]:
         return await self._ask(lambda reader: reader.runs(max(limit, 0), status))
 
@@ -159,11 +140,8 @@ class SqliteJournal:
         """Close the file, once what was asked is written."""
         await to_thread.run_sync(self._close)
 
-    async def _do(self, operation: Operation) -> int:
+    async def _carry_out(self, operation: Operation) -> None:
         await self._writer.do(operation)
-        if operation.error is not None:
-            raise operation.error
-        return operation.result
 
     async def _ask(self, read: Callable[[_Reader], T]) -> T:
         query = _Query(read)
