@@ -6,6 +6,7 @@ Works, without model latency or network, so that what is left is the runtime:
     chain     n visits of a no-op async node, one after another
     fanout    one node yields n items, n no-op async nodes run side by side, one join collects n results
     sleepers  like fanout, each node sleeps 1.0 s, all at once
+    cancelled like sleepers, but the nodes wait for ever and all are cancelled once they do
     nested    n graphs side by side, each a graph around a graph around a no-op node
     agents    n agents side by side: a fake model asks for one tool call, the tool adds two ints, the model answers
     import    import the public names
@@ -36,6 +37,7 @@ SIZES = {
     "chain": (1_000,),
     "fanout": (1_000, 10_000, 100_000),
     "sleepers": (2_000, 10_000),
+    "cancelled": (1_000, 10_000, 100_000),
     "nested": (2_000,),
     "agents": (200,),
 }

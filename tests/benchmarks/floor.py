@@ -43,6 +43,27 @@ def sleepers(n: int) -> Work:
     return fanout(n, 1.0)
 
 
+def cancelled(n: int) -> Work:
+    """Start n tasks that wait for ever, and cancel them once all wait."""
+
+    async def work() -> None:
+        waiting = 0
+
+        async def node() -> None:
+            nonlocal waiting
+            waiting += 1
+            if waiting == n:
+                tasks.cancel_scope.cancel()
+            await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(n):
+                tasks.start_soon(node)
+        assert waiting == n
+
+    return work
+
+
 def nested(n: int) -> Work:
     """Like `fanout`: what a runtime makes of graphs within graphs is its own affair."""
     return fanout(n)

@@ -46,6 +46,27 @@ def sleepers(n: int) -> Work:
     return fanout(n, 1.0, concurrency=n + 10)
 
 
+def cancelled(n: int) -> Work:
+    """Start n nodes that wait for ever, and cancel the run once all wait."""
+
+    async def work() -> None:
+        waiting = 0
+
+        async def node(i: int) -> int:
+            nonlocal waiting
+            waiting += 1
+            if waiting == n:
+                scope.cancel()
+            await anyio.sleep_forever()
+            return i
+
+        with anyio.CancelScope() as scope:
+            await _fan(n, node, n + 10)()
+        assert waiting == n
+
+    return work
+
+
 def nested(n: int) -> Work:
     """Run n graphs side by side, each a graph around a graph around the node."""
 
