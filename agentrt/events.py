@@ -7,7 +7,7 @@ seconds since the epoch. `TextDelta` is a lossy side channel: the journal does n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -115,7 +115,7 @@ class StepStarted(Value):
 
 
 class StepFinished(Value):
-    """A step has its output; `form` names the class of an output that is not of the type the node declares."""
+    """A step has its output; in a record `form` says of what class, where plain JSON does not."""
 
     path: str
     at: float
@@ -367,6 +367,8 @@ Event: TypeAlias = (
 )
 
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), dict, list, tuple})
+NOT_JSON: Final = "not JSON"
+"""The `form` of an output of which only the text is kept."""
 _TYPES: dict[str, type[Event]] = {t.__name__: t for t in Event.__args__}
 
 
@@ -393,16 +395,30 @@ def encode(event: Event) -> bytes:
             row[name] = _untouched(value)
     if isinstance(event, StepStarted):
         row["input"] = _new_content(event.input)
-    elif isinstance(event, StepFinished) and isinstance(event.output, Value):
-        row["form"] = type(event.output).__name__
     try:
-        return _dump(row)
+        return _dump_finished(event, row) if isinstance(event, StepFinished) else _dump(row)
     except Exception:  # noqa: BLE001 - values are the user's and may refuse in any way; the record goes on without them
-        return _dump({name: _certain(value) for name, value in row.items()})
+        certain = {name: _certain(value) for name, value in row.items()}
+        return _dump({**certain, "form": NOT_JSON} if isinstance(event, StepFinished) else certain)
 
 
-def _dump(value: object) -> bytes:
-    return to_json(value, fallback=repr, inf_nan_mode="constants", serialize_unknown=True)
+def _dump_finished(event: StepFinished, row: dict[str, object]) -> bytes:
+    """Write a step's output so that nobody takes it for another value when the run goes on: `form` says what it was."""
+    kind = type(event.output)
+    if kind not in _PLAIN:
+        row["form"] = kind.__name__ if issubclass(kind, Value) else f"{kind.__module__}.{kind.__qualname__}"
+    lost: list[str] = []
+
+    def text(value: object) -> str:
+        lost.append(repr(value))
+        return lost[-1]
+
+    data = _dump(row, text)
+    return _dump({**row, "form": NOT_JSON}) if lost else data
+
+
+def _dump(value: object, fallback: Callable[[object], object] = repr) -> bytes:
+    return to_json(value, fallback=fallback, inf_nan_mode="constants", serialize_unknown=True)
 
 
 def _untouched(value: object) -> object:

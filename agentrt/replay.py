@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
@@ -15,7 +16,17 @@ import msgspec
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from agentrt.errors import AgentrtError, ReplayMismatch
-from agentrt.events import Drawn, ErrorInfo, QuestionAnswered, QuestionAsked, RunFailed, StepFailed, StepFinished, plain
+from agentrt.events import (
+    NOT_JSON,
+    Drawn,
+    ErrorInfo,
+    QuestionAnswered,
+    QuestionAsked,
+    RunFailed,
+    StepFailed,
+    StepFinished,
+    plain,
+)
 from agentrt.handoff import Handoff
 from agentrt.ledger import Limit
 from agentrt.node import Node
@@ -181,8 +192,10 @@ def output_of(node: Node[Any, Any], ended: StepFinished) -> Any:
     try:
         if ended.form in _FORMS:
             return msgspec.convert(ended.output, _FORMS[ended.form])
+        if ended.form == NOT_JSON or (ended.form and node.output in (object, Any)):
+            raise TypeError("it was no plain JSON: declare as its type what pydantic can write and read")
         return _adapter(node.output).validate_python(ended.output)
-    except (ValidationError, msgspec.ValidationError, PydanticSchemaGenerationError) as error:
+    except (ValidationError, msgspec.ValidationError, PydanticSchemaGenerationError, TypeError) as error:
         raise ReplayMismatch.unreadable(ended.path, node.output, error) from error
 
 
@@ -198,12 +211,21 @@ def error_of(info: ErrorInfo) -> Exception:
     """Return a recorded error as one of its class, if that is loaded, else an `AgentrtError` that names it."""
     known = getattr(sys.modules.get(info.module), info.type, None)
     if isinstance(known, type) and issubclass(known, Exception):
-        return known.__new__(known, info.message)
+        with suppress(TypeError):  # a class that wants more than a message
+            return known.__new__(known, info.message)
     return AgentrtError(f"{info.type}: {info.message}")
 
 
-@cache
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        hash(annotation)
+    except TypeError:  # an `Annotated` with a list in it
+        return TypeAdapter(annotation)
+    return _known_adapter(annotation)
+
+
+@cache
+def _known_adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 
