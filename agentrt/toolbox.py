@@ -36,9 +36,13 @@ class Toolbox:
         `why` is what the model said when it asked.
 
         Raises a denial by a budget of the agent or around it (rule E1); one by the tool's own is the tool's error.
+        Raises `DefinitionError`, too: a tool that cannot be used as it is defined is nothing that a model could mend.
         """
         known = [c for c in calls if c.name in self._named]
-        outcomes = iter(await ctx.gather([(ToolUse(self._named[c.name], c.id, why), c.arguments) for c in known]))
+        told = await ctx.gather([(ToolUse(self._named[c.name], c.id, why), c.arguments) for c in known])
+        if (mistake := next((o for o in told if isinstance(o, DefinitionError)), None)) is not None:
+            raise mistake
+        outcomes = iter(told)
         return [self._message(c, next(outcomes)) if c.name in self._named else self._unknown(c) for c in calls]
 
     def _unknown(self, call: ToolCall) -> ToolMessage:

@@ -366,3 +366,16 @@ async def test_an_approved_call_that_was_cut_off_needs_no_second_approval() -> N
     await settle(desk.journal, RUN, happened=False)
     assert (await desk.go_on()).output == "done: paid 7"
     assert payer.paid == [7]
+
+
+async def test_without_a_journal_nobody_could_answer() -> None:
+    """So the run fails, and the model is not told to go on without the approval."""
+
+    @tool(approval=True)
+    async def pay(amount: int) -> str:
+        """Pay."""
+        return f"paid {amount}"
+
+    agent = Agent("clerk", model=FunctionModel(lambda request: call("pay", amount=1)), tools=[pay])
+    with pytest.raises(StepFailed, match=r"nothing keeps the run until they answer: run\(…, journal=open_store\(\)\)"):
+        await run(agent, "?")
