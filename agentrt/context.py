@@ -31,12 +31,14 @@ from agentrt.events import (
     UsageRecorded,
     UsageReserved,
 )
+from agentrt.function import as_node
 from agentrt.ledger import Account, Limit, Request, Ticket
 from agentrt.model import Model
-from agentrt.node import Context, Node, Remaining, Reservation, as_node
+from agentrt.node import Context, Node, Reservation
 from agentrt.plan import Activation, BatchPlan, Failure, Parked, Plan
 from agentrt.progress import Denied, Past, Progress
 from agentrt.question import Question
+from agentrt.remaining import Remaining
 from agentrt.usage import Usage
 
 if TYPE_CHECKING:
