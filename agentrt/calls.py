@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from agentrt.errors import DefinitionError
 
@@ -70,6 +71,7 @@ class Calls:
 
         To leave the step any earlier would cancel the others, which may be paid already.
         """
+        await checkpoint()  # tasks that code has just started come to their own calls
         self._parked += 1
         self._tell()
         try:

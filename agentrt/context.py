@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 
-from agentrt.budget import Budget
+from agentrt.budget import Budget, named
 from agentrt.calls import Calls
 from agentrt.draws import Draws
 from agentrt.drive import Drive
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch
 from agentrt.events import (
+    AttemptStarted,
     BudgetClamped,
     BudgetDenied,
     BudgetWaited,
+    Counted,
     Drawn,
     EffectBegun,
     Emitted,
@@ -56,8 +58,8 @@ class StepContext(Context):
 
     __slots__ = (
         "_activation", "_calls", "_draws", "_failure", "_held", "_lent", "_over", "_remembers", "_waits",
-        "account", "attempts", "busy", "deadline", "denial", "depth", "is_counted", "limits", "past", "path",
-        "progress", "run_id", "scheduler", "silent", "state",
+        "account", "attempts", "busy", "counts", "deadline", "denial", "depth", "is_counted", "limits", "past", "path",
+        "progress", "refusal", "run_id", "scheduler", "silent", "spends", "state",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +84,8 @@ class StepContext(Context):
         self.state: object = None
         self.denial: BudgetExceeded | None = None
         self.is_counted = False
+        self.counts: tuple[str, ...] = ()
+        self.refusal: BudgetExceeded | None = None
         self.busy = False
         self._activation = activation
         self._calls: Calls | None = None
@@ -93,6 +97,7 @@ class StepContext(Context):
         self.attempts = 0
         self._draws: Draws | None = None
         self._remembers = False
+        self.spends = 0
         self.silent = False
 
     def open(self, budgets: Iterable[Budget], caller: StepContext) -> None:
@@ -116,22 +121,24 @@ class StepContext(Context):
             self.account = limit.account
         self.limits = limits
 
-    def count(self, dimensions: Sequence[int]) -> None:
+    def count_start(self, dimensions: tuple[int, ...]) -> None:
         """Spend one of each dimension, unless an earlier part of the run has; raises `BudgetExceeded` (rule B2)."""
         past = self.past
         if past is None or not past.is_counted(self.path):
-            try:
-                self.scheduler.ledger.count(self.account, dimensions, self.path)
-            except BudgetExceeded as denial:
-                self._record_denial(denial)
-                raise
+            self.scheduler.ledger.count(self.account, dimensions, self.path)
+            self.counts = named(dimensions)
         self.is_counted = True
+
+    def begin_attempt(self, dimensions: tuple[int, ...]) -> None:
+        """Spend one of each dimension for another attempt; raises `BudgetExceeded`."""
+        self._count(dimensions)
+        self.record(AttemptStarted(path=self.path, at=self.clock(), counts=named(dimensions)))
 
     def count_call(self, node: Node[Any, Any], most: int, path: str) -> None:
         """Count one more call of a node whose limit says how many there may be (rule B1)."""
         if (made := self._called.of_node(node.name)) >= most:
             denial = BudgetExceeded(scope=path, dimension="calls", needed=1, spent=made, limit=most, path=path)
-            self._record_denial(denial)
+            self.record_denial(denial)
             raise denial
         self._called.note_node(node.name)
 
@@ -146,8 +153,8 @@ class StepContext(Context):
     def restart(self) -> None:
         """Begin another attempt: what it calls gets the same paths again."""
         self._forfeit_held()
-        self.past = None if self.past is None else self.past.restarted()
-        self._draws = None
+        self.past = None if self.past is None else self.past.restarted(self.path)
+        self._draws, self.spends = None, 0
         self._calls = self._failure = self.progress = self.state = None
 
     def recall(self, activation: Activation, budget: Budget | None, outcome: Any) -> None:
@@ -184,7 +191,7 @@ class StepContext(Context):
         if below is None:
             rest.not_started.append(activation.path)
         else:
-            rest.merge(below.path, below.progress, below.limits, counted=below.is_counted)
+            below.hand_over(rest)
         self._tracked.denied[activation.path] = Denied(rest)
         self._tracked.outcomes.append((activation.path, failure))
 
@@ -209,7 +216,11 @@ class StepContext(Context):
         """Remember a step right below that ended without an outcome of its own: cancelled, or out of budget."""
         if self.account.is_capped:
             below.settle()
-            self._tracked.merge(below.path, below.progress, below.limits, counted=below.is_counted)
+            below.hand_over(self._tracked)
+
+    def hand_over(self, progress: Progress) -> None:
+        """Give what this step had done, as it ends without an outcome, to the progress of the step around."""
+        progress.merge(self.path, self.progress, self.limits, counted=self.is_counted, spends=self.spends)
 
     def note_not_started(self, activations: Sequence[Activation]) -> None:
         if activations and self.account.is_capped:
@@ -447,10 +458,18 @@ class StepContext(Context):
 
     def spend(self, *dimensions: int) -> None:
         self._check_running()
+        self.spends += 1
+        if self.past is not None and self.spends <= self.past.spends(self.path):
+            return  # an earlier part of the run has
+        self._count(dimensions)
+        if self.is_recorded:
+            self.record(Counted(path=self.path, at=self.clock(), counts=named(dimensions)))
+
+    def _count(self, dimensions: tuple[int, ...]) -> None:
         try:
             self.scheduler.ledger.count(self.account, dimensions, self.path)
         except BudgetExceeded as denial:
-            self._record_denial(denial)
+            self.record_denial(denial)
             raise
 
     def record(self, event: Event) -> None:
@@ -499,22 +518,22 @@ class StepContext(Context):
             self._check_running()
             record(BudgetWaited(path=self.path, at=clock(), seconds=clock() - began))
         if ticket.refusal is not None:
-            self._record_denial(ticket.refusal)
+            self.record_denial(ticket.refusal)
             raise ticket.refusal
         reservation = StepReservation(self.scheduler, ticket)
         self._held = [*(r for r in self._held or () if r.held), reservation]
         if reservation.granted < request.want:
             record(BudgetClamped(path=self.path, at=clock(), wanted=request.want, granted=reservation.granted))
         try:
-            self.spend(*dimensions)  # before it is on record that the effect begins, which counts as one there, too
+            self._count(dimensions)
         except BudgetExceeded:
             reservation.release()
             raise
         if self.scheduler.flush is not None:
-            await reservation.make_durable(self.scheduler.flush)
+            await reservation.make_durable(self.scheduler.flush, named(dimensions))
         return reservation
 
-    def _record_denial(self, denial: BudgetExceeded) -> None:
+    def record_denial(self, denial: BudgetExceeded) -> None:
         now = self.scheduler.clock()
         self.scheduler.record(BudgetDenied(path=denial.path, at=now, scope=denial.scope, dimension=denial.dimension))
 

@@ -37,11 +37,13 @@ class StepReservation(Reservation):
             )
         scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=usage))
 
-    async def make_durable(self, flush: Callable[[], Awaitable[None]]) -> None:
+    async def make_durable(self, flush: Callable[[], Awaitable[None]], counts: tuple[str, ...]) -> None:
         """Record what may be spent, and wait until that is kept: once it is spent, nobody may be there to tell."""
         scheduler, path = self._scheduler, self._ticket.path
         scheduler.record(
-            UsageReserved(path=path, at=scheduler.clock(), usage=scheduler.ledger.worst_case(self._ticket))
+            UsageReserved(
+                path=path, at=scheduler.clock(), usage=scheduler.ledger.worst_case(self._ticket), counts=counts
+            )
         )
         try:
             await flush()
