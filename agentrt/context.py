@@ -58,8 +58,8 @@ class StepContext(Context):
 
     __slots__ = (
         "_activation", "_calls", "_draws", "_failure", "_held", "_lent", "_over", "_remembers", "_waits",
-        "account", "attempts", "busy", "counts", "deadline", "denial", "depth", "is_counted", "limits", "past", "path",
-        "progress", "refusal", "run_id", "scheduler", "silent", "spends", "state",
+        "account", "attempts", "busy", "counts", "deadline", "denial", "depth", "limits", "past", "path",
+        "progress", "run_id", "scheduler", "silent", "spends", "state",
     )  # fmt: skip
 
     def __init__(
@@ -83,9 +83,7 @@ class StepContext(Context):
         self.progress: Progress | None = None
         self.state: object = None
         self.denial: BudgetExceeded | None = None
-        self.is_counted = False
         self.counts: tuple[str, ...] = ()
-        self.refusal: BudgetExceeded | None = None
         self.busy = False
         self._activation = activation
         self._calls: Calls | None = None
@@ -127,12 +125,12 @@ class StepContext(Context):
         if past is None or not past.is_counted(self.path):
             self.scheduler.ledger.count(self.account, dimensions, self.path)
             self.counts = named(dimensions)
-        self.is_counted = True
 
     def begin_attempt(self, dimensions: tuple[int, ...]) -> None:
         """Spend one of each dimension for another attempt; raises `BudgetExceeded`."""
         self._count(dimensions)
-        self.record(AttemptStarted(path=self.path, at=self.clock(), counts=named(dimensions)))
+        self.counts = named(dimensions)
+        self.record(AttemptStarted(path=self.path, at=self.clock(), counts=self.counts))
 
     def count_call(self, node: Node[Any, Any], most: int, path: str) -> None:
         """Count one more call of a node whose limit says how many there may be (rule B1)."""
@@ -220,7 +218,8 @@ class StepContext(Context):
 
     def hand_over(self, progress: Progress) -> None:
         """Give what this step had done, as it ends without an outcome, to the progress of the step around."""
-        progress.merge(self.path, self.progress, self.limits, counted=self.is_counted, spends=self.spends)
+        counted = bool(self.counts) or (self.past is not None and self.past.is_counted(self.path))
+        progress.merge(self.path, self.progress, self.limits, counted=counted, spends=self.spends)
 
     def note_not_started(self, activations: Sequence[Activation]) -> None:
         if activations and self.account.is_capped:

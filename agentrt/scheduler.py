@@ -206,7 +206,7 @@ class Scheduler:
             if not context.limits:
                 context.record_denial(denial)
                 raise
-            context.refusal = denial
+            context.denial = denial
         return context
 
     def _refused(self, activation: Activation, caller: StepContext, error: BudgetExceeded | DefinitionError) -> Failure:
