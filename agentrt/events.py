@@ -294,7 +294,7 @@ class QuestionAsked(Value):
 
     kind: `ask` for an answer, `approve` a call, or what to do about a call in `doubt`. prompt: what is asked.
     schema: JSON schema of the answer, or of the arguments that may be edited. about: what a person should see: the
-    tool, its arguments, the agent's last words, what the run has spent and what the call may cost.
+    tool, its arguments, the agent's last words, what was spent, what the call may cost and what is left.
     until: when it is answered by itself, in seconds since the epoch, with `default`.
     """
 

@@ -472,3 +472,35 @@ async def test_another_attempt_may_ask_something_else() -> None:
     await answer(desk.journal, RUN, "yes")
     tries = itertools.count(1)
     assert (await desk.go_on()).output == "yes"
+
+
+@pytest.mark.parametrize(
+    ("options", "budget", "costs"),
+    [
+        ({}, None, ("20 tokens, 1 model call", "nothing", "no limit")),
+        ({}, Budget(tokens=10_000), ("20 tokens, 1 model call", "nothing", "9,980 tokens left")),
+        ({"spends": True}, None, ("20 tokens, 1 model call", "no limit", "no limit")),
+        ({"spends": True}, Budget(tokens=10_000), ("20 tokens, 1 model call", "9,980 tokens", "9,980 tokens left")),
+        ({"spends": True, "budget": Budget(usd=0.5, tokens=200)}, None,
+         ("20 tokens, 1 model call", "$0.5000, 200 tokens", "$0.5000, 200 tokens left")),
+    ],
+)  # fmt: skip
+async def test_a_person_sees_what_a_call_may_cost(options: Any, budget: Any, costs: Sequence[str]) -> None:
+    """And what the run has spent, and what is left."""
+
+    async def plain(amount: int) -> str:
+        """Pay."""
+        return "paid"
+
+    async def spender(amount: int, ctx: Context) -> str:
+        """Pay."""
+        return "paid"
+
+    function = spender if options.pop("spends", False) else plain
+    pay = tool(name="pay", approval=True, **options)(function)
+    model = FunctionModel(lambda request: call("pay", amount=20))
+    desk = Desk(Agent("agent", model=model, tools=[pay]))
+    await desk.begin(budget=budget)
+    [question] = await inbox(desk.journal)
+    about = question.asked.about
+    assert tuple(about[name] for name in ("spent", "may_cost", "left")) == costs
