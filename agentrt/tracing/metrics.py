@@ -18,18 +18,20 @@ from agentrt.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunParked,
     RunResumed,
     RunStarted,
     StepCancelled,
     StepFailed,
     StepFinished,
+    StepParked,
     StepRetried,
     StepStarted,
     UsageRecorded,
 )
 from agentrt.model import ModelResponse
 from agentrt.tracing import conventions as c
-from agentrt.tracing.endings import error_type
+from agentrt.tracing.endings import error_type, stop_reason
 from agentrt.tracing.operations import Attributes, model_named, operation
 
 if TYPE_CHECKING:
@@ -129,10 +131,13 @@ class RunMetrics:
     def start_run(self, event: RunStarted | RunResumed) -> None:
         self._run = event
 
-    def end_run(self, event: RunFinished | RunFailed | RunCancelled) -> None:
+    def end_run(self, event: RunFinished | RunFailed | RunCancelled | RunParked) -> None:
+        """Record how long this part of the run took; one that waits for people goes on in another."""
         attributes: Attributes = {c.OPERATION_NAME: "invoke_workflow", c.WORKFLOW_NAME: self._run.name}
         if isinstance(event, RunFailed):
             attributes[c.ERROR_TYPE] = error_type(event.error)
+        if isinstance(event, RunParked):
+            attributes[c.RUN_STATUS] = stop_reason(event)
         self._to.durations["invoke_workflow"].record(event.at - self._run.at, attributes)
         self._open.clear()
 
@@ -159,6 +164,10 @@ class RunMetrics:
         self._record(step, event.at, event.error if isinstance(event, StepFailed) else None)
         if isinstance(event, StepFinished) and isinstance(event.output, ModelResponse):
             self._answered(step, event.output)
+
+    def park(self, event: StepParked) -> None:
+        """Record nothing: a step that waits for people is done again, and timed, when they have answered."""
+        self._open.pop(event.path, None)
 
     def _record(self, step: Timed, at: float, error: ErrorInfo | None) -> None:
         durations = self._to.durations.get(str(step.attributes.get(c.OPERATION_NAME)))
@@ -202,6 +211,7 @@ _TAKERS: Final[Mapping[type[Event], Callable[[RunMetrics, Any], None]]] = {
     StepRetried: RunMetrics.retry,
     UsageRecorded: RunMetrics.charge,
     **dict.fromkeys((StepFinished, StepFailed, StepCancelled), RunMetrics.end),
-    **dict.fromkeys((RunFinished, RunFailed, RunCancelled), RunMetrics.end_run),
+    StepParked: RunMetrics.park,
+    **dict.fromkeys((RunFinished, RunFailed, RunCancelled, RunParked), RunMetrics.end_run),
     **dict.fromkeys((RateLimitWaited, CacheHit, BudgetWaited, BudgetDenied), RunMetrics.tell),
 }
