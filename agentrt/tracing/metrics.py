@@ -24,7 +24,6 @@ from agentrt.events import (
     StepCancelled,
     StepFailed,
     StepFinished,
-    StepParked,
     StepRetried,
     StepStarted,
     UsageRecorded,
@@ -132,7 +131,7 @@ class RunMetrics:
         self._run = event
 
     def end_run(self, event: RunFinished | RunFailed | RunCancelled | RunParked) -> None:
-        """Record how long this part of the run took; one that waits for people goes on in another."""
+        """Record how long this part of the run took; steps that wait for people are timed where they end."""
         attributes: Attributes = {c.OPERATION_NAME: "invoke_workflow", c.WORKFLOW_NAME: self._run.name}
         if isinstance(event, RunFailed):
             attributes[c.ERROR_TYPE] = error_type(event.error)
@@ -164,10 +163,6 @@ class RunMetrics:
         self._record(step, event.at, event.error if isinstance(event, StepFailed) else None)
         if isinstance(event, StepFinished) and isinstance(event.output, ModelResponse):
             self._answered(step, event.output)
-
-    def park(self, event: StepParked) -> None:
-        """Record nothing: a step that waits for people is done again, and timed, when they have answered."""
-        self._open.pop(event.path, None)
 
     def _record(self, step: Timed, at: float, error: ErrorInfo | None) -> None:
         durations = self._to.durations.get(str(step.attributes.get(c.OPERATION_NAME)))
@@ -211,7 +206,6 @@ _TAKERS: Final[Mapping[type[Event], Callable[[RunMetrics, Any], None]]] = {
     StepRetried: RunMetrics.retry,
     UsageRecorded: RunMetrics.charge,
     **dict.fromkeys((StepFinished, StepFailed, StepCancelled), RunMetrics.end),
-    StepParked: RunMetrics.park,
     **dict.fromkeys((RunFinished, RunFailed, RunCancelled, RunParked), RunMetrics.end_run),
     **dict.fromkeys((RateLimitWaited, CacheHit, BudgetWaited, BudgetDenied), RunMetrics.tell),
 }
