@@ -132,7 +132,7 @@ class Run:
             self.writer = await JournalWriter.claim(self.journal, self.run_id, new=self.past is None)
         writer, self.writer = self.writer, None
         tracers = resolve_name(_TRACING)(self.run_id)
-        self._carrier = partial(resolve_name(_CARRIER), tracers)
+        self._carrier = partial(resolve_name(_CARRIER), tracers) if tracers else dict
         observers = [*self.observers, *tracers]
         outcome: Any = _UNFINISHED
         scheduler: Scheduler | None = None

@@ -190,6 +190,21 @@ async def test_who_answered_and_after_how_long_is_told_when_the_run_goes_on(span
     assert (root.attributes["agentrt.run.status"], root.attributes["agentrt.run.attempt"]) == ("done", 2)
 
 
+async def test_what_is_gone_through_once_more_has_no_span(spans: Spans) -> None:
+    """A finished step that used its branch's memory is: it was traced when it ran."""
+    author = Agent("author", model=FunctionModel(lambda request: "so"), history="branch")
+    graph = chain(author, again(thrice, "three"), clerk())
+    journal = MemoryJournal()
+    await run(graph, "?", journal=journal, run_id=RUN)
+    await answered(journal, "approve")
+    spans.clear()
+    await resume(graph, RUN, journal=journal)
+    assert spans.named("node author") == spans.named("node three") == spans.named("node same") == []
+    assert [s.name for s in spans.all if s.parent and s.parent.span_id == roots(spans)[0].context.span_id] == [
+        "node clerk"
+    ]
+
+
 async def test_an_answer_is_told_once(spans: Spans) -> None:
     """A run that goes on again says nothing of what it had made use of before."""
     journal = MemoryJournal()
