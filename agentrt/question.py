@@ -93,7 +93,10 @@ class Question(Node[Any, Any]):
     def _by_default(self, ctx: Context, asked: QuestionAsked) -> QuestionAnswered:
         verdict = "answer" if self._kind == "ask" else str(asked.default or VERDICTS[self._kind][-1])
         value = asked.default if self._kind == "ask" else None
-        answer = QuestionAnswered(path=ctx.path, at=ctx.clock(), verdict=verdict, by=TIME_OUT, value=value)
+        now = ctx.clock()
+        answer = QuestionAnswered(
+            path=ctx.path, at=now, verdict=verdict, by=TIME_OUT, value=value, waited=max(0.0, now - asked.at)
+        )
         ctx.record(answer)
         return answer
 

@@ -119,7 +119,9 @@ async def test_an_edit_is_checked_and_kept() -> None:
     for wrong in ({"amount": "much"}, {"sum": 3}):
         with pytest.raises(InvalidArguments, match="agent/pay/approve"):
             await approve(payer.desk.journal, RUN, edit=wrong)
+    [question] = await inbox(payer.desk.journal, RUN)
     answered = await approve(payer.desk.journal, RUN, edit={"amount": 7})
+    assert answered.waited == answered.at - question.asked.at
     assert '-  "amount": 20' in answered.diff
     assert '+  "amount": 7' in answered.diff
     assert (await payer.desk.go_on()).output == "done: paid 7"
