@@ -1,8 +1,8 @@
 """The journal in PostgreSQL: for many processes and machines. Needs the extra `agentrt[postgres]`, and asyncio.
 
-One task writes, and all that waits for it goes into one transaction. Where the server goes away, whoever writes or
-reads waits for it. A transaction whose end the server did not live to tell is looked up by its id, so that it is
-neither lost nor done twice.
+One task at a time writes, for all that wait, in one transaction. Where the server goes away, whoever writes or reads
+waits for it. A transaction whose end nobody was told, since the server did not live to or the task was cancelled, is
+looked up by its id, so that it is neither lost nor done twice.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from agentrt.errors import JournalError
 from agentrt.events import Event, QuestionAsked
 from agentrt.journal import OpenQuestion, RunSummary
+from agentrt.stores.combiner import Combiner
 from agentrt.stores.content import StoredRow, hashes, to_events
 from agentrt.stores.record import (
     COLUMNS,
@@ -157,8 +158,7 @@ class PostgresJournal(OperatedJournal):
         server = _Server(asyncpg, url, patience)
         self._writer = _Link(server)
         self._reader = _Link(server)
-        self._waiting: list[tuple[Operation, asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._combiner = Combiner(self._begin)
 
     def __repr__(self) -> str:
         return f"<PostgresJournal {_shown(self.url)}>"
@@ -194,8 +194,7 @@ class PostgresJournal(OperatedJournal):
 
     async def aclose(self) -> None:
         """Close the connections, once what was asked is written."""
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        await self._combiner.rest()
         await self._writer.close()
         await self._reader.close()
 
@@ -212,42 +211,34 @@ class PostgresJournal(OperatedJournal):
         return Run(*row)
 
     async def _carry_out(self, operation: Operation) -> None:
-        done = _running_loop().create_future()
-        self._waiting.append((operation, done))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_all())
-        await done
+        _running_loop()
+        await self._combiner.do(operation)
 
-    async def _write_all(self) -> None:
-        """Write what waits, in groups, until nothing does."""
-        while self._waiting:
-            group, self._waiting = self._waiting, []
+    def _begin(self, operations: Sequence[Operation]) -> Callable[[], Awaitable[None]]:
+        return _Writing(self._writer, _Transaction(operations, self._where, self._clock)).go_on
+
+
+class _Writing:
+    """Carry out a transaction, or, where that is refused, each of its operations in its own: each fails alone."""
+
+    def __init__(self, link: _Link, transaction: _Transaction) -> None:
+        self._link = link
+        self._left = [transaction]
+
+    async def go_on(self) -> None:
+        """Do what is left, also after a call that was cancelled."""
+        while self._left:
+            transaction = self._left[0]
+            alone: list[_Transaction] = []
             try:
-                await self._write([operation for operation, _ in group])
-            except BaseException:
-                for _, done in group + self._waiting:
-                    done.cancel()
-                self._waiting = []
-                raise
-            for _, done in group:
-                if not done.done():  # nobody waits for it any more
-                    done.set_result(None)
-
-    async def _write(self, operations: Sequence[Operation]) -> None:
-        """Carry out a group in one transaction, or, where that is refused, each in its own: each fails alone."""
-        transaction = _Transaction(operations, self._where, self._clock)
-        try:
-            await self._writer.do(transaction.commit)
-        except _Refused as error:
-            if len(operations) == 1:
-                operations[0].error = error
-                return
-            for operation in operations:
-                await self._write([operation])
-        except JournalError as error:
-            for operation in operations:
-                operation.error = JournalError(str(error))
-                operation.error.__cause__ = error.__cause__
+                await self._link.do(transaction.commit)
+            except _Refused as error:
+                alone = transaction.split()
+                if not alone:
+                    transaction.fail(error)
+            except JournalError as error:
+                transaction.fail(error)
+            self._left[:1] = alone
 
 
 class _Transaction:
@@ -270,6 +261,18 @@ class _Transaction:
         records.carry_out(self._operations)
         await _save(connection, list(records.runs.values()))
         await connection.execute("COMMIT")
+
+    def split(self) -> list[_Transaction]:
+        """Return a transaction for each operation, if there are several."""
+        if len(self._operations) == 1:
+            return []
+        return [_Transaction([operation], self._where, self._clock) for operation in self._operations]
+
+    def fail(self, error: JournalError) -> None:
+        """Note on each operation why it was not carried out."""
+        for operation in self._operations:
+            operation.error = JournalError(str(error))
+            operation.error.__cause__ = error.__cause__
 
     async def _is_committed(self, connection: Any) -> bool:
         """Say how an earlier try has ended; waits while the server is still at it."""
