@@ -74,7 +74,7 @@ CREATE TABLE IF NOT EXISTS agentrt.runs (
 CREATE INDEX IF NOT EXISTS runs_by_time ON agentrt.runs (started, id);
 CREATE INDEX IF NOT EXISTS runs_by_status ON agentrt.runs (status, started, id);
 CREATE TABLE IF NOT EXISTS agentrt.events (
-    run  BIGINT NOT NULL REFERENCES agentrt.runs (id) ON DELETE CASCADE,
+    run  BIGINT NOT NULL,  -- of `runs`, whose row is locked by whoever writes here: checking each event costs too much
     seq  BIGINT NOT NULL,  -- from 1, without gaps
     data BYTEA NOT NULL,  -- agentrt.events.encode, but for what is in `refs`
     refs BYTEA,  -- JSON object: fields that are not in `data`, and the hashes of their content
@@ -100,7 +100,12 @@ _TYPES: Final = {
 }  # fmt: skip
 _PARAMETERS: Final = ", ".join(f"${i}::{_TYPES.get(name, 'text')}[]" for i, name in enumerate(COLUMNS, 1))
 _SELECT_RUN: Final = f"SELECT id, {', '.join(COLUMNS)} FROM agentrt.runs"
-_LOCK_RUNS: Final = f"{_SELECT_RUN} WHERE run_id = ANY($1::text[]) ORDER BY id FOR UPDATE"
+# Also the transaction's id and the time, in a row without a run where there is none of these names.
+_LOCK_RUNS: Final = (
+    f"WITH locked AS ({_SELECT_RUN} WHERE run_id = ANY($1::text[]) ORDER BY id FOR UPDATE) "
+    "SELECT pg_current_xact_id()::text, extract(epoch FROM clock_timestamp())::float8, locked.* "
+    "FROM (SELECT) AS always LEFT JOIN locked ON true"
+)
 _INSERT_RUNS: Final = (
     f"INSERT INTO agentrt.runs ({', '.join(COLUMNS)}) SELECT * FROM unnest({_PARAMETERS}) RETURNING run_id, id"
 )
@@ -116,10 +121,7 @@ _SELECT_QUESTIONS: Final = (
 _INSERT_CONTENT: Final = (
     "INSERT INTO agentrt.content SELECT * FROM unnest($1::bytea[], $2::bytea[]) ON CONFLICT DO NOTHING"
 )
-_INSERT_EVENTS: Final = (
-    "INSERT INTO agentrt.events (run, seq, data, refs) "
-    "SELECT * FROM unnest($1::int8[], $2::int8[], $3::bytea[], $4::bytea[])"
-)
+_EVENTS: Final = ("run", "seq", "data", "refs")
 _WRITE_QUESTIONS: Final = (
     "INSERT INTO agentrt.questions (run, path, seq, asked, closed) "
     "SELECT * FROM unnest($1::int8[], $2::text[], $3::int8[], $4::float8[], $5::text[]) "
@@ -254,10 +256,8 @@ class _Transaction:
         if self._id is not None and await self._is_committed(connection):
             return
         await connection.execute("BEGIN")
-        self._id, now = await connection.fetchrow(
-            "SELECT pg_current_xact_id()::text, extract(epoch FROM clock_timestamp())::float8"
-        )
-        records = Records(self._where, self._clock() if self._clock else now, await self._load(connection))
+        now, runs = await self._load(connection)
+        records = Records(self._where, self._clock() if self._clock else now, runs)
         records.carry_out(self._operations)
         await _save(connection, list(records.runs.values()))
         await connection.execute("COMMIT")
@@ -282,17 +282,18 @@ class _Transaction:
                 return bool(status == "committed")
             await asyncio.sleep(_FIRST_PAUSE)
 
-    async def _load(self, connection: Any) -> dict[str, Run]:
-        """Return the runs that the operations touch, with the questions that may matter, and lock them."""
+    async def _load(self, connection: Any) -> tuple[float, dict[str, Run]]:
+        """Return the time, and the runs that the operations touch, with the questions that may matter; lock them."""
         names = {o.run_id for o in self._operations if o.run_id == writable(o.run_id)}
         rows = await connection.fetch(_LOCK_RUNS, sorted(names))
-        runs = {run.id: run for run in (Run(*row) for row in rows)}
+        self._id, now = rows[0][:2]
+        runs = {run.id: run for run in (Run(*row[2:]) for row in rows) if run.id is not None}
         paths = {o.path for o in self._operations if o.path is not None}
         asking = [run.id for run in runs.values() if run.questions or paths]
         if asking:
             for run, path, *question in await connection.fetch(_SELECT_QUESTIONS, asking, sorted(paths)):
                 runs[run].asked[path] = Question(*question)
-        return {run.run_id: run for run in runs.values()}
+        return now, {run.run_id: run for run in runs.values()}
 
 
 async def _save(connection: Any, runs: Sequence[Run]) -> None:
@@ -309,9 +310,8 @@ async def _save(connection: Any, runs: Sequence[Run]) -> None:
     if contents := sorted({content for *_, row in rows for content in row.contents}):
         await connection.execute(_INSERT_CONTENT, *_columns(contents, 2))
     if rows:
-        await connection.execute(
-            _INSERT_EVENTS, *_columns([(run, seq, row.data, row.refs) for run, seq, row in rows], 4)
-        )
+        records = [(run, seq, row.data, row.refs) for run, seq, row in rows]
+        await connection.copy_records_to_table("events", schema_name="agentrt", columns=_EVENTS, records=records)
     if questions := [(run.id, path, q.seq, q.asked, q.closed) for run in runs for path, q in run.changed.items()]:
         await connection.execute(_WRITE_QUESTIONS, *_columns(questions, 5))
 
