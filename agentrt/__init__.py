@@ -37,6 +37,7 @@ from agentrt.errors import (
     Waiting,
 )
 from agentrt.format import Format
+from agentrt.function import FunctionNode
 from agentrt.graph import Graph
 from agentrt.guardrail import Guarded, Guardrail, guarded
 from agentrt.handoff import Handoff, Transfer, handoff
@@ -45,12 +46,14 @@ from agentrt.join import Join, best, collect, first, vote
 from agentrt.journal import Journal, OpenQuestion, RunSummary
 from agentrt.limited import Limited
 from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings, Wrapper, ask
-from agentrt.node import Context, FunctionNode, Node
+from agentrt.node import Context, Node
+from agentrt.options import Observer
 from agentrt.partial import Partial
 from agentrt.priced import Priced
+from agentrt.result import Result, StopReason
 from agentrt.retrieval import Index, Passage, Retriever
 from agentrt.retry import Retry
-from agentrt.runtime import Observer, Result, StopReason, run, run_sync, stream
+from agentrt.runtime import run, run_sync, stream
 from agentrt.statistics import LedgerStatistics, RunStatistics
 from agentrt.stream import Stream
 from agentrt.tool import Tool, tool

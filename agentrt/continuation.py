@@ -10,13 +10,16 @@ from typing import Any, Final, TypeVar, cast
 from agentrt.budget import Budget
 from agentrt.errors import DefinitionError, JournalError
 from agentrt.events import Event, RunFinished, RunForked, RunResumed, RunStarted, StepStarted, plain
+from agentrt.function import as_node
 from agentrt.journal import Journal, JournalWriter
 from agentrt.messages import Message
 from agentrt.model import ModelRequest, ModelResponse
-from agentrt.node import Node, as_node
+from agentrt.node import Node
+from agentrt.options import Options
 from agentrt.recorded import Recorded
 from agentrt.replay import RecordedPast, input_of, output_of
-from agentrt.runtime import Options, Result, StopReason, _Run, new_run_id
+from agentrt.result import Result, StopReason
+from agentrt.runs import Run, new_run_id
 from agentrt.usage import FREE
 
 T = TypeVar("T")
@@ -154,7 +157,7 @@ def _began(recorded: Recorded) -> RunStarted:
     return recorded.run
 
 
-def _continued(node: Node[Any, Any], recorded: Recorded, run_id: str, options: Options, budget: Budget | None) -> _Run:
+def _continued(node: Node[Any, Any], recorded: Recorded, run_id: str, options: Options, budget: Budget | None) -> Run:
     """Return the run as it was started, but for what `options` and `budget` say otherwise."""
     began = _began(recorded)
     if began.name != node.name:
@@ -169,10 +172,10 @@ def _continued(node: Node[Any, Any], recorded: Recorded, run_id: str, options: O
     options = {**known, **options, "run_id": run_id}
     if budget is not None:
         options["budget"] = replace(options.get("budget") or Budget(), **budget.limits())  # type: ignore[arg-type]
-    return _Run(node, input_of(node, began.input, began.name), options)
+    return Run(node, input_of(node, began.input, began.name), options)
 
 
-def _finished(run: _Run, node: Node[Any, T], recorded: Recorded) -> Result[T]:
+def _finished(run: Run, node: Node[Any, T], recorded: Recorded) -> Result[T]:
     run.ledger.restore(recorded.spent(""), recorded.usage)
     ended = recorded.steps[node.name].ended
     assert ended is not None

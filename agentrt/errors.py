@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentrt.partial import Partial
-    from agentrt.runtime import Result
+    from agentrt.result import Result
 
 
 class AgentrtError(Exception):

@@ -16,7 +16,7 @@ from agentrt.errors import DefinitionError
 from agentrt.events import Event, EventsDropped, RunCancelled, RunFailed, RunFinished, TextDelta
 
 if TYPE_CHECKING:
-    from agentrt.runtime import Result
+    from agentrt.result import Result
     from agentrt.statistics import RunStatistics
 
 T = TypeVar("T")

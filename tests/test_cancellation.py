@@ -40,9 +40,9 @@ from agentrt import (
     tool,
 )
 from agentrt import events as ev
+from agentrt.function import as_node
 from agentrt.ledger import Request
-from agentrt.node import as_node
-from agentrt.runtime import _one_error, _Run
+from agentrt.runs import Run, one_error
 from agentrt.testing import FunctionModel, call
 from tests.steploop import StepLoop, run_stepwise
 from tests.test_scheduler import check_record
@@ -87,7 +87,7 @@ class Everything:
     """Run the whole of it, beside a saboteur that waits to be let loose."""
 
     loop: StepLoop
-    run: _Run
+    run: Run
     task: asyncio.Task[None]
     scope: anyio.CancelScope
     raised: BaseException | None
@@ -165,7 +165,7 @@ class Everything:
 
     async def execute(self) -> None:
         """Run in a task of its own, in a scope of its own, and see to it that no task is left."""
-        self.run = _Run(self.graph, 1, self.options)  # type: ignore[arg-type]
+        self.run = Run(self.graph, 1, self.options)  # type: ignore[arg-type]
         before = asyncio.all_tasks()
         self.task = asyncio.create_task(self._execute())
         await asyncio.wait([self.task])
@@ -188,7 +188,7 @@ class Everything:
         assert not isinstance(self.raised, BaseExceptionGroup)
 
 
-def check_ledger(run: _Run) -> None:
+def check_ledger(run: Run) -> None:
     assert run.ledger.root.reserved == [0] * 7
     assert run.ledger.root.claims == 0
     assert run.ledger.statistics().waiting == 0
@@ -281,7 +281,7 @@ def waiting(n: int) -> Graph[Any, Any]:
 async def cpu_of_cancelling(n: int) -> float:
     """Return the CPU seconds it takes to cancel so many waiting steps, to the end of the run."""
     counts: Counter[str] = Counter()
-    run = _Run(waiting(n), 1, {"concurrency": n + 1, "observers": [lambda e: counts.update([type(e).__name__])]})
+    run = Run(waiting(n), 1, {"concurrency": n + 1, "observers": [lambda e: counts.update([type(e).__name__])]})
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run.execute)
         while counts["StepStarted"] < n + 2:
@@ -344,7 +344,7 @@ async def test_a_thread_is_left_behind_and_not_waited_for(how: str) -> None:
     graph.edge(START, [blocks, other])
     graph.edge([blocks, other], END, join=first() if how == "first" else collect)
     events: list[Any] = []
-    run = _Run(graph, 1, {"budget": Budget(seconds=0.05 if how == "deadline" else 60), "observers": [events.append]})
+    run = Run(graph, 1, {"budget": Budget(seconds=0.05 if how == "deadline" else 60), "observers": [events.append]})
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
             if how == "scope":
@@ -386,7 +386,7 @@ async def test_a_waiting_reservation_is_withdrawn_with_its_step() -> None:
             modest.may_end.set()
         return x
 
-    run = _Run(as_node(root), 1, {"budget": Budget(tokens=100)})
+    run = Run(as_node(root), 1, {"budget": Budget(tokens=100)})
     with anyio.fail_after(20):
         assert (await run.execute()).usage.tokens == 90
     check_ledger(run)
@@ -431,7 +431,7 @@ def test_steps_that_never_await_are_cancelled_too(how: str) -> None:
     async def main() -> None:
         with anyio.CancelScope() as scope:
             scopes.append(scope)
-            await _Run(graph, 1, {"budget": Budget(seconds=ALARM)}).execute()
+            await Run(graph, 1, {"budget": Budget(seconds=ALARM)}).execute()
         assert scope.cancelled_caught
 
     with nullcontext() if how == "scope" else pytest.raises(BudgetExceeded, match="its time of"):
@@ -455,7 +455,7 @@ async def test_a_context_ends_with_its_step(way: str) -> None:
             await used
 
     with pytest.raises(StepFailed, match=r"root/keeps has ended, and something it left behind"):
-        await _Run(as_node(root), 1, {}).execute()
+        await Run(as_node(root), 1, {}).execute()
 
 
 async def test_what_is_left_waiting_gets_no_reservation() -> None:
@@ -475,7 +475,7 @@ async def test_what_is_left_waiting_gets_no_reservation() -> None:
     async def root(x: int, ctx: Context) -> None:
         await ctx.gather([(as_node(holds), 1), (as_node(leaves), 1)])
 
-    run = _Run(as_node(root), 1, {"budget": Budget(tokens=100)})
+    run = Run(as_node(root), 1, {"budget": Budget(tokens=100)})
     await run.execute()
     with pytest.raises(AgentrtError, match="leaves has ended"):
         await left[0]
@@ -488,7 +488,7 @@ async def test_a_forfeited_reservation_is_charged_whole() -> None:
     async def forgets(x: int, ctx: Context) -> None:
         await ctx.reserve(Request([0, 90, 0, 0, 0, 0, 0]))
 
-    run = _Run(as_node(forgets), 1, {"budget": Budget(tokens=100)})
+    run = Run(as_node(forgets), 1, {"budget": Budget(tokens=100)})
     await run.execute()
     assert run.ledger.root.spent[:4] == [0, 90, 0, 0]
 
@@ -512,7 +512,7 @@ async def test_models_that_cannot_be_closed_end_no_run(
     monkeypatch.setattr("agentrt.model._CLOSING_SECONDS", 0.01)
     graph = Graph("g")
     graph.chain(START, Agent("a", model="test/one"), Agent("b", model="test/two"), END)
-    assert (await _Run(graph, "go", {}).execute()).output == "an answer of five words"
+    assert (await Run(graph, "go", {}).execute()).output == "an answer of five words"
     assert model.closed == 2
     assert [r.message.partition(";")[0] for r in caplog.records] == [
         "model test/one could not be closed",
@@ -534,11 +534,11 @@ async def test_concurrent_maps_of_one_name_need_keys() -> None:
         await ctx.map(leaf, [3], key=keys[0])
 
     events: list[Any] = []
-    await _Run(as_node(root), ("a", "b"), {"observers": [events.append]}).execute()
+    await Run(as_node(root), ("a", "b"), {"observers": [events.append]}).execute()
     paths = {e.path for e in events if isinstance(e, ev.StepStarted)}
     assert paths == {"root", *(f"root/leaf[{k}][{i}]" for k in "ab" for i in (0, 1)), "root/leaf[a]#2[0]"}
     with pytest.raises(StepFailed) as error:
-        await _Run(as_node(root), (None, None), {}).execute()
+        await Run(as_node(root), (None, None), {}).execute()
     assert "already runs 'leaf'" in str(error.value.cause.exceptions[0])  # type: ignore[attr-defined]
 
 
@@ -546,9 +546,9 @@ async def test_of_several_errors_one_comes_out() -> None:
     """Nobody has to catch a group; what asks the program to exit goes first, and a user's own group stays whole."""
     mine = ExceptionGroup("mine", [ValueError()])
     with pytest.raises(KeyboardInterrupt):
-        async with _one_error():
+        async with one_error():
             raise BaseExceptionGroup("", [mine, KeyboardInterrupt()])
     with pytest.raises(ExceptionGroup) as error:
-        async with _one_error():
+        async with one_error():
             raise ExceptionGroup("", [mine, KeyError()])
     assert error.value is mine

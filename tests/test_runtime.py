@@ -41,8 +41,8 @@ from agentrt import (
 )
 from agentrt import events as ev
 from agentrt.budget import STEPS
-from agentrt.node import as_node
-from agentrt.runtime import _Run, new_run_id
+from agentrt.function import as_node
+from agentrt.runs import Run, new_run_id
 from agentrt.stores.memory import MemoryJournal
 from agentrt.testing import FunctionModel, ScriptedModel, text
 from agentrt.usage import PICO
@@ -373,7 +373,7 @@ async def test_32_agents_under_3000_tokens_are_billed_at_most_3000(
 ) -> None:
     """The issue's promise: whatever fails, is cut, cancelled or denied, the provider's own bill stays under it."""
     model = FunctionModel(function)
-    recorded = _Run(swarm(model, join=join, settings=settings), "What now?",
+    recorded = Run(swarm(model, join=join, settings=settings), "What now?",
                     {"budget": Budget(tokens=3000), "concurrency": concurrency})  # fmt: skip
     try:
         with anyio.fail_after(20):
@@ -388,7 +388,7 @@ async def test_32_agents_under_3000_tokens_are_billed_at_most_3000(
 async def test_32_hanging_agents_cancelled_are_billed_at_most_3000() -> None:
     """Calls cut without usage are charged at their reservation, and no more than that is billed."""
     model = FunctionModel(hang)
-    recorded = _Run(swarm(model, settings=ModelSettings(max_tokens=100)), "What?", {"budget": Budget(tokens=3000)})
+    recorded = Run(swarm(model, settings=ModelSettings(max_tokens=100)), "What?", {"budget": Budget(tokens=3000)})
     with anyio.move_on_after(0.05):
         await recorded.execute()
     usage = recorded.ledger.usage()
@@ -405,7 +405,7 @@ async def test_sub_agents_as_tools_share_the_budget() -> None:
     ]  # fmt: skip
     lead_model = ScriptedModel([[call(f"sub{i}", input="go") for i in range(32)], text("done")])
     lead = Agent("lead", model=lead_model, tools=subs, settings=ModelSettings(max_tokens=200))
-    result = _Run(lead, "go", {"budget": Budget(tokens=4000)})
+    result = Run(lead, "go", {"budget": Budget(tokens=4000)})
     with suppress(BudgetExceeded):
         await result.execute()
     assert 0 < sub_model.bill.tokens + lead_model.bill.tokens <= 4000

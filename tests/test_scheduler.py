@@ -29,7 +29,7 @@ from agentrt import (
     run_sync,
 )
 from agentrt import events as ev
-from agentrt.runtime import _Run
+from agentrt.runs import Run
 from agentrt.testing import run_virtual
 from tests.randomgraphs import Builder
 
@@ -59,7 +59,7 @@ class Recorded:
 
     def __init__(self, node: Any, value: Any = 0, **options: Any) -> None:
         self.events: list[Any] = []
-        self.inner = _Run(node if isinstance(node, Graph) else _as_node(node), value,
+        self.inner = Run(node if isinstance(node, Graph) else _as_node(node), value,
                           {"observers": [self.events.append], **options})  # fmt: skip
 
     async def execute(self) -> Any:
@@ -75,7 +75,7 @@ class Recorded:
 
 
 def _as_node(function: Any) -> Any:
-    from agentrt.node import as_node
+    from agentrt.function import as_node
 
     return as_node(function)
 

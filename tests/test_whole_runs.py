@@ -33,7 +33,7 @@ from agentrt import (
 )
 from agentrt import events as ev
 from agentrt.ledger import Account, Ledger
-from agentrt.runtime import _Run
+from agentrt.runs import Run
 from agentrt.testing import FunctionModel, call
 from tests.cases import cases
 from tests.steploop import StepLoop, run_stepwise
@@ -72,7 +72,7 @@ class World:
         self.names = 0
         self.broken: list[Any] = []
         self.is_refused = False
-        self.run = _Run(self._graph(2), "go", {"budget": self._budget(900), "observers": [self._observe]})
+        self.run = Run(self._graph(2), "go", {"budget": self._budget(900), "observers": [self._observe]})
         self.run.concurrency = self.random.choice([1, 2, 5, 1000])
         self.run.ledger = self.ledger = Accounts(self.run.node.name)
 

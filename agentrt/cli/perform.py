@@ -19,7 +19,8 @@ from agentrt.cli.tally import Tally
 from agentrt.errors import BudgetExceeded, JournalError, StepFailed
 from agentrt.events import RunFailed, RunParked
 from agentrt.journal import Journal
-from agentrt.runtime import Options, Result, StopReason
+from agentrt.options import Options
+from agentrt.result import Result, StopReason
 from agentrt.stores import open_store
 
 _TRACE_VARIABLES = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("TRACES_", "", "METRICS_"))

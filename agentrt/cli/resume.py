@@ -21,7 +21,9 @@ from agentrt.cli.source import Source, load
 from agentrt.cli.tally import Tally
 from agentrt.journal import Journal, RunSummary
 from agentrt.node import Node
-from agentrt.runtime import Options, Result, new_run_id
+from agentrt.options import Options
+from agentrt.result import Result
+from agentrt.runs import new_run_id
 from agentrt.stores import open_store
 
 Begin = Callable[[Node[Any, Any], Journal, Options], Awaitable[Result[Any]]]

@@ -19,7 +19,8 @@ from agentrt.cli.output import stdout_kept
 from agentrt.cli.perform import Work, execute, journal_of
 from agentrt.cli.source import Source, load
 from agentrt.cli.tally import Tally
-from agentrt.runtime import Options, new_run_id
+from agentrt.options import Options
+from agentrt.runs import new_run_id
 from agentrt.runtime import run as run_node
 from agentrt.scheduler import DEFAULT_CONCURRENCY
 

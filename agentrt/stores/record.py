@@ -32,7 +32,7 @@ from agentrt.events import (
 )
 from agentrt.journal import RunSummary
 from agentrt.owner import has_died
-from agentrt.runtime import StopReason
+from agentrt.result import StopReason
 from agentrt.stores.content import Row, to_row
 from agentrt.usage import Usage
 

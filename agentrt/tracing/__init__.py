@@ -33,7 +33,7 @@ from agentrt.tracing.setup import Tracing, configure, requested
 from agentrt.tracing.spans import run_observer
 
 if TYPE_CHECKING:
-    from agentrt.runtime import Observer
+    from agentrt.options import Observer
 
 __all__ = ["Tracing", "configure", "requested", "run_metrics", "run_observer", "run_observers"]
 

@@ -35,7 +35,7 @@ from agentrt.tracing.operations import Attributes, model_named, operation
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram, Meter
 
-    from agentrt.runtime import Observer
+    from agentrt.options import Observer
 
 _KEPT: Final = (
     c.OPERATION_NAME,

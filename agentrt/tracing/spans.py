@@ -42,7 +42,7 @@ from agentrt.tracing.stopped import Stopped
 from agentrt.usage import Usage
 
 if TYPE_CHECKING:
-    from agentrt.runtime import Observer
+    from agentrt.options import Observer
 
 LONG_WAIT: Final = 1.0
 """Seconds in the queue from which on a wait is drawn as a span of its own."""
