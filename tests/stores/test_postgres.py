@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -30,13 +30,6 @@ async def journal(server: Server) -> AsyncIterator[PostgresJournal]:
     store = PostgresJournal(server.url)
     yield store
     await store.aclose()
-
-
-@pytest.fixture
-def mortal() -> Iterator[Server]:
-    """Run a server that a test may end."""
-    with Server() as server:
-        yield server
 
 
 def step(output: object) -> StepFinished:
