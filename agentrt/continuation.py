@@ -40,7 +40,7 @@ async def resume(
     `node` is what was run then; finished steps answer from the record and are not paid again. `budget` raises limits of
     the run; `rerun_changed` runs steps anew that are not what the record says. What was in flight is run again; what it
     may have cost is charged at its maximum. A run that is done returns its result. Raises what `run` raises, `RunTaken`
-    while another process drives the run, and `ReplayMismatch` where the node does not do what is recorded.
+    while another drives the run, here or elsewhere, and `ReplayMismatch` where the node does not do what is recorded.
     """
     node = as_node(node)
     writer = await JournalWriter.claim(journal, run_id, new=False)

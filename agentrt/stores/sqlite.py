@@ -34,6 +34,7 @@ T = TypeVar("T")
 SCHEMA_VERSION: Final = 2
 _APPLICATION_ID: Final = int.from_bytes(b"agrt")
 _BUSY_SECONDS: Final = 10.0
+_BUSY_PAUSE: Final = 0.01
 _RUNS_1: Final = """
 CREATE TABLE runs (
     id      INTEGER PRIMARY KEY,
@@ -169,7 +170,7 @@ class SqliteJournal(OperatedJournal):
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Check that the file is ours, make its tables if it is new, and bring an older one up to date."""
-        connection.execute("PRAGMA journal_mode = WAL")
+        _switch_to_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         with _transaction(connection):
@@ -368,6 +369,21 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Let readers and a writer work side by side, as the file says from then on."""
+    ends = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            # Of two that switch a new file at once SQLite refuses one without waiting, whatever its time-out.
+            if not _is_busy(error) or time.monotonic() > ends:
+                raise
+            time.sleep(_BUSY_PAUSE)
+        else:
+            return
 
 
 def _upgrade(connection: sqlite3.Connection, version: int) -> None:

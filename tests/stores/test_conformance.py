@@ -33,6 +33,7 @@ from agentrt.events import (
     UsageRecorded,
 )
 from agentrt.journal import Journal
+from agentrt.owner import Owner
 from agentrt.stores import this_process
 from agentrt.usage import Usage
 from tests.stores.places import Place
@@ -401,6 +402,20 @@ async def test_the_claim_of_a_dead_process_is_over(journal: Journal) -> None:
             await journal.claim("r", this_process(), seconds=30)
         process.kill()
     assert await journal.claim("r", this_process(), seconds=30) > first
+
+
+async def test_two_writers_of_one_process(place: Place) -> None:
+    """The second is told at once while the first lives; when that has ended without a release, the run is free."""
+    mine, yours = place.open(), place.open()
+    one, other = Owner(), Owner()
+    first = await mine.claim("r", one.name, seconds=1e9, new=True)
+    for journal in (mine, yours):
+        with pytest.raises(RunTaken, match=f"driven by {one.name}"):
+            await journal.claim("r", other.name, seconds=30)
+    one.end()
+    assert await yours.claim("r", other.name, seconds=30) > first
+    with pytest.raises(RunTaken, match=f"taken over by {other.name}"):
+        await mine.append("r", first, [step()])
 
 
 # Questions
