@@ -32,6 +32,7 @@ from agentrt.events import (
     TextDelta,
 )
 from agentrt.function import as_node
+from agentrt.guidance import Guidance, place_of
 from agentrt.ledger import Account, Limit, Request
 from agentrt.model import Model
 from agentrt.node import Context, Node, Reservation
@@ -378,6 +379,11 @@ class StepContext(Context):
     @property
     def answered(self) -> tuple[QuestionAsked | None, QuestionAnswered | None]:
         return (None, None) if self.past is None else self.past.question(self.path)
+
+    @property
+    def guidance(self) -> Sequence[Guidance]:
+        place = place_of(self.path)
+        return [g for g in self.scheduler.guidance if g.place == place or g.place.startswith(f"{place}/")]
 
     @property
     def doubts(self) -> int:

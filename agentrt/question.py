@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -83,7 +83,7 @@ class Question(Node[Any, Any]):
             kind=self._kind,
             prompt=self.description,
             schema=self.schema,
-            about=self.about,
+            about={**self.about, **_kept(ctx)},
             until=None if self.seconds is None else now + self.seconds,
             default=self.default,
         )
@@ -130,6 +130,12 @@ async def happened(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, A
         if answer.verdict == "happened":
             return answer
     return None
+
+
+def _kept(ctx: Context) -> Mapping[str, Sequence[str]]:
+    """Return what people had kept of their answers to such questions."""
+    kept = [str(g) for g in ctx.guidance]
+    return {"guidance": kept} if kept else {}
 
 
 def _costs(ctx: Context, tool: Node[Any, Any]) -> Mapping[str, str]:

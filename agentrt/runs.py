@@ -40,6 +40,7 @@ from agentrt.events import (
 )
 from agentrt.graph import Graph
 from agentrt.guardrail import unguarded
+from agentrt.guidance import Guidance
 from agentrt.journal import JournalWriter
 from agentrt.least import check_fits
 from agentrt.ledger import Ledger
@@ -102,6 +103,7 @@ class Run:
         self._progress: Progress | None = None
         self._stopped: Result[Any] | None = None
         self._running: Scheduler | None = None
+        self._guidance: Sequence[Guidance] = ()
         self._recorded: defaultdict[type[Event], int] = defaultdict(int)
 
     def statistics(self) -> RunStatistics:
@@ -130,6 +132,7 @@ class Run:
             raise
         if self.journal is not None and self.writer is None:
             self.writer = await JournalWriter.claim(self.journal, self.run_id, new=self.past is None)
+            self._guidance = await self.journal.guidance(self.node.name)
         writer, self.writer = self.writer, None
         tracers = resolve_name(_TRACING)(self.run_id)
         self._carrier = partial(resolve_name(_CARRIER), tracers) if tracers else dict
@@ -211,6 +214,7 @@ class Run:
             clock=event_clock(),
             concurrency=self.concurrency,
             deps=self.deps,
+            guidance=self._guidance,
         )
 
     async def _steps(self, scheduler: Scheduler) -> Any:

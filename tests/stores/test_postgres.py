@@ -155,6 +155,16 @@ async def test_newer_schema_is_told(journal: PostgresJournal, server: Server) ->
         await PostgresJournal(server.url).runs()
 
 
+async def test_an_older_schema_is_brought_up_to_date(journal: PostgresJournal, server: Server) -> None:
+    """Its runs can be read and gone on with."""
+    await begin(journal, "r", step(1))
+    server.sql("DROP TABLE agentrt.guidance; UPDATE agentrt.schema SET version = 2")
+    newer = PostgresJournal(server.url)
+    assert await newer.events("r") == await journal.events("r")
+    assert await newer.guidance("brief") == []
+    await newer.aclose()
+
+
 async def test_many_make_the_tables_at_once(server: Server) -> None:
     """One does; the others use them."""
     journals = [PostgresJournal(server.url) for _ in range(6)]
