@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, cast
 
@@ -80,11 +80,7 @@ class World:
     def begin(self, before: Sequence[ev.Event] = ()) -> None:
         """Be a new process, in a world in which what failed or was slow before the cut is well by now."""
         self.effects.clear()
-        known = list(before)
-        while known and isinstance(known[-1], ev.StepCancelled | ev.UsageRecorded | ev.RunCancelled):
-            # Nobody can tell yet whether its caller went on.
-            known.pop()
-        self.given_up = {e.path for e in kinds(known, ev.StepCancelled)}
+        self.given_up = given_up(before)
         self.tries = Counter(e.path for e in kinds(before, ev.StepRetried))
 
     @property
@@ -138,10 +134,11 @@ class World:
 
     async def _shaky(self, draft: str, ctx: Context) -> str:
         self.tries[ctx.path] += 1
+        tried = ctx.draw("tries", lambda: self.tries[ctx.path])
         looked = await ctx.run(self._look(), draft)
         if self.tries[ctx.path] == 1:
             raise ConnectionError("again")
-        return f"{draft} {looked}"
+        return f"{draft} {looked} {tried}"
 
     async def _judge(self, draft: str, ctx: Context) -> str:
         found = await ctx.map(self._look(), [f"{draft} {i}" for i in range(2)])
@@ -165,6 +162,22 @@ class World:
     async def _race(self, text: str, ctx: Context) -> str:
         await anyio.sleep(int(ctx.path.partition("racer")[2][0]))
         return f"{ctx.path.rpartition('/')[2]}: {text}"
+
+
+def given_up(events: Sequence[ev.Event]) -> set[str]:
+    """Return what was cancelled by a caller that is on record to have gone on."""
+    lost: defaultdict[str, set[str]] = defaultdict(set)
+    found: set[str] = set()
+    for event in kinds(events, ev.StepStarted, ev.StepCancelled, ev.Counted):
+        caller = event.path if isinstance(event, ev.Counted) else event.path.rpartition("/")[0]
+        if isinstance(event, ev.StepCancelled):
+            lost[caller].add(event.path)
+            continue
+        found |= lost.pop(caller, set())
+        if isinstance(event, ev.StepStarted):
+            found.discard(event.path)
+            lost.pop(event.path, None)
+    return found
 
 
 class Undisturbed:
