@@ -440,3 +440,48 @@ async def test_a_run_out_of_budget_goes_on_with_more(policy: Any) -> None:
     again = await resume(agent, RUN, journal=await journal_of(RUN, events[:-1]))
     assert again.output == result.output
     assert (await replay(agent, RUN, journal=journal)).output == result.output
+
+
+async def test_what_is_cancelled_with_its_caller_runs_again() -> None:
+    """Though that did something more as it unwound."""
+    slow = True
+
+    async def work(x: int) -> int:
+        await anyio.sleep(9 if slow else 0)
+        return x
+
+    async def tidy(x: int) -> int:
+        return x
+
+    async def careful(x: int, ctx: Context) -> int:
+        try:
+            return await ctx.run(work, x)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await ctx.run(tidy, x)
+
+    journal = MemoryJournal()
+    with anyio.move_on_after(1):
+        await run(careful, 3, journal=journal, run_id=RUN)
+    slow = False
+    with anyio.fail_after(100):
+        assert (await resume(careful, RUN, journal=journal)).output == 3
+
+
+async def test_a_start_that_was_refused_counts_once_it_is_not() -> None:
+    """A limit of the step's own refused it; the program gives it more."""
+
+    async def leaf(x: int) -> int:
+        return x
+
+    def around(steps: int) -> Any:
+        async def code(x: int, ctx: Context) -> int:
+            return await ctx.run(leaf, x, budget=Budget(steps=steps))
+
+        return code
+
+    journal = MemoryJournal()
+    with pytest.raises(BudgetExceeded, match="steps"):
+        await run(around(0), 3, journal=journal, run_id=RUN, budget=Budget(steps=9))
+    result = await resume(around(1), RUN, journal=journal)
+    assert (result.output, result.usage.steps) == (3, 2)
