@@ -485,3 +485,42 @@ async def test_a_start_that_was_refused_counts_once_it_is_not() -> None:
         await run(around(0), 3, journal=journal, run_id=RUN, budget=Budget(steps=9))
     result = await resume(around(1), RUN, journal=journal)
     assert (result.output, result.usage.steps) == (3, 2)
+
+
+async def test_what_a_failure_had_cancelled_runs_again_where_that_may_go_well_now() -> None:
+    """Though the code that failed had done something more, too."""
+    fails = True
+
+    async def breaks(x: int) -> int:
+        await anyio.sleep(1)
+        if fails:
+            raise ConnectionError
+        return x
+
+    async def lasts(x: int) -> int:
+        await anyio.sleep(2)
+        return x
+
+    async def tidy(x: int) -> int:
+        return x
+
+    async def both(x: int, ctx: Context) -> list[int]:
+        found: list[int] = []
+
+        async def call(node: Any) -> None:
+            found.append(await ctx.run(node, x))
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call, breaks)
+                tasks.start_soon(call, lasts)
+        finally:
+            await ctx.run(tidy, x)
+        return found
+
+    journal = MemoryJournal()
+    with pytest.raises(StepFailed):
+        await run(both, 3, journal=journal, run_id=RUN)
+    fails = False
+    with anyio.fail_after(100):
+        assert (await resume(both, RUN, journal=journal)).output == [3, 3]
