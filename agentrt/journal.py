@@ -9,6 +9,7 @@ import anyio
 
 from agentrt.errors import JournalError
 from agentrt.events import Event, QuestionAnswered, QuestionAsked, TextDelta
+from agentrt.guidance import Guidance
 from agentrt.owner import Owner
 from agentrt.value import Value
 
@@ -98,6 +99,10 @@ class Journal(Protocol):
 
     async def questions(self, run_id: str | None = None) -> list[OpenQuestion]:
         """Return the open questions of a run, or of all, oldest first."""
+        ...
+
+    async def guidance(self, name: str, limit: int = 100) -> list[Guidance]:
+        """Return the newest answers that were to be kept, in all runs of what is called `name`, oldest first."""
         ...
 
     async def aclose(self) -> None:

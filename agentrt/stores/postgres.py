@@ -17,9 +17,10 @@ from typing import Any, Final, TypeVar
 
 from agentrt.errors import JournalError
 from agentrt.events import Event, QuestionAsked
+from agentrt.guidance import Guidance
 from agentrt.journal import OpenQuestion, RunSummary
 from agentrt.stores.combiner import Combiner
-from agentrt.stores.content import StoredRow, hashes, to_events
+from agentrt.stores.content import StoredRow, guidance_of, hashes, to_events
 from agentrt.stores.record import (
     COLUMNS,
     OperatedJournal,
@@ -34,7 +35,8 @@ from agentrt.stores.record import (
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
+"""Of SQLite's tables, and `commits`."""
 PATIENCE: Final = 60.0
 _LOCK: Final = int.from_bytes(b"agrt")
 _CLOSING_SECONDS: Final = 5.0
@@ -56,7 +58,6 @@ SELECT pg_advisory_xact_lock({_LOCK});
 CREATE SCHEMA IF NOT EXISTS agentrt;
 CREATE TABLE IF NOT EXISTS agentrt.schema (version INTEGER NOT NULL);
 INSERT INTO agentrt.schema SELECT {SCHEMA_VERSION} WHERE NOT EXISTS (SELECT FROM agentrt.schema);
-UPDATE agentrt.schema SET version = {SCHEMA_VERSION} WHERE version < {SCHEMA_VERSION};
 CREATE TABLE IF NOT EXISTS agentrt.runs (
     id        BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id    TEXT NOT NULL UNIQUE,
@@ -102,6 +103,14 @@ CREATE TABLE IF NOT EXISTS agentrt.questions (
     PRIMARY KEY (run, path)
 );
 CREATE INDEX IF NOT EXISTS open_questions ON agentrt.questions (asked, run, seq) WHERE closed IS NULL;
+CREATE TABLE IF NOT EXISTS agentrt.guidance (  -- answers that were to be kept for later questions
+    run      BIGINT NOT NULL REFERENCES agentrt.runs (id) ON DELETE CASCADE,
+    asked    BIGINT NOT NULL,  -- seq of the question
+    answered BIGINT NOT NULL,  -- seq of the answer
+    at       DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (run, answered)
+);
+UPDATE agentrt.schema SET version = {SCHEMA_VERSION} WHERE version < {SCHEMA_VERSION};
 """
 _TYPES: Final = {
     "started": "float8", "ended": "float8", "until": "float8",
@@ -142,6 +151,14 @@ _WRITE_QUESTIONS: Final = (
 )
 
 
+_INSERT_GUIDANCE: Final = "INSERT INTO agentrt.guidance (run, asked, answered, at) VALUES ($1, $2, $3, $4)"
+_GUIDANCE: Final = (
+    "SELECT run_id, asks.seq, asks.data, asks.refs, says.seq, says.data, says.refs "
+    "FROM agentrt.guidance JOIN agentrt.runs ON runs.id = guidance.run "
+    "JOIN agentrt.events AS asks ON asks.run = guidance.run AND asks.seq = asked "
+    "JOIN agentrt.events AS says ON says.run = guidance.run AND says.seq = answered "
+    "WHERE name = $1 ORDER BY at DESC, guidance.run DESC, answered DESC LIMIT $2"
+)
 _OPEN_QUESTIONS: Final = (
     "SELECT run_id, name, events.seq, data, refs FROM agentrt.questions JOIN agentrt.runs ON runs.id = questions.run "
     "JOIN agentrt.events ON events.run = questions.run AND events.seq = questions.seq "
@@ -205,6 +222,15 @@ class PostgresJournal(OperatedJournal):
             contents = await _contents(connection, [row for *_, row in asked])
             found = [(run_id, name, to_events([row], contents, run_id, self._where)) for run_id, name, row in asked]
             return [OpenQuestion(run_id, name, e) for run_id, name, [e] in found if isinstance(e, QuestionAsked)]
+
+        return await self._reader.do(read)
+
+    async def guidance(self, name: str, limit: int = 100) -> list[Guidance]:
+        async def read(connection: Any) -> list[Guidance]:
+            kept = await connection.fetch(_GUIDANCE, writable(name), max(limit, 0))
+            pairs = [(row[0], [StoredRow(*row[1:4]), StoredRow(*row[4:7])]) for row in reversed(kept)]
+            contents = await _contents(connection, [row for _, rows in pairs for row in rows])
+            return [guidance_of(run_id, to_events(rows, contents, run_id, self._where)) for run_id, rows in pairs]
 
         return await self._reader.do(read)
 
@@ -335,6 +361,8 @@ async def _save(connection: Any, runs: Sequence[Run]) -> None:
     if rows:
         records = [(run, seq, row.data, row.refs) for run, seq, row in rows]
         await connection.copy_records_to_table("events", schema_name="agentrt", columns=_EVENTS, records=records)
+    if kept := [(run.id, *one) for run in runs for one in run.kept]:
+        await connection.executemany(_INSERT_GUIDANCE, kept)
     if questions := [(run.id, path, q.seq, q.asked, q.closed) for run in runs for path, q in run.changed.items()]:
         await connection.execute(_WRITE_QUESTIONS, *_columns(questions, 5))
 
@@ -453,7 +481,7 @@ class _Link:
         return connection
 
     async def _prepare(self, connection: Any) -> None:
-        """Make the tables where they are missing, and let transactions be durable and short."""
+        """Make the tables that are missing, and let transactions be durable and short."""
         await connection.execute(_SETTINGS)
         version = 0
         if await connection.fetchval("SELECT to_regclass('agentrt.schema')") is not None:

@@ -49,7 +49,7 @@ async def outputs(journal: PostgresJournal, run_id: str = "r") -> list[object]:
     return [e.output for e in await journal.events(run_id) if isinstance(e, StepFinished)]
 
 
-STATEMENTS = {"execute", "fetch", "fetchrow", "fetchval", "copy_records_to_table"}
+STATEMENTS = {"execute", "fetch", "fetchrow", "fetchval", "executemany", "copy_records_to_table"}
 
 
 class Counted:
@@ -155,6 +155,16 @@ async def test_newer_schema_is_told(journal: PostgresJournal, server: Server) ->
     server.sql("UPDATE agentrt.schema SET version = 99")
     with pytest.raises(JournalError, match=r"newer agentrt \(schema 99"):
         await PostgresJournal(server.url).runs()
+
+
+async def test_an_older_schema_is_brought_up_to_date(journal: PostgresJournal, server: Server) -> None:
+    """Its runs can be read and gone on with."""
+    await begin(journal, "r", step(1))
+    server.sql("DROP TABLE agentrt.guidance; UPDATE agentrt.schema SET version = 2")
+    newer = PostgresJournal(server.url)
+    assert await newer.events("r") == await journal.events("r")
+    assert await newer.guidance("brief") == []
+    await newer.aclose()
 
 
 async def test_many_make_the_tables_at_once(server: Server) -> None:
@@ -477,7 +487,7 @@ async def test_an_older_database_goes_on(journal: PostgresJournal, server: Serve
         await later.append("r", epoch, [step(1)])
         await later.aclose()
     assert await outputs(journal) == [1, 1]
-    assert server.sql("SELECT version FROM agentrt.schema") == "3"
+    assert server.sql("SELECT version FROM agentrt.schema") == str(module.SCHEMA_VERSION)
     assert server.sql("SELECT count(*) FROM pg_constraint WHERE conname = 'events_run_fkey'") == "0"
 
 
