@@ -191,7 +191,7 @@ class PostgresJournal(OperatedJournal):
         self._writer = _Link(server)
         self._reader = _Link(server)
         self._combiner = Combiner(self._begin)
-        self._numbers = _Numbers(os.urandom(16).hex())
+        self._numbers = _Numbers()
 
     def __repr__(self) -> str:
         return f"<PostgresJournal {_shown(self.url)}>"
@@ -284,11 +284,16 @@ class _Writing:
 
 
 class _Numbers:
-    """Number the transactions of one journal."""
+    """Number the transactions of one journal in one process."""
 
-    def __init__(self, journal: str) -> None:
-        self.journal = journal
+    def __init__(self) -> None:
+        self._name = os.urandom(16).hex()
         self._count = count(1)
+
+    @property
+    def journal(self) -> str:
+        """Return a name that nobody else has, not even the same object in a process that was forked from this one."""
+        return f"{self._name}-{os.getpid()}"
 
     def next(self) -> int:
         return next(self._count)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -475,6 +477,19 @@ async def test_a_crash_may_give_an_id_again(mortal: Server) -> None:
     assert await outputs(journal, "b") == [2] * 3
     for store in (journal, other):
         await store.aclose()
+
+
+async def test_a_forked_process_numbers_its_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal made before the fork may be used in both: what one commits is not taken for the other's."""
+    parent, child = PostgresJournal(server.url), PostgresJournal(server.url)
+    child._numbers = copy.deepcopy(parent._numbers)
+    await begin(parent, "parent")
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: 1)
+        await begin(child, "child")
+    assert {run.run_id for run in await parent.runs()} == {"parent", "child"}
+    await parent.aclose()
+    await child.aclose()
 
 
 async def test_an_older_database_goes_on(journal: PostgresJournal, server: Server) -> None:
