@@ -89,7 +89,9 @@ def to_events(rows: Iterable[StoredRow], contents: Mapping[bytes, bytes], run_id
             events.append(decode(_whole(row, contents)))
         except (ValueError, KeyError, TypeError) as error:  # whatever may be wrong with JSON that somebody else wrote
             raise JournalError(
-                f"run {run_id} in {where} holds an event that cannot be read, number {row.seq}: {_reason(error)}"
+                f"run {run_id} in {where} holds an event that cannot be read, number {row.seq}: {_reason(error)}; put "
+                "back a backup of the store, or run it again under another id: nothing was changed, and other runs can "
+                "be read"
             ) from error
     return events
 

@@ -2,15 +2,17 @@
 
 One task at a time writes, for all that wait, in one transaction. Where the server goes away, whoever writes or reads
 waits for it. A transaction whose end nobody was told, since the server did not live to or the task was cancelled, is
-looked up by its id, so that it is neither lost nor done twice.
+tried again under its number, which the database takes once, so that it is neither lost nor done twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import count
 from typing import Any, Final, TypeVar
 
 from agentrt.errors import JournalError
@@ -33,13 +35,13 @@ from agentrt.stores.record import (
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 3
-"""As SQLite's: both hold the same tables."""
+SCHEMA_VERSION: Final = 4
+"""Of SQLite's tables, and `commits`."""
 PATIENCE: Final = 60.0
 _LOCK: Final = int.from_bytes(b"agrt")
 _CLOSING_SECONDS: Final = 5.0
 _FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 2.0
+_LONGEST_PAUSE: Final = 0.5
 _ATTEMPT_SECONDS: Final = 15.0
 """How long a server may take to answer before it is asked again, over another connection."""
 _REMEDY: Final = "check that the server runs and lets you in, or choose another place with --store or AGENTRT_STORE"
@@ -49,7 +51,8 @@ SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('sync
 SET idle_in_transaction_session_timeout = '15s';
 """
 _PASSWORD: Final = re.compile(r"(?<=://)([^/@]*?):[^/@]*(?=@)")
-# One call of several statements is one transaction; the lock lets one process at a time make the tables.
+# One call of several statements is one transaction; the lock lets one process at a time make the tables, or bring those
+# of an older version up to date.
 _SCHEMA: Final = f"""
 SELECT pg_advisory_xact_lock({_LOCK});
 CREATE SCHEMA IF NOT EXISTS agentrt;
@@ -81,6 +84,12 @@ CREATE TABLE IF NOT EXISTS agentrt.events (
     refs BYTEA,  -- JSON object: fields that are not in `data`, and the hashes of their content
     PRIMARY KEY (run, seq)
 );
+ALTER TABLE agentrt.events DROP CONSTRAINT IF EXISTS events_run_fkey;
+CREATE TABLE IF NOT EXISTS agentrt.commits (
+    journal TEXT NOT NULL PRIMARY KEY,  -- one that was opened somewhere
+    number  BIGINT NOT NULL,  -- of its last transaction
+    at      TIMESTAMPTZ NOT NULL DEFAULT now()
+) WITH (fillfactor = 70);
 CREATE TABLE IF NOT EXISTS agentrt.content (
     hash BYTEA NOT NULL PRIMARY KEY,  -- agentrt.stores.content.digest
     data BYTEA NOT NULL  -- JSON
@@ -109,12 +118,16 @@ _TYPES: Final = {
 }  # fmt: skip
 _PARAMETERS: Final = ", ".join(f"${i}::{_TYPES.get(name, 'text')}[]" for i, name in enumerate(COLUMNS, 1))
 _SELECT_RUN: Final = f"SELECT id, {', '.join(COLUMNS)} FROM agentrt.runs"
-# Also the transaction's id and the time, in a row without a run where there is none of these names.
-_LOCK_RUNS: Final = (
-    f"WITH locked AS ({_SELECT_RUN} WHERE run_id = ANY($1::text[]) ORDER BY id FOR UPDATE) "
-    "SELECT pg_current_xact_id()::text, extract(epoch FROM clock_timestamp())::float8, locked.* "
-    "FROM (SELECT) AS always LEFT JOIN locked ON true"
+# An earlier try of the same transaction, or of a later one, leaves no row in `own`; one that still goes on is awaited.
+# The first row has the time, too, and no run where there is none of these names.
+_BEGIN: Final = (
+    "WITH own AS (INSERT INTO agentrt.commits AS last (journal, number) VALUES ($1, $2) ON CONFLICT (journal) "
+    "DO UPDATE SET number = excluded.number, at = excluded.at WHERE last.number < excluded.number RETURNING number), "
+    f"locked AS ({_SELECT_RUN} WHERE run_id = ANY($3::text[]) ORDER BY id FOR UPDATE) "
+    "SELECT own.number, extract(epoch FROM clock_timestamp())::float8, locked.* "
+    "FROM (SELECT) AS always LEFT JOIN own ON true LEFT JOIN locked ON true"
 )
+_FORGET_COMMITS: Final = "DELETE FROM agentrt.commits WHERE at < now() - interval '1 day'"
 _INSERT_RUNS: Final = (
     f"INSERT INTO agentrt.runs ({', '.join(COLUMNS)}) SELECT * FROM unnest({_PARAMETERS}) RETURNING run_id, id"
 )
@@ -178,6 +191,7 @@ class PostgresJournal(OperatedJournal):
         self._writer = _Link(server)
         self._reader = _Link(server)
         self._combiner = Combiner(self._begin)
+        self._numbers = _Numbers()
 
     def __repr__(self) -> str:
         return f"<PostgresJournal {_shown(self.url)}>"
@@ -243,7 +257,7 @@ class PostgresJournal(OperatedJournal):
         await self._combiner.do(operation)
 
     def _begin(self, operations: Sequence[Operation]) -> Callable[[], Awaitable[None]]:
-        return _Writing(self._writer, _Transaction(operations, self._where, self._clock)).go_on
+        return _Writing(self._writer, _Transaction(operations, self._numbers, self._where, self._clock)).go_on
 
 
 class _Writing:
@@ -269,20 +283,45 @@ class _Writing:
             self._left[:1] = alone
 
 
+class _Numbers:
+    """Number the transactions of one journal in one process."""
+
+    def __init__(self) -> None:
+        self._name = os.urandom(16).hex()
+        self._count = count(1)
+
+    @property
+    def journal(self) -> str:
+        """Return a name that nobody else has, not even the same object in a process that was forked from this one."""
+        return f"{self._name}-{os.getpid()}"
+
+    def next(self) -> int:
+        return next(self._count)
+
+
 class _Transaction:
     """Be one transaction of some operations, committed once however often that is tried."""
 
-    def __init__(self, operations: Sequence[Operation], where: str, clock: Callable[[], float] | None) -> None:
+    def __init__(
+        self, operations: Sequence[Operation], numbers: _Numbers, where: str, clock: Callable[[], float] | None
+    ) -> None:
         self._operations = operations
+        self._numbers = numbers
+        self._number = numbers.next()
         self._where = where
         self._clock = clock
-        self._id: str | None = None
 
     async def commit(self, connection: Any) -> None:
-        if self._id is not None and await self._is_committed(connection):
-            return
         await connection.execute("BEGIN")
-        now, runs = await self._load(connection)
+        names = {o.run_id for o in self._operations if o.run_id == writable(o.run_id)}
+        rows = await connection.fetch(_BEGIN, self._numbers.journal, self._number, sorted(names))
+        number, now = rows[0][:2]
+        if number is None:  # it is committed: the operations have the results of that try
+            await connection.execute("ROLLBACK")
+            return
+        if number == 1:
+            await connection.execute(_FORGET_COMMITS)
+        runs = await self._load(connection, [Run(*row[2:]) for row in rows if row[2] is not None])
         records = Records(self._where, self._clock() if self._clock else now, runs)
         records.carry_out(self._operations)
         await _save(connection, list(records.runs.values()))
@@ -292,7 +331,7 @@ class _Transaction:
         """Return a transaction for each operation, if there are several."""
         if len(self._operations) == 1:
             return []
-        return [_Transaction([operation], self._where, self._clock) for operation in self._operations]
+        return [_Transaction([o], self._numbers, self._where, self._clock) for o in self._operations]
 
     def fail(self, error: JournalError) -> None:
         """Note on each operation why it was not carried out."""
@@ -300,26 +339,15 @@ class _Transaction:
             operation.error = JournalError(str(error))
             operation.error.__cause__ = error.__cause__
 
-    async def _is_committed(self, connection: Any) -> bool:
-        """Say how an earlier try has ended; waits while the server is still at it."""
-        while True:
-            status = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", self._id)
-            if status != "in progress":
-                return bool(status == "committed")
-            await asyncio.sleep(_FIRST_PAUSE)
-
-    async def _load(self, connection: Any) -> tuple[float, dict[str, Run]]:
-        """Return the time, and the runs that the operations touch, with the questions that may matter; lock them."""
-        names = {o.run_id for o in self._operations if o.run_id == writable(o.run_id)}
-        rows = await connection.fetch(_LOCK_RUNS, sorted(names))
-        self._id, now = rows[0][:2]
-        runs = {run.id: run for run in (Run(*row[2:]) for row in rows) if run.id is not None}
+    async def _load(self, connection: Any, rows: Sequence[Run]) -> dict[str, Run]:
+        """Return the runs by name, with the questions that may matter to the operations."""
+        runs = {run.id: run for run in rows}
         paths = {o.path for o in self._operations if o.path is not None}
-        asking = [run.id for run in runs.values() if run.questions or paths]
+        asking = [run.id for run in rows if run.questions or paths]
         if asking:
             for run, path, *question in await connection.fetch(_SELECT_QUESTIONS, asking, sorted(paths)):
                 runs[run].asked[path] = Question(*question)
-        return now, {run.run_id: run for run in runs.values()}
+        return {run.run_id: run for run in rows}
 
 
 async def _save(connection: Any, runs: Sequence[Run]) -> None:
@@ -378,6 +406,7 @@ class _Server:
             asyncpg.TooManyConnectionsError,
             asyncpg.DeadlockDetectedError,
             asyncpg.SerializationError,
+            asyncpg.InternalClientError,  # the server has said that it goes, and the driver not yet that it is gone
             asyncpg.UniqueViolationError,  # another process has made the run since this one looked
         )
 

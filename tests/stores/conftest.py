@@ -30,6 +30,7 @@ def mortal(server: Server) -> Iterator[Server]:
     """Return the server, for a test that may end it."""
     yield server
     server.start()
+    server.go_on()
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

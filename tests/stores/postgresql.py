@@ -69,6 +69,11 @@ class Server:
             self._control("stop", "-w", "-m", "immediate")
         self._runs = False
 
+    def stop(self) -> None:
+        """End the server in good order, and its connections with it."""
+        self._control("stop", "-w", "-m", "fast")
+        self._runs = False
+
     def pause(self) -> None:
         """Stop all of the server's processes without ending them: it is deaf, and its connections stay open."""
         self._signal(signal.SIGSTOP)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -10,11 +12,13 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from agentrt.errors import JournalError
 from agentrt.events import Event, RunStarted, StepFinished
 from agentrt.stores import PostgresJournal, open_store
 from agentrt.stores import postgres as module
+from agentrt.stores.record import Append
 from tests.stores.postgresql import Server
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +51,7 @@ async def outputs(journal: PostgresJournal, run_id: str = "r") -> list[object]:
     return [e.output for e in await journal.events(run_id) if isinstance(e, StepFinished)]
 
 
-STATEMENTS = {"execute", "fetch", "fetchrow", "fetchval", "copy_records_to_table"}
+STATEMENTS = {"execute", "fetch", "fetchrow", "fetchval", "executemany", "copy_records_to_table"}
 
 
 class Counted:
@@ -316,6 +320,24 @@ async def test_a_lost_connection_neither_loses_nor_doubles(journal: PostgresJour
     assert await outputs(journal) == [0, "x" * 1000, 1, "x" * 1000]
 
 
+async def test_a_connection_about_to_be_lost(journal: PostgresJournal) -> None:
+    """The server has said that it goes, and the driver not yet that it is gone: another connection is made."""
+    epoch = await begin(journal)
+    broken = journal._writer._connection
+
+    class Going:
+        """Be a connection that takes nothing more, and is not closed."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name in STATEMENTS:
+                raise journal._writer._server.asyncpg.InternalClientError("another operation (2) is in progress")
+            return getattr(broken, name)
+
+    journal._writer._connection = Going()
+    await journal.append("r", epoch, [step(1)])
+    assert await outputs(journal) == [1]
+
+
 class Deadly:
     """Be a connection on which a task that sends its n-th statement is cancelled: before, after or at that."""
 
@@ -393,29 +415,107 @@ async def test_a_claim_whose_answer_is_lost(journal: PostgresJournal) -> None:
     assert await outputs(journal) == [1]
 
 
-async def test_a_commit_that_goes_on_is_waited_for(
-    journal: PostgresJournal, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the connection is lost and the server has not noticed: the transaction's end is awaited, then looked up."""
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+async def test_a_commit_that_goes_on_is_waited_for(journal: PostgresJournal, server: Server, end: str) -> None:
+    """Where the connection is lost and the server has not noticed: the next try waits for how the last one ends."""
     epoch = await begin(journal)
-    real = module._Transaction._is_committed
+    numbers = journal._numbers
     other = await journal._writer._server.asyncpg.connect(server.url)
     await other.execute("BEGIN")
-    going_on = await other.fetchval("SELECT pg_current_xact_id()::text")
-    looked: list[bool] = []
+    going_on = module._Transaction([Append("r", epoch, [step(1)])], numbers, "", None)
 
-    async def ask(transaction: module._Transaction, connection: Any) -> bool:
-        transaction._id = going_on
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(other.execute, "COMMIT")
-            looked.append(await real(transaction, connection))
-        return looked[-1]
+    class Held:
+        """Be its connection, which does not commit yet."""
 
-    monkeypatch.setattr(module._Transaction, "_is_committed", ask)
-    journal._writer._connection = Lossy(journal._writer._connection, 3, sent=False)
-    await journal.append("r", epoch, [step(1)])
-    assert looked == [True]
+        def __getattr__(self, name: str) -> Any:
+            return getattr(other, name)
+
+        async def execute(self, statement: str, *arguments: Any) -> None:
+            if statement not in {"BEGIN", "COMMIT"}:
+                await other.execute(statement, *arguments)
+
+    await going_on.commit(Held())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal._writer.do, going_on.commit)
+        await wait_for_a_lock(server)
+        await other.execute(end)
+    assert await outputs(journal) == [1]
     await other.close()
+
+
+async def wait_for_a_lock(server: Server) -> None:
+    """Return when somebody waits for another's transaction."""
+    while await anyio.to_thread.run_sync(server.sql, "SELECT count(*) FROM pg_locks WHERE NOT granted") == "0":
+        await checkpoint()
+
+
+async def test_a_crash_may_give_an_id_again(mortal: Server) -> None:
+    """What was on no disk when the server crashed is tried again, whatever has since had the transaction's id."""
+    journal, other = PostgresJournal(mortal.url), PostgresJournal(mortal.url)
+    epochs = {run_id: await begin(journal, run_id) for run_id in "ab"}
+    connection = journal._writer._connection
+
+    class Crashing:
+        """Be a connection whose server crashes instead of committing, and goes on with others."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(connection, name)
+
+        async def execute(self, statement: str, *arguments: Any) -> None:
+            if statement != "COMMIT":
+                await connection.execute(statement, *arguments)
+                return
+            await anyio.to_thread.run_sync(mortal.crash)
+            await anyio.to_thread.run_sync(mortal.start)
+            for _ in range(3):
+                await other.append("b", epochs["b"], [step(2)])
+            raise ConnectionResetError("lost")
+
+    journal._writer._connection = Crashing()
+    await journal.append("a", epochs["a"], [step(1)])
+    assert await outputs(journal, "a") == [1]
+    assert await outputs(journal, "b") == [2] * 3
+    for store in (journal, other):
+        await store.aclose()
+
+
+async def test_a_forked_process_numbers_its_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal made before the fork may be used in both: what one commits is not taken for the other's."""
+    parent, child = PostgresJournal(server.url), PostgresJournal(server.url)
+    child._numbers = copy.deepcopy(parent._numbers)
+    await begin(parent, "parent")
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: 1)
+        await begin(child, "child")
+    assert {run.run_id for run in await parent.runs()} == {"parent", "child"}
+    await parent.aclose()
+    await child.aclose()
+
+
+async def test_an_older_database_goes_on(journal: PostgresJournal, server: Server) -> None:
+    """It is brought up to date by whoever opens it next."""
+    epoch = await begin(journal)
+    server.sql("UPDATE agentrt.schema SET version = 2; DROP TABLE agentrt.commits")
+    server.sql("ALTER TABLE agentrt.events ADD FOREIGN KEY (run) REFERENCES agentrt.runs (id) ON DELETE CASCADE")
+    for _ in range(2):
+        later = PostgresJournal(server.url)
+        await later.append("r", epoch, [step(1)])
+        await later.aclose()
+    assert await outputs(journal) == [1, 1]
+    assert server.sql("SELECT version FROM agentrt.schema") == str(module.SCHEMA_VERSION)
+    assert server.sql("SELECT count(*) FROM pg_constraint WHERE conname = 'events_run_fkey'") == "0"
+
+
+async def test_what_journals_leave_is_cleared_away(journal: PostgresJournal, server: Server) -> None:
+    """A day later, by the next."""
+    await begin(journal)
+    server.sql("UPDATE agentrt.commits SET at = now() - interval '25 hours'")
+    later = PostgresJournal(server.url)
+    await begin(later, "later")
+    assert server.sql("SELECT journal FROM agentrt.commits") == later._numbers.journal
+    await journal.append("r", 1, [step(1)])
+    assert await outputs(journal) == [1]
+    await later.aclose()
 
 
 def test_the_driver_is_imported_when_used() -> None:

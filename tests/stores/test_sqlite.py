@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -347,18 +347,23 @@ async def test_damaged_file_is_told(tmp_path: Path) -> None:
 # Schemas
 
 
-async def test_an_older_file_goes_on(tmp_path: Path) -> None:
-    """Its runs can be read, claimed and written to."""
-    path = tmp_path / "runs.db"
+def older_file(path: Path, run: tuple[Any, ...], events: Sequence[Event]) -> None:
+    """Make a file of the first version, with one run."""
     old = sqlite3.connect(path)
     old.executescript(VERSION_1)
     old.execute(f"PRAGMA application_id = {int.from_bytes(b'agrt')}")
     old.execute("PRAGMA user_version = 1")
-    old.execute("INSERT INTO runs VALUES (7, 'r', 'brief', 'done', 1.0, 3.0, 42, 700)")
-    events: list[Event] = [started(), step("x" * 1000)]
-    old.executemany("INSERT INTO events VALUES (7, ?, ?)", [(i, encode(e)) for i, e in enumerate(events, 1)])
+    old.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", run)
+    old.executemany("INSERT INTO events VALUES (?, ?, ?)", [(run[0], i, encode(e)) for i, e in enumerate(events, 1)])
     old.commit()
     old.close()
+
+
+async def test_an_older_file_goes_on(tmp_path: Path) -> None:
+    """Its runs can be read, claimed and written to."""
+    path = tmp_path / "runs.db"
+    events: list[Event] = [started(), step("x" * 1000)]
+    older_file(path, (7, "r", "brief", "done", 1.0, 3.0, 42, 700), events)
     for _ in range(2):  # the second time it is up to date
         journal = SqliteJournal(path)
         assert await journal.run("r") == RunSummary(
