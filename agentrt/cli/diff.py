@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import anyio
-import anyio.to_thread
 
 from agentrt.cli import options
 from agentrt.cli.console import dollars, note, one_line, print_json, print_table
 from agentrt.cli.exits import told
 from agentrt.cli.output import usage_document
-from agentrt.cli.runs import find_run
+from agentrt.cli.runs import read_run
 from agentrt.events import StepFailed, StepFinished
 from agentrt.recorded import Recorded, RecordedStep
-from agentrt.stores import open_store
 from agentrt.value import Value
 
 _LONGEST = 60
@@ -43,7 +41,7 @@ def diff(
       agentrt diff 20261127-0934 last
     """
     with told(debug=debug):
-        one, other = anyio.run(_both, first, second, store)
+        one, other = (Recorded(anyio.run(read_run, named, store)[1]) for named in (first, second))
         found = list(differences(one, other))
         if json:
             print_json(
@@ -61,16 +59,6 @@ def diff(
         for run in (one, other):
             usage = run.total
             note(f"{_name(run)}: {usage.tokens:,} tokens, {usage.steps:,} steps, {dollars(usage.cost)}")
-
-
-async def _both(first: str, second: str, store: str | None) -> tuple[Recorded, Recorded]:
-    journal = await anyio.to_thread.run_sync(open_store, store)
-    try:
-        ids = [(await find_run(journal, named, store)).run_id for named in (first, second)]
-        one, other = [Recorded(await journal.events(run_id)) for run_id in ids]
-        return one, other
-    finally:
-        await journal.aclose()
 
 
 def differences(one: Recorded, other: Recorded) -> Iterator[Difference]:
@@ -109,6 +97,3 @@ def _name(run: Recorded) -> str:
 
 def _short(value: object) -> str:
     return one_line(value, _LONGEST)
-
-
-__all__: Sequence[str] = ("diff", "differences")

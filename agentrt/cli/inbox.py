@@ -8,18 +8,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import anyio
-import anyio.to_thread
 
 from agentrt import people
 from agentrt.cli import options
 from agentrt.cli.console import as_json, clean, console, loose_json, moment, note, print_json
 from agentrt.cli.exits import UsageError, told
 from agentrt.cli.perform import store_option
-from agentrt.cli.runs import find_run
+from agentrt.cli.runs import find_run, opened
 from agentrt.errors import QuestionClosed
 from agentrt.events import QuestionAnswered
 from agentrt.journal import Journal, OpenQuestion, RunSummary
-from agentrt.stores import open_store
 
 _ANSWERS: Final = {
     "ask": ("answer {run} VALUE {path}",),
@@ -151,25 +149,19 @@ def _give(named: str, store: str | None, work: Callable[[Journal, str], Awaitabl
 async def _given(
     named: str, store: str | None, work: Callable[[Journal, str], Awaitable[QuestionAnswered]]
 ) -> tuple[QuestionAnswered, RunSummary, list[OpenQuestion]]:
-    journal = await anyio.to_thread.run_sync(open_store, store)
-    try:
+    async with opened(store) as journal:
         run = await find_run(journal, named, store)
         try:
             answered = await work(journal, run.run_id)
         except QuestionClosed as error:
             raise UsageError(str(error)) from error
         return answered, run, await journal.questions(run.run_id)
-    finally:
-        await journal.aclose()
 
 
 async def _open_questions(named: str | None, store: str | None) -> list[OpenQuestion]:
-    journal = await anyio.to_thread.run_sync(open_store, store)
-    try:
+    async with opened(store) as journal:
         run_id = None if named is None else (await find_run(journal, named, store)).run_id
         return await people.inbox(journal, run_id)
-    finally:
-        await journal.aclose()
 
 
 def _show(question: OpenQuestion, store: str | None) -> None:

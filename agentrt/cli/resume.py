@@ -16,7 +16,7 @@ from agentrt.cli.exits import UsageError, told
 from agentrt.cli.order import Order
 from agentrt.cli.output import print_output, stdout_kept
 from agentrt.cli.perform import Work, execute, store_option
-from agentrt.cli.runs import find_run
+from agentrt.cli.runs import find_run, opened
 from agentrt.cli.source import Source, load
 from agentrt.cli.tally import Tally
 from agentrt.journal import Journal, RunSummary
@@ -143,11 +143,8 @@ def replay(
 
 
 async def _replayed(node: Node[Any, Any], run_id: str, store: str | None) -> Result[Any]:
-    journal = await anyio.to_thread.run_sync(open_store, store)
-    try:
+    async with opened(store) as journal:
         return await continuation.replay(node, run_id, journal=journal)
-    finally:
-        await journal.aclose()
 
 
 def _prepared(opening: str, begin: Begin) -> Callable[[Order, Tally], Work]:
@@ -168,11 +165,8 @@ def _found(named: str, store: str | None, *, debug: bool) -> RunSummary:
 
 
 async def _find(named: str, store: str | None) -> RunSummary:
-    journal = await anyio.to_thread.run_sync(open_store, store)
-    try:
+    async with opened(store) as journal:
         return await find_run(journal, named, store)
-    finally:
-        await journal.aclose()
 
 
 def _target(found: RunSummary, chosen: str | None, store: str | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
@@ -12,6 +14,7 @@ from rich.text import Text
 from agentrt.cli import options
 from agentrt.cli.console import dollars, moment, note, print_json, print_table, seconds
 from agentrt.cli.exits import UsageError, told
+from agentrt.events import Event
 from agentrt.journal import Journal, RunSummary
 from agentrt.owner import has_died
 from agentrt.stores import default_store, open_store
@@ -45,13 +48,20 @@ def runs(
             note(_no_runs(store))
 
 
-async def newest_runs(store: str | None, limit: int) -> list[RunSummary]:
-    """Return the newest runs of a store, newest first; raises `JournalError`."""
+@asynccontextmanager
+async def opened(store: str | None) -> AsyncIterator[Journal]:
+    """Open a store while the body works with it; raises `JournalError`."""
     journal = await anyio.to_thread.run_sync(open_store, store)
     try:
-        return await journal.runs(limit)
+        yield journal
     finally:
         await journal.aclose()
+
+
+async def newest_runs(store: str | None, limit: int) -> list[RunSummary]:
+    """Return the newest runs of a store, newest first; raises `JournalError`."""
+    async with opened(store) as journal:
+        return await journal.runs(limit)
 
 
 def _row(r: RunSummary) -> tuple[object, ...]:
@@ -87,6 +97,13 @@ def summary_document(r: RunSummary) -> dict[str, object]:
 
 def _no_runs(store: str | None) -> str:
     return f"no runs yet in {store or default_store()}: agentrt run FILE starts one"
+
+
+async def read_run(named: str, store: str | None) -> tuple[RunSummary, list[Event]]:
+    """Return a run and its record; raises `UsageError` and `JournalError`."""
+    async with opened(store) as journal:
+        found = await find_run(journal, named, store)
+        return found, await journal.events(found.run_id)
 
 
 async def find_run(journal: Journal, named: str, store: str | None) -> RunSummary:

@@ -11,7 +11,6 @@ from itertools import chain
 from typing import Final
 
 import anyio
-import anyio.to_thread
 from rich.text import Text
 
 from agentrt.cli import options
@@ -27,11 +26,10 @@ from agentrt.cli.console import (
     seconds,
 )
 from agentrt.cli.exits import told
-from agentrt.cli.runs import duration, find_run, status_of_run, summary_document
+from agentrt.cli.runs import duration, read_run, status_of_run, summary_document
 from agentrt.cli.steptree import Step, StepTree, said, walk
-from agentrt.events import Event, RunFailed
+from agentrt.events import RunFailed
 from agentrt.journal import RunSummary
-from agentrt.stores import open_store
 from agentrt.usage import PICO
 
 _SIBLINGS: Final = 12
@@ -64,21 +62,12 @@ def show(
     """
     with told(debug=debug):
         with console(sys.stderr).status("reading the run") if on_terminal(sys.stderr) else nullcontext():
-            summary, events = anyio.run(_read, store, run)
+            summary, events = anyio.run(read_run, run, store)
             tree = StepTree(events)
         if json:
             print_json(_document(summary, tree))
         else:
             _print(summary, tree, View(depth=depth, full=full))
-
-
-async def _read(store: str | None, run: str) -> tuple[RunSummary, list[Event]]:
-    journal = await anyio.to_thread.run_sync(open_store, store)
-    try:
-        summary = await find_run(journal, run, store)
-        return summary, await journal.events(summary.run_id)
-    finally:
-        await journal.aclose()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
