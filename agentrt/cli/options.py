@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -127,6 +128,7 @@ Again = Annotated[bool, typer.Option("--again", help="It has not happened: make 
 Because = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the agent to read.")]
 By = Annotated[str | None, typer.Option(metavar="NAME", help="Who answers, if not you.")]
 Keep = Annotated[bool, typer.Option("--keep", help="Keep this as guidance for later questions of its kind.")]
+To = Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write; without it, to stdout.")]
 Depth = Annotated[int | None, typer.Option(metavar="N", min=1, help="Show only so many levels.")]
 Full = Annotated[bool, typer.Option("--full", help="Show every step, and texts at their length.")]
 Most = Annotated[int, typer.Option(metavar="N", min=1, help="How many, the newest first.")]
