@@ -90,6 +90,17 @@ RunId = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or last.", autocompletion=recent_runs),
 ]
+RunOrDue = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]",
+        show_default=False,
+        help="A run's id, the beginning of one, or last; without it the last.",
+        autocompletion=recent_runs,
+    ),
+]
+Due = Annotated[bool, typer.Option("--due", help="Go on with all runs that wait for nobody any more.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Stay, and go on with each run once it is due, until Ctrl-C.")]
 Embedded = Annotated[
     str,
     typer.Argument(metavar="NAME", help="An embedded model, like smollm2-135m.", autocompletion=embedded_models),
