@@ -37,6 +37,7 @@ from agentrt.errors import (
     Waiting,
 )
 from agentrt.format import Format
+from agentrt.function import FunctionNode
 from agentrt.graph import Graph
 from agentrt.guardrail import Guarded, Guardrail, guarded
 from agentrt.handoff import Handoff, Transfer, handoff
@@ -45,7 +46,7 @@ from agentrt.join import Join, best, collect, first, vote
 from agentrt.journal import Journal, OpenQuestion, RunSummary
 from agentrt.limited import Limited
 from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings, Wrapper, ask
-from agentrt.node import Context, FunctionNode, Node
+from agentrt.node import Context, Node
 from agentrt.options import Observer
 from agentrt.partial import Partial
 from agentrt.priced import Priced

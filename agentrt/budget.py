@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Final, Literal, TypeAlias, TypedDict
 
 from agentrt.errors import DefinitionError
@@ -17,6 +18,12 @@ _SUFFIXES = {"k": 1_000, "m": 1_000_000}
 
 OnExhausted: TypeAlias = Literal["raise", "partial", "wrap_up"]
 _LIMITS: Final = (*DIMENSIONS, "seconds")
+
+
+@cache
+def named(dimensions: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the names of dimensions that are counted."""
+    return tuple(DIMENSIONS[d] for d in dimensions)
 
 
 class Limits(TypedDict, total=False):

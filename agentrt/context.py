@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 
-from agentrt.budget import Budget
+from agentrt.budget import Budget, named
+from agentrt.calls import Calls
 from agentrt.draws import Draws
 from agentrt.drive import Drive
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch
 from agentrt.events import (
+    AttemptStarted,
     BudgetClamped,
     BudgetDenied,
-    BudgetOverrun,
     BudgetWaited,
+    Counted,
     Drawn,
     EffectBegun,
     Emitted,
@@ -28,16 +30,16 @@ from agentrt.events import (
     Remembered,
     StepRetried,
     TextDelta,
-    UsageRecorded,
-    UsageReserved,
 )
-from agentrt.ledger import Account, Limit, Request, Ticket
+from agentrt.function import as_node
+from agentrt.ledger import Account, Limit, Request
 from agentrt.model import Model
-from agentrt.node import Context, Node, Remaining, Reservation, as_node
+from agentrt.node import Context, Node, Reservation
 from agentrt.plan import Activation, BatchPlan, Failure, Parked, Plan
 from agentrt.progress import Denied, Past, Progress
 from agentrt.question import Question
-from agentrt.usage import Usage
+from agentrt.remaining import Remaining
+from agentrt.reservation import StepReservation
 
 if TYPE_CHECKING:
     from random import Random
@@ -55,10 +57,9 @@ class StepContext(Context):
     """Be the context of one running step."""
 
     __slots__ = (
-        "_activation", "_busy_names", "_calls", "_draws", "_failure", "_held", "_lent", "_nodes_called",
-        "_over", "_remembers", "_waits",
-        "account", "attempts", "busy", "deadline", "denial", "depth", "is_counted", "limits", "past", "path",
-        "progress", "run_id", "scheduler", "silent", "state",
+        "_activation", "_calls", "_draws", "_failure", "_held", "_lent", "_over", "_remembers", "_waits",
+        "account", "attempts", "busy", "counts", "deadline", "denial", "depth", "is_counted", "limits", "past", "path",
+        "progress", "refusal", "run_id", "scheduler", "silent", "spends", "state",
     )  # fmt: skip
 
     def __init__(
@@ -83,11 +84,11 @@ class StepContext(Context):
         self.state: object = None
         self.denial: BudgetExceeded | None = None
         self.is_counted = False
+        self.counts: tuple[str, ...] = ()
+        self.refusal: BudgetExceeded | None = None
         self.busy = False
         self._activation = activation
-        self._calls: dict[str, int] | None = None
-        self._nodes_called: dict[str, int] | None = None
-        self._busy_names: set[str] | None = None
+        self._calls: Calls | None = None
         self._failure: Failure | None = None
         self._held: list[StepReservation] | None = None
         self._lent = False
@@ -96,6 +97,7 @@ class StepContext(Context):
         self.attempts = 0
         self._draws: Draws | None = None
         self._remembers = False
+        self.spends = 0
         self.silent = False
 
     def open(self, budgets: Iterable[Budget], caller: StepContext) -> None:
@@ -119,33 +121,30 @@ class StepContext(Context):
             self.account = limit.account
         self.limits = limits
 
-    def count(self, dimensions: Sequence[int]) -> None:
+    def count_start(self, dimensions: tuple[int, ...]) -> None:
         """Spend one of each dimension, unless an earlier part of the run has; raises `BudgetExceeded` (rule B2)."""
         past = self.past
         if past is None or not past.is_counted(self.path):
-            try:
-                self.scheduler.ledger.count(self.account, dimensions, self.path)
-            except BudgetExceeded as denial:
-                self._record_denial(denial)
-                raise
+            self.scheduler.ledger.count(self.account, dimensions, self.path)
+            self.counts = named(dimensions)
         self.is_counted = True
+
+    def begin_attempt(self, dimensions: tuple[int, ...]) -> None:
+        """Spend one of each dimension for another attempt; raises `BudgetExceeded`."""
+        self._count(dimensions)
+        self.record(AttemptStarted(path=self.path, at=self.clock(), counts=named(dimensions)))
 
     def count_call(self, node: Node[Any, Any], most: int, path: str) -> None:
         """Count one more call of a node whose limit says how many there may be (rule B1)."""
-        made = (self._nodes_called or {}).get(node.name, 0)
-        if made >= most:
+        if (made := self._called.of_node(node.name)) >= most:
             denial = BudgetExceeded(scope=path, dimension="calls", needed=1, spent=made, limit=most, path=path)
-            self._record_denial(denial)
+            self.record_denial(denial)
             raise denial
-        self._note_call(node)
-
-    def _note_call(self, node: Node[Any, Any]) -> None:
-        calls = self._nodes_called = self._nodes_called or {}
-        calls[node.name] = calls.get(node.name, 0) + 1
+        self._called.note_node(node.name)
 
     def calls_left(self, node: Node[Any, Any]) -> int | None:
         most = node.budget.calls if node.budget is not None else None
-        return None if most is None else max(0, most - (self._nodes_called or {}).get(node.name, 0))
+        return None if most is None else max(0, most - self._called.of_node(node.name))
 
     def is_denied_by(self, error: BaseException) -> bool:
         """Say whether an error is a denial by a budget of this step or one around it (rules E1, E2)."""
@@ -154,15 +153,15 @@ class StepContext(Context):
     def restart(self) -> None:
         """Begin another attempt: what it calls gets the same paths again."""
         self._forfeit_held()
-        self.past = None if self.past is None else self.past.restarted()
-        self._draws = None
-        self._calls = self._nodes_called = self._failure = self.progress = self.state = None
+        self.past = None if self.past is None else self.past.restarted(self.path)
+        self._draws, self.spends = None, 0
+        self._calls = self._failure = self.progress = self.state = None
 
     def recall(self, activation: Activation, budget: Budget | None, outcome: Any) -> None:
         """Take over how a step right below ended in an earlier part of the run, as if it had run in this one."""
         node, branch = activation.node, activation.branch
         if any(b is not None and b.calls is not None for b in (budget, node.budget)):
-            self._note_call(node)
+            self._called.note_node(node.name)
         if branch is not None and branch.memory is None and self.past is not None:
             branch.memory = self.past.memory(self.path, branch.label)
         self.note_outcome(activation, outcome)
@@ -192,7 +191,7 @@ class StepContext(Context):
         if below is None:
             rest.not_started.append(activation.path)
         else:
-            rest.merge(below.path, below.progress, below.limits, counted=below.is_counted)
+            below.hand_over(rest)
         self._tracked.denied[activation.path] = Denied(rest)
         self._tracked.outcomes.append((activation.path, failure))
 
@@ -217,7 +216,11 @@ class StepContext(Context):
         """Remember a step right below that ended without an outcome of its own: cancelled, or out of budget."""
         if self.account.is_capped:
             below.settle()
-            self._tracked.merge(below.path, below.progress, below.limits, counted=below.is_counted)
+            below.hand_over(self._tracked)
+
+    def hand_over(self, progress: Progress) -> None:
+        """Give what this step had done, as it ends without an outcome, to the progress of the step around."""
+        progress.merge(self.path, self.progress, self.limits, counted=self.is_counted, spends=self.spends)
 
     def note_not_started(self, activations: Sequence[Activation]) -> None:
         if activations and self.account.is_capped:
@@ -251,24 +254,28 @@ class StepContext(Context):
 
     async def run(self, node: Any, value: Any, *, key: str | int | None = None, budget: Budget | None = None) -> Any:
         self._check_running()
-        target = as_node(node)
-        label = _label(target.name, key)
-        if str(key).isdigit() and f"{target.name}[" in (self._calls or ()):
-            raise _mixed(self.path, target.name)
-        busy = self._claim(label)
+        target, calls = as_node(node), self._called
+        labels = {label := calls.label(target.name, key)}
+        calls.begin(labels)
         try:
-            activation = Activation(target, value, self._call_path(label))
+            activation = Activation(target, value, calls.path_of(label))
             if self.may_run_here:
-                outcome = await self.run_here(activation, budget)
-                if isinstance(outcome, Failure):
-                    raise self.error_of(outcome)
-                if isinstance(outcome, Parked):
-                    raise outcome
-                return outcome
+                return self._output_of(await self.run_here(activation, budget))
             plan = BatchPlan(self.path, [activation])
             return (await Drive(self, plan, budget).run())[0]
+        except Parked:
+            await calls.park(self.wait)
+            raise
         finally:
-            busy.discard(label)
+            calls.end(labels)
+
+    def _output_of(self, outcome: Any) -> Any:
+        """Return the output of a step below; raises its error, or that it waits for people."""
+        if isinstance(outcome, Failure):
+            raise self.error_of(outcome)
+        if isinstance(outcome, Parked):
+            raise outcome
+        return outcome
 
     async def run_here(self, activation: Activation, budget: Budget | None) -> Any:
         """Run a step below this one in this task, on this step's slot; return its output or its `Failure`."""
@@ -292,44 +299,51 @@ class StepContext(Context):
         budget: Budget | None = None,
     ) -> list[Any]:
         self._check_running()
-        target = as_node(node)
+        target, calls = as_node(node), self._called
         if limit is not None and limit < 1:
             raise DefinitionError(f"ctx.map(limit={limit}): run at least one at a time")
-        label = _label(target.name, key)
-        if any(f"{label}[{i}]" in (self._calls or ()) for i in range(len(values))):
-            raise _mixed(self.path, target.name)
-        label += "["
-        busy = self._claim(label)
+        labels = {label := calls.label_of_map(target.name, key, len(values))}
+        calls.begin(labels)
         try:
-            prefix = self._call_path(label)
+            prefix = calls.path_of(label)
             activations = [Activation(target, v, f"{prefix}{i}]") for i, v in enumerate(values)]
             if budget is not None:
                 budget = budget.divided(self.budget.remaining, max(1, len(values)))
             plan = BatchPlan(self.path, activations, limit=limit)
-            outputs: list[Any] = await Drive(self, plan, budget).run()
-            return outputs
+            return cast("list[Any]", await Drive(self, plan, budget).run())
+        except Parked:
+            await calls.park(self.wait)
+            raise
         finally:
-            busy.discard(label)
+            calls.end(labels)
 
     async def gather(self, calls: Sequence[tuple[Node[Any, Any], Any]]) -> list[Any]:
         self._check_running()
+        called = self._called
         names = {node.name for node, _ in calls}
-        busy = self._claim(*names)
+        called.begin(names)
         try:
-            return await self._gather([Activation(n, value, self._call_path(n.name)) for n, value in calls])
+            return await self._gather([Activation(n, value, called.path_of(n.name)) for n, value in calls])
+        except Parked:
+            await called.park(self.wait)
+            raise
         finally:
-            busy -= names
+            called.end(names)
 
     async def _gather(self, activations: Sequence[Activation]) -> list[Any]:
         if len(activations) == 1 and self.may_run_here:
             outcome = await self.run_here(activations[0], None)
-            if isinstance(outcome, Failure) and self.is_denied_by(outcome.error):
-                raise self.error_of(outcome)
-            if isinstance(outcome, Parked):
-                raise outcome
-            return [outcome.error if isinstance(outcome, Failure) else outcome]
+            if isinstance(outcome, Failure) and not self.is_denied_by(outcome.error):
+                return [outcome.error]
+            return [self._output_of(outcome)]
         outcomes: list[Any] = await Drive(self, BatchPlan(self.path, activations, keep_errors=True)).run()
         return [o.error if isinstance(o, Failure) else o for o in outcomes]
+
+    @property
+    def _called(self) -> Calls:
+        if self._calls is None:
+            self._calls = Calls(self.path)
+        return self._calls
 
     def drive(self, plan: Plan) -> Coroutine[Any, Any, Any]:
         self._check_running()
@@ -444,10 +458,18 @@ class StepContext(Context):
 
     def spend(self, *dimensions: int) -> None:
         self._check_running()
+        self.spends += 1
+        if self.past is not None and self.spends <= self.past.spends(self.path):
+            return  # an earlier part of the run has
+        self._count(dimensions)
+        if self.is_recorded:
+            self.record(Counted(path=self.path, at=self.clock(), counts=named(dimensions)))
+
+    def _count(self, dimensions: tuple[int, ...]) -> None:
         try:
             self.scheduler.ledger.count(self.account, dimensions, self.path)
         except BudgetExceeded as denial:
-            self._record_denial(denial)
+            self.record_denial(denial)
             raise
 
     def record(self, event: Event) -> None:
@@ -496,22 +518,22 @@ class StepContext(Context):
             self._check_running()
             record(BudgetWaited(path=self.path, at=clock(), seconds=clock() - began))
         if ticket.refusal is not None:
-            self._record_denial(ticket.refusal)
+            self.record_denial(ticket.refusal)
             raise ticket.refusal
         reservation = StepReservation(self.scheduler, ticket)
         self._held = [*(r for r in self._held or () if r.held), reservation]
         if reservation.granted < request.want:
             record(BudgetClamped(path=self.path, at=clock(), wanted=request.want, granted=reservation.granted))
         try:
-            self.spend(*dimensions)  # before it is on record that the effect begins, which counts as one there, too
+            self._count(dimensions)
         except BudgetExceeded:
             reservation.release()
             raise
         if self.scheduler.flush is not None:
-            await reservation.make_durable(self.scheduler.flush)
+            await reservation.make_durable(self.scheduler.flush, named(dimensions))
         return reservation
 
-    def _record_denial(self, denial: BudgetExceeded) -> None:
+    def record_denial(self, denial: BudgetExceeded) -> None:
         now = self.scheduler.clock()
         self.scheduler.record(BudgetDenied(path=denial.path, at=now, scope=denial.scope, dimension=denial.dimension))
 
@@ -573,27 +595,6 @@ class StepContext(Context):
         self._failure = failure
         return failure.error
 
-    def _claim(self, *labels: str) -> set[str]:
-        """Take labels for calls that begin now, and return the set to take them out of when they have ended."""
-        busy = self._busy_names = self._busy_names or set()
-        for label in labels:
-            if label in busy:
-                raise DefinitionError(
-                    f"{self.path} already runs {label.rstrip('[')!r}: give concurrent calls of one name different "
-                    "keys, ctx.run(…, key=…) or ctx.map(…, key=…), or use one ctx.map, so that their paths do not "
-                    "depend on timing"
-                )
-        busy.update(labels)
-        return busy
-
-    def _call_path(self, label: str) -> str:
-        """Number the calls of one name by this step (docs/design.md, "Paths")."""
-        calls = self._calls = self._calls or {}
-        n = calls[label] = calls.get(label, 0) + 1
-        if label.endswith("["):
-            return f"{self.path}/{label[:-1]}#{n}[" if n > 1 else f"{self.path}/{label}"
-        return f"{self.path}/{label}#{n}" if n > 1 else f"{self.path}/{label}"
-
 
 def check_policy(budget: Budget, node: Node[Any, Any]) -> None:
     """Raise `DefinitionError` if a budget says of a node what cannot be done there (rule E4)."""
@@ -603,20 +604,6 @@ def check_policy(budget: Budget, node: Node[Any, Any]) -> None:
         )
     if budget.on_exhausted == "wrap_up" and not node.wraps_up:
         raise DefinitionError(f"{node.name} cannot wrap up: only agents can, and graphs with Graph(…, wrap_up=node)")
-
-
-def _label(name: str, key: str | int | None) -> str:
-    if key is None:
-        return name
-    if isinstance(key, str) and (not key or set(key) & set("/#[]")):
-        raise DefinitionError(f"key={key!r} for {name!r}: a key stands in paths: write some text without / # [ ]")
-    return f"{name}[{key}]"
-
-
-def _mixed(path: str, name: str) -> DefinitionError:
-    return DefinitionError(
-        f"{path} calls {name!r} in ctx.map and with a number as key=: their paths would clash; use words as keys"
-    )
 
 
 def _errors_in(error: BaseException | None) -> Sequence[BaseException]:
@@ -631,51 +618,3 @@ def _one_error(group: ExceptionGroup[Exception]) -> Exception:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error if isinstance(error, BudgetExceeded) else group
-
-
-class StepReservation(Reservation):
-    """Hold a granted ticket of the ledger."""
-
-    def __init__(self, scheduler: Scheduler, ticket: Ticket) -> None:
-        assert ticket.granted is not None
-        self.granted = ticket.granted
-        self._scheduler = scheduler
-        self._ticket = ticket
-
-    @property
-    def held(self) -> bool:
-        """Say whether the reservation still waits to be ended."""
-        return not self._ticket.ended
-
-    def settle(self, usage: Usage) -> None:
-        scheduler, ticket = self._scheduler, self._ticket
-        if scheduler.ledger.settle(ticket, usage):
-            reserved = scheduler.ledger.worst_case(ticket).tokens
-            scheduler.record(
-                BudgetOverrun(path=ticket.path, at=scheduler.clock(), reserved=reserved, billed=usage.tokens)
-            )
-        scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=usage))
-
-    async def make_durable(self, flush: Callable[[], Awaitable[None]]) -> None:
-        """Record what may be spent, and wait until that is kept: once it is spent, nobody may be there to tell."""
-        scheduler, path = self._scheduler, self._ticket.path
-        scheduler.record(
-            UsageReserved(path=path, at=scheduler.clock(), usage=scheduler.ledger.worst_case(self._ticket))
-        )
-        try:
-            await flush()
-        except BaseException:
-            self.release()
-            raise
-
-    def release(self) -> None:
-        scheduler, ticket = self._scheduler, self._ticket
-        scheduler.ledger.withdraw(ticket)
-        if scheduler.flush is not None:
-            scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=Usage()))
-
-    def forfeit(self) -> None:
-        scheduler, ticket = self._scheduler, self._ticket
-        scheduler.ledger.forfeit(ticket)
-        usage = scheduler.ledger.worst_case(ticket)
-        scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=usage))

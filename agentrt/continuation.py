@@ -10,10 +10,11 @@ from typing import Any, Final, TypeVar, cast
 from agentrt.budget import Budget
 from agentrt.errors import DefinitionError, JournalError
 from agentrt.events import Event, RunFinished, RunForked, RunResumed, RunStarted, StepStarted, plain
+from agentrt.function import as_node
 from agentrt.journal import Journal, JournalWriter
 from agentrt.messages import Message
 from agentrt.model import ModelRequest, ModelResponse
-from agentrt.node import Node, as_node
+from agentrt.node import Node
 from agentrt.options import Options
 from agentrt.recorded import Recorded
 from agentrt.replay import RecordedPast, input_of, output_of

@@ -13,8 +13,8 @@ import anyio
 from agentrt.errors import AgentrtError
 from agentrt.events import BranchDied, ErrorInfo
 from agentrt.ledger import Limit
-from agentrt.node import Remaining
 from agentrt.plan import Activation, Failure, Fork, GraphPlan, Parked, Plan
+from agentrt.remaining import Remaining
 
 if TYPE_CHECKING:
     from agentrt.budget import Budget

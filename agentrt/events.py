@@ -101,7 +101,8 @@ class RunCancelled(Value):
 
 class StepStarted(Value):
     """`after` names the steps this one follows (at most 128); `join` is (arrived, branches) where a fork closed;
-    `waited` is the time in the queue, in seconds; `attributes` are the node's, such as the name of a chat's model."""
+    `waited` is the time in the queue, in seconds; `attributes` are the node's, such as the name of a chat's model;
+    `counts` names the dimensions of which the start has spent one."""
 
     path: str
     at: float
@@ -112,6 +113,7 @@ class StepStarted(Value):
     join: tuple[int, int] | None = None
     waited: float = 0.0
     attributes: Mapping[str, object] | None = None
+    counts: tuple[str, ...] = ("steps",)
 
 
 class StepFinished(Value):
@@ -152,6 +154,14 @@ class StepRetried(Value):
     delay: float
     model: str | None = None
     attempts: int | None = None
+
+
+class AttemptStarted(Value):
+    """The next attempt of a step begins; `counts` names the dimensions of which it has spent one."""
+
+    path: str
+    at: float
+    counts: tuple[str, ...] = ()
 
 
 class BranchDied(Value):
@@ -231,11 +241,23 @@ class UsageRecorded(Value):
 
 
 class UsageReserved(Value):
-    """A leaf is about to have its effect, which may cost so much at most; it is in doubt until it is settled."""
+    """A leaf is about to have its effect, which may cost so much at most; it is in doubt until it is settled.
+
+    `counts` names the dimensions of which it has spent one besides.
+    """
 
     path: str
     at: float
     usage: Usage
+    counts: tuple[str, ...] = ()
+
+
+class Counted(Value):
+    """A step has spent one of each of these dimensions, besides what its start and its leaves count."""
+
+    path: str
+    at: float
+    counts: tuple[str, ...]
 
 
 class StepParked(Value):
@@ -345,10 +367,17 @@ class Emitted(Value):
 
 RunEvent: TypeAlias = RunStarted | RunForked | RunResumed | RunParked | RunFinished | RunFailed | RunCancelled
 StepEvent: TypeAlias = (
-    StepStarted | StepRetried | StepFinished | StepFailed | StepCancelled | StepParked | StepAbandoned
+    StepStarted | StepRetried | AttemptStarted | StepFinished | StepFailed | StepCancelled | StepParked | StepAbandoned
 )
 BudgetEvent: TypeAlias = (
-    BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted | UsageReserved | UsageRecorded
+    BudgetClamped
+    | BudgetWaited
+    | BudgetDenied
+    | BudgetOverrun
+    | BudgetExhausted
+    | UsageReserved
+    | UsageRecorded
+    | Counted
 )
 ModelEvent: TypeAlias = RateLimitWaited | CacheHit | TextDelta
 PersonEvent: TypeAlias = QuestionAsked | QuestionAnswered

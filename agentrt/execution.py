@@ -26,13 +26,15 @@ class Execution:
         self._scheduler = context.scheduler
         self._node = node
         self._value = value
-        self._is_again = False
+        past = context.past
+        self._is_again = past is not None and past.awaits_attempt(context.path)
 
     async def run(self) -> Any:
         """Return the node's output, or what the policy of its budget makes of there being none (rules E3, E4)."""
         try:
-            if not self._context.is_counted:
-                self._context.count(self._node.counts)
+            if (refusal := self._context.refusal) is not None:
+                self._context.record_denial(refusal)
+                raise refusal
             # Only what is declared stands around the node: each layer would cost something at every switch of tasks.
             limit = self._soonest()
             if limit is not None:
@@ -83,7 +85,7 @@ class Execution:
 
     async def _attempt(self) -> Any:
         if self._is_again:
-            self._context.spend(*self._node.counts)
+            self._context.begin_attempt(self._node.counts)
         self._is_again = True
         timeout = self._node.timeout
         if timeout is None:

@@ -13,11 +13,12 @@ from agentrt.drawing import mermaid
 from agentrt.edge import END, START, Edge, Marker
 from agentrt.errors import DefinitionError, GraphError
 from agentrt.forecast import Assumptions, foresee, wrapping_interval
+from agentrt.function import FunctionNode, as_node
 from agentrt.guardrail import unguarded
 from agentrt.handoff import with_handoffs
 from agentrt.interval import Interval, Outlook
 from agentrt.join import Join
-from agentrt.node import Context, FunctionNode, Node, as_node
+from agentrt.node import Context, Node
 from agentrt.partial import Partial
 from agentrt.parts import walk
 from agentrt.plan import GraphPlan, Route

@@ -8,11 +8,13 @@ from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 from msgspec.structs import replace
 
+from agentrt.arguments import Arguments
 from agentrt.errors import DefinitionError, GuardrailTripped
 from agentrt.forecast import step_interval
+from agentrt.function import FunctionNode, as_node
 from agentrt.handoff import Handoff
 from agentrt.interval import NONE, Interval, Outlook, repeated
-from agentrt.node import Arguments, Context, FunctionNode, Node, as_node
+from agentrt.node import Context, Node
 from agentrt.partial import Partial
 from agentrt.validation import fits, type_name
 

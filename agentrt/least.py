@@ -17,11 +17,12 @@ from agentrt.agent import Agent
 from agentrt.budget import INPUT, MODEL_CALLS, STEPS, TOKENS, TOOL_CALLS, USD, Budget
 from agentrt.edge import END, START
 from agentrt.forecast import foresee, lowest_cost, words_in
+from agentrt.function import FunctionNode
 from agentrt.graph import Graph
 from agentrt.guardrail import Guarded
 from agentrt.interval import UNLIMITED
 from agentrt.model import Model, Wrapper
-from agentrt.node import FunctionNode, Node
+from agentrt.node import Node
 from agentrt.parts import walk
 from agentrt.plan import Route
 from agentrt.walks import COUNTED, needed

@@ -6,28 +6,20 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import types
-import typing
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Self, TypeAlias, TypeVar, Unpack, overload
 
-import anyio.to_thread
 import typing_extensions
-from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
-from pydantic.errors import PydanticSchemaGenerationError
 
-from agentrt.budget import DIMENSIONS, STEPS, USD, Budget, Limits
-from agentrt.deps import check_deps, needed_deps
-from agentrt.errors import DefinitionError, InvalidArguments, number
+from agentrt.arguments import Arguments
+from agentrt.budget import STEPS, Budget, Limits
+from agentrt.errors import DefinitionError
 from agentrt.interval import Interval, Outlook, anything
-from agentrt.ledger import Account, Request
+from agentrt.ledger import Request
 from agentrt.retry import Retry
-from agentrt.usage import PICO
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,6 +30,7 @@ if TYPE_CHECKING:
     from agentrt.model import Model
     from agentrt.partial import Partial
     from agentrt.plan import Plan
+    from agentrt.remaining import Remaining
     from agentrt.usage import Usage
 
 In = TypeVar("In", contravariant=True)
@@ -139,235 +132,6 @@ class Node(ABC, Generic[In, Out]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
-
-
-class Arguments:
-    """Turn JSON arguments into a node's input: the one rule by which any node is a tool.
-
-    A function takes its own parameters. Any other node whose input type is an object (a pydantic model, a dataclass,
-    a typed dict) takes that object's fields, and every other input is the single field `input`.
-    """
-
-    def __init__(self, schema: dict[str, Any], read: Callable[[str | Mapping[str, Any]], Any]) -> None:
-        self.schema = schema
-        self._read = read
-
-    def parse(self, arguments: str | Mapping[str, Any]) -> Any:
-        """Return the input; raises `InvalidArguments` with one line a mistake, for a model to act on."""
-        try:
-            return self._read(arguments)
-        except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors()]
-            raise InvalidArguments("; ".join(lines)) from error
-
-    @classmethod
-    def of_type(cls, name: str, annotation: Any) -> Arguments:
-        annotation = str if annotation in (object, Any, inspect.Parameter.empty) else annotation
-        try:
-            adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-            schema = adapter.json_schema()
-        except PydanticSchemaGenerationError as error:
-            raise DefinitionError(f"{name!r} cannot be a tool: no JSON schema for its input {annotation!r}") from error
-        if schema.get("type") == "object":
-            return cls(schema, partial(_read_json, adapter.validate_json, adapter.validate_python))
-        model = create_model(name, input=(annotation, ...))
-        return cls(_schema(model), lambda data: _read_model(model, data).input)  # type: ignore[attr-defined]
-
-    @classmethod
-    def of_function(cls, name: str, parameters: Sequence[inspect.Parameter], notes: Mapping[str, str]) -> Arguments:
-        from pydantic import Field
-
-        fields: dict[str, Any] = {}
-        for p in parameters:
-            if p.annotation is inspect.Parameter.empty:
-                raise DefinitionError(
-                    f"parameter {p.name!r} of tool {name!r} has no type: write `def {name}({p.name}: str)`, "
-                    "since the model is told the types"
-                )
-            default = ... if p.default is inspect.Parameter.empty else p.default
-            fields[p.name] = (p.annotation, Field(default, description=notes.get(p.name)))
-        try:
-            model = create_model(name, __config__={"extra": "forbid", "arbitrary_types_allowed": False}, **fields)
-            schema = _schema(model)
-        except PydanticSchemaGenerationError as error:
-            raise DefinitionError(f"tool {name!r}: {error.message}") from error
-        names = [p.name for p in parameters]
-
-        def read(data: str | Mapping[str, Any]) -> dict[str, Any]:
-            parsed = _read_model(model, data)
-            return {n: getattr(parsed, n) for n in names}
-
-        return cls(schema, read)
-
-
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    schema.pop("title", None)
-    return schema
-
-
-def _read_json(from_json: Callable[..., Any], from_python: Callable[..., Any], data: str | Mapping[str, Any]) -> Any:
-    return from_json(data or "{}") if isinstance(data, str) else from_python(data)
-
-
-def _read_model(model: type[BaseModel], data: str | Mapping[str, Any]) -> BaseModel:
-    parsed: BaseModel = _read_json(model.model_validate_json, model.model_validate, data)
-    return parsed
-
-
-class FunctionNode(Node[Any, Out]):
-    """Run a typed function as a node; a plain `def` runs in a thread.
-
-    A parameter annotated `Context`, or `Context[Deps]`, gets the step's context. A function of one other parameter
-    gets the input as it is; of several, a mapping by name or a tuple in order.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        name: str | None = None,
-        budget: Budget | None = None,
-        retry: Retry | None = None,
-        timeout: float | None = None,
-    ) -> None:
-        label = name or str(getattr(function, "__name__", type(function).__name__))
-        if label == "<lambda>":
-            raise DefinitionError("a lambda has no name to stand in paths: use `def`, or FunctionNode(f, name=…)")
-        hints = _hints(function, label)
-        parameters = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in _parameters(function, label)]
-        contexts = {
-            p.name: p.annotation for p in parameters if Context in (p.annotation, typing.get_origin(p.annotation))
-        }
-        self.parameters = [p for p in parameters if p.name not in contexts]
-        self.function = function
-        self._context = next(iter(contexts), None)
-        self.needs = needed_deps(contexts[self._context]) if self._context else None
-        self._is_async = _is_async(function, label)
-        self._single = len(self.parameters) == 1
-        self._plain = self._is_async and self._single and self._context is None
-        super().__init__(
-            label,
-            input=_stated(self.parameters[0]) if self._single else object,
-            output=hints.get("return", object),
-            description=inspect.cleandoc(function.__doc__ or "").split("\n\n")[0],
-            budget=budget,
-            retry=retry,
-            timeout=timeout,
-        )
-
-    @cached_property
-    def arguments(self) -> Arguments:
-        return Arguments.of_function(self.name, self.parameters, _parameter_notes(self.function))
-
-    def interval(self, outlook: Outlook) -> Interval:
-        return super().interval(outlook) if self._context is not None else Interval()
-
-    def invoke(self, ctx: Context, value: Any, /) -> Coroutine[Any, Any, Out]:
-        """Return what the function will do; a plain one has no layer of its own around it."""
-        if self._plain:
-            plain: Coroutine[Any, Any, Out] = self.function(value)
-            return plain
-        return self._invoke(ctx, value)
-
-    async def _invoke(self, ctx: Context, value: Any) -> Out:
-        if self._single:
-            return await self.call(ctx, (value,), {})
-        return await self.call(ctx, *self._spread(value))
-
-    async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Out:
-        """Call the function, in a thread if it is not async."""
-        if self._context is not None:
-            check_deps(self.name, self.needs, ctx.deps)
-            kwargs = {**kwargs, self._context: ctx}
-        if self._is_async:
-            result: Out = await self.function(*args, **kwargs)
-            return result
-        return await anyio.to_thread.run_sync(partial(self.function, *args, **kwargs), abandon_on_cancel=True)
-
-    def _spread(self, value: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        if not self.parameters:
-            return (), {}
-        if isinstance(value, Mapping):
-            return (), value
-        if isinstance(value, (tuple, list)):
-            return tuple(value), {}
-        names = ", ".join(p.name for p in self.parameters)
-        raise InvalidArguments(f"{self.name} takes {names}: send a mapping or a tuple, not {type(value).__name__}")
-
-
-def _stated(parameter: inspect.Parameter) -> Any:
-    return object if parameter.annotation is inspect.Parameter.empty else parameter.annotation
-
-
-def _is_async(function: Callable[..., Any], label: str) -> bool:
-    # An object with an async __call__ is a function too; a wrapper may be what it wraps, or may be async itself.
-    forms = (function, inspect.unwrap(function), getattr(function, "__call__", None))  # noqa: B004
-    if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in forms):
-        raise DefinitionError(f"{label!r} is a generator; return a list, or publish as you go with ctx.emit")
-    return any(inspect.iscoroutinefunction(f) for f in forms)
-
-
-def _parameters(function: Callable[..., Any], label: str) -> list[inspect.Parameter]:
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError) as error:
-        raise DefinitionError(f"{label!r} cannot be a node: {error}") from error
-    for p in parameters:
-        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-            raise DefinitionError(f"{label!r} cannot be a node: name each parameter instead of {p}")
-    return parameters
-
-
-def _hints(function: Callable[..., Any], label: str) -> dict[str, Any]:
-    target = function if isinstance(function, types.FunctionType | types.MethodType) else type(function).__call__
-    try:
-        return typing.get_type_hints(target, include_extras=True)
-    except (NameError, TypeError) as error:
-        raise DefinitionError(f"the types of {label!r} cannot be read: {error}; define them at module level") from error
-
-
-def _parameter_notes(function: Callable[..., Any]) -> dict[str, str]:
-    from docstring_parser import parse
-
-    return {p.arg_name: p.description for p in parse(function.__doc__ or "").params if p.description}
-
-
-_MARK = "__agentrt_node__"
-_marked: weakref.WeakKeyDictionary[Callable[..., Any], FunctionNode[Any]] = weakref.WeakKeyDictionary()
-"""The nodes of what takes no attributes: built-in functions and bound methods."""
-
-
-@overload
-def as_node(value: Node[In, Out]) -> Node[In, Out]: ...
-@overload
-def as_node(value: Callable[..., Awaitable[T]]) -> Node[Any, T]: ...
-@overload
-def as_node(value: Callable[..., T]) -> Node[Any, T]: ...
-def as_node(value: Any) -> Node[Any, Any]:
-    """Return the value if it is a node, else the node of a typed function, always the same one.
-
-    Raises `DefinitionError` for anything else.
-    """
-    if isinstance(value, Node):
-        return value
-    if not callable(value) or isinstance(value, type):
-        raise DefinitionError(f"{value!r} is not a node: use an Agent, a Graph, a tool or a typed function")
-    return _node_of(value)
-
-
-def _node_of(function: Callable[..., Any]) -> FunctionNode[Any]:
-    """Return the one node of a function, kept on the function itself, so that a closure goes with its node."""
-    node: FunctionNode[Any] | None = getattr(function, _MARK, None)
-    if isinstance(node, FunctionNode) and node.function is function:  # wrappers and methods show the mark inside them
-        return node
-    if not hasattr(function, "__dict__") or isinstance(function, types.MethodType):
-        if (node := _marked.get(function)) is None:
-            node = _marked[function] = FunctionNode(function)
-        return node
-    node = FunctionNode(function)
-    setattr(function, _MARK, node)
-    return node
 
 
 class Context(ABC, Generic[D]):
@@ -639,49 +403,3 @@ class Reservation(ABC):
     @abstractmethod
     def forfeit(self) -> None:
         """Charge the whole reservation, marked uncertain: nobody knows what will be billed (rule B9)."""
-
-
-class Remaining:
-    """Tell what a step may still spend: for each capped dimension the least that any account around it has left."""
-
-    def __init__(
-        self, account: Account, deadline: float = float("inf"), now: Callable[[], float] = lambda: 0.0
-    ) -> None:
-        self._account = account
-        self._deadline = deadline
-        self._now = now
-
-    @property
-    def spent(self) -> dict[str, float]:
-        """Return what the innermost scope with a budget has spent, by dimension; `usd` in dollars."""
-        amounts = zip(DIMENSIONS, self._account.spent, strict=True)
-        return {name: amount / PICO if name == "usd" else amount for name, amount in amounts}
-
-    @property
-    def remaining(self) -> dict[str, float]:
-        """Return what is left by dimension, reservations in flight taken off; uncapped dimensions are absent."""
-        left: dict[str, float] = {}
-        for scope in self._account.chain:
-            for d, limit in scope.caps(self._account):
-                room = max(0, limit - scope.spent[d] - scope.reserved[d])
-                amount = room / PICO if d == USD else room
-                left[DIMENSIONS[d]] = min(amount, left.get(DIMENSIONS[d], amount))
-        if self._deadline < float("inf"):
-            left["seconds"] = max(0.0, self._deadline - self._now())
-        return left
-
-    def __str__(self) -> str:
-        """Tell a model, or a person: "3,120 tokens, 4 model calls, 20 s left"."""
-        left = self.remaining
-        return ", ".join(_amount(name, left[name]) for name in left) + " left" if left else "no limit"
-
-
-def _amount(name: str, amount: float) -> str:
-    if name == "usd":
-        if amount >= 1 or not amount:
-            return f"${amount:,.2f}"
-        return f"${amount:.4f}" if amount >= 0.001 else f"${number(amount)}"
-    if name == "seconds":
-        return f"{amount:,.0f} s" if amount >= 1 else f"{amount:.1f} s"
-    words = name.replace("_", " ")
-    return f"{amount:,.0f} {words.removesuffix('s') if amount == 1 else words}"

@@ -27,13 +27,24 @@ MISSING: Final = object()
 class Progress:
     """Hold the outcomes below one step in the order they came, and what has none."""
 
-    __slots__ = ("branches", "denied", "limits", "memories", "not_started", "outcomes", "started", "unfinished")
+    __slots__ = (
+        "branches",
+        "denied",
+        "limits",
+        "memories",
+        "not_started",
+        "outcomes",
+        "spends",
+        "started",
+        "unfinished",
+    )
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, Any]] = []
         self.unfinished: list[str] = []
         self.not_started: list[str] = []
         self.started: list[str] = []
+        self.spends: dict[str, int] = {}
         self.limits: dict[str, tuple[Limit, ...]] = {}
         self.denied: dict[str, Denied] = {}
         self.branches: dict[str, Limit] = {}
@@ -48,11 +59,15 @@ class Progress:
             setattr(other, name, copy(getattr(self, name)))
         return other
 
-    def merge(self, path: str, below: Progress | None, limits: tuple[Limit, ...], *, counted: bool) -> None:
+    def merge(
+        self, path: str, below: Progress | None, limits: tuple[Limit, ...], *, counted: bool, spends: int
+    ) -> None:
         """Take over the progress of a step right below that ended without an outcome."""
         self.unfinished.append(path)
         if counted:
             self.started.append(path)
+        if spends:
+            self.spends[path] = spends
         if limits:
             self.limits[path] = limits
         if below is not None:
@@ -76,6 +91,7 @@ class Progress:
         self.outcomes += below.outcomes
         self.not_started += below.not_started
         self.started += below.started
+        self.spends |= below.spends
         self.limits |= below.limits
         self.denied |= below.denied
         self.branches |= below.branches
@@ -149,13 +165,21 @@ class Past(ABC):
         """Return what a branch of the graph at a path had spent, where its account is opened anew."""
         return ()
 
-    def restarted(self) -> Past | None:
+    def restarted(self, path: str) -> Past | None:
         """Return the past of the further attempts of a step that has failed."""
         return None
 
     def attempts(self, path: str) -> int:
         """Return how many attempts of a step have failed."""
         return 0
+
+    def awaits_attempt(self, path: str) -> bool:
+        """Say whether an attempt of a step failed after which the next has not begun."""
+        return False
+
+    def is_given_up(self, path: str) -> bool:
+        """Say whether code cancelled a step and went on: it is to do so again."""
+        return False
 
     def is_over(self, path: str) -> bool:
         """Say whether a step without an outcome to answer with is recorded to its end all the same."""
@@ -168,6 +192,10 @@ class Past(ABC):
     def question(self, path: str) -> tuple[QuestionAsked | None, QuestionAnswered | None]:
         """Return what an unfinished step asked people, and what they answered."""
         return None, None
+
+    def spends(self, path: str) -> int:
+        """Return how often code of an unfinished step has spent something by itself."""
+        return 0
 
     def doubts(self, path: str) -> int:
         """Return how often an unfinished step may have had its effect."""
@@ -184,6 +212,7 @@ class KeptPast(Past):
     def __init__(self, progress: Progress) -> None:
         self._started = set(progress.started)
         self._outcomes = {path: (i, outcome) for i, (path, outcome) in enumerate(progress.outcomes)}
+        self._spends = progress.spends
         self._limits = dict(progress.limits)
         self._denied = progress.denied
         self._branches = progress.branches
@@ -203,6 +232,9 @@ class KeptPast(Past):
 
     def branch(self, path: str) -> Limit | None:
         return self._branches.get(path)
+
+    def spends(self, path: str) -> int:
+        return self._spends.get(path, 0)
 
     def denied(self, path: str) -> Denied | None:
         known = self._denied.get(path)

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from agentrt.errors import CallDenied, DefinitionError, InvalidArguments
-from agentrt.events import QuestionAnswered, QuestionAsked
+from agentrt.events import QuestionAnswered, QuestionAsked, plain
 from agentrt.node import Context, Node
 from agentrt.plan import Parked
 
@@ -53,13 +53,18 @@ class Question(Node[Any, Any]):
 
     async def invoke(self, ctx: Context, value: Any, /) -> Any:
         asked, answer = ctx.answered
-        if asked is None:
-            asked = self._ask(ctx)
+        if asked is None or not self._is_same(asked):
+            asked, answer = self._ask(ctx), None
         if answer is None and asked.until is not None and ctx.clock() >= asked.until:
             answer = self._by_default(ctx, asked)
         if answer is None:
             raise Parked(ctx.path)
         return self._read(answer) if self._kind == "ask" else answer
+
+    def _is_same(self, asked: QuestionAsked) -> bool:
+        """Say whether this is what was asked, in this attempt of the step around or in one before."""
+        asks_about = plain(self.about.get("arguments"))
+        return (asked.prompt, asked.about.get("arguments")) == (self.description, asks_about)
 
     def _ask(self, ctx: Context) -> QuestionAsked:
         if not ctx.is_recorded:

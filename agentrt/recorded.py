@@ -13,7 +13,9 @@ import msgspec
 
 from agentrt.budget import DIMENSIONS, MODEL_CALLS, STEPS, TOOL_CALLS
 from agentrt.events import (
+    AttemptStarted,
     BudgetExhausted,
+    Counted,
     Drawn,
     EffectBegun,
     Event,
@@ -44,20 +46,30 @@ Closing = RunParked | RunFinished | RunFailed | RunCancelled
 
 
 class RecordedStep:
-    """Hold one step of a record; `place` says when its outcome came, among those of all steps."""
+    """Hold one step of a record.
+
+    place: when its outcome came, among those of all steps. is_given_up: whether its caller cancelled it and went on.
+    lost: the steps right below that were cancelled since it last did anything; lost_before: those before them.
+    """
 
     __slots__ = (
         "answer",
         "attempts",
+        "awaits_attempt",
         "before",
         "began",
         "drawn",
         "ended",
+        "is_counted",
+        "is_given_up",
         "is_running",
+        "lost",
+        "lost_before",
         "place",
         "policy",
         "question",
         "remembers",
+        "spends",
         "started",
     )
 
@@ -65,12 +77,18 @@ class RecordedStep:
         self.started: StepStarted | None = None
         self.ended: StepFinished | StepFailed | None = None
         self.is_running = False
+        self.is_counted = False
+        self.is_given_up = False
+        self.lost: list[str] = []
+        self.lost_before: list[str] = []
+        self.awaits_attempt = False
         self.place = 0
         self.attempts = 0
         self.policy = ""
         self.before: frozenset[str] = frozenset()
         self.drawn: list[Drawn] = []
         self.remembers = False
+        self.spends = 0
         self.began = 0
         self.question: QuestionAsked | None = None
         self.answer: QuestionAnswered | None = None
@@ -128,15 +146,11 @@ class Recorded:
 
     def _add_spending(self, event: Event) -> None:
         match event:
-            case StepStarted() if self._step(event.path).started is None:
-                self._count(event.path, _counts(event))
-            case StepRetried():
-                started = self._step(event.path).started
-                if started is not None and started.kind != "chat":  # a model is tried again within its step
-                    self._count(event.path, _counts(started))
+            case StepStarted() | AttemptStarted() | Counted():
+                self._count(event.path, event.counts)
             case UsageReserved():
                 self.reserved[event.path] = event.usage
-                self._count(event.path, (MODEL_CALLS,))
+                self._count(event.path, event.counts)
             case UsageRecorded():
                 self.reserved.pop(event.path, None)
                 self.usage += event.usage
@@ -145,16 +159,23 @@ class Recorded:
     def _add_to_step(self, event: Event) -> None:
         match event:
             case StepStarted():
-                step = self._step(event.path)
-                step.started, step.ended, step.is_running = event, None, True
+                self._start(event)
             case StepFinished() | StepFailed():
                 step = self._step(event.path)
+                self._goes_on(step)
                 step.ended, step.place, step.attempts, step.is_running = event, self._length, 0, False
             case StepRetried():
                 step = self._step(event.path)
-                step.attempts, step.began = step.attempts + 1, 0
-                self._forget_below(event.path)
-            case StepCancelled() | StepAbandoned() | StepParked():
+                step.attempts, step.began, step.spends = step.attempts + 1, 0, 0
+                # A model is tried again within its step; its attempts count no step.
+                step.awaits_attempt = step.started is not None and step.started.kind != "chat"
+                step.lost, step.lost_before = [], []
+                self._forget_attempt(event.path)
+            case AttemptStarted():
+                self._step(event.path).awaits_attempt = False
+            case StepCancelled():
+                self._cancel(event.path)
+            case StepAbandoned() | StepParked():
                 step = self._step(event.path)
                 step.ended, step.is_running = None, False
             case BudgetExhausted():
@@ -163,12 +184,44 @@ class Recorded:
             case _:
                 self._add_note(event)
 
+    def _start(self, event: StepStarted) -> None:
+        if (caller := self.steps.get(event.path.rpartition("/")[0])) is not None:
+            self._goes_on(caller)
+        step = self._step(event.path)
+        step.started, step.ended, step.is_running = event, None, True
+        step.is_counted = step.is_counted or bool(event.counts)
+        step.is_given_up = False
+        step.lost, step.lost_before = [], []
+
+    def _goes_on(self, caller: RecordedStep) -> None:
+        """Take for given up what was cancelled below a step that now does something else."""
+        if caller.lost:
+            for path in caller.lost:
+                self.steps[path].is_given_up = True
+            caller.lost_before, caller.lost = caller.lost, []
+
+    def _cancel(self, path: str) -> None:
+        """Note that a step was cancelled; what was cancelled last below it was so with it, not by it."""
+        step = self._step(path)
+        step.ended, step.is_running = None, False
+        if not step.lost:
+            for below in step.lost_before:
+                self.steps[below].is_given_up = False
+        if (caller := self.steps.get(path.rpartition("/")[0])) is not None:
+            caller.lost.append(path)
+
     def _add_note(self, event: Event) -> None:
         match event:
             case EffectBegun():
                 self._step(event.path).began += 1
+            case Counted():
+                step = self._step(event.path)
+                self._goes_on(step)
+                step.spends += 1
             case Drawn():
-                self._step(event.path).drawn.append(event)
+                step = self._step(event.path)
+                self._goes_on(step)
+                step.drawn.append(event)
             case Remembered():
                 self._step(event.path).remembers = True
             case QuestionAsked():
@@ -208,18 +261,33 @@ class Recorded:
             self.below[path.rpartition("/")[0]][path] = None
         return step
 
-    def _forget_below(self, path: str) -> None:
-        """Forget what an attempt that failed had called: the next one calls under the same paths, on new accounts."""
+    def _forget_attempt(self, path: str) -> None:
+        """Forget what an attempt that failed had called: the next one calls under the same paths, on new accounts.
+
+        What people have answered holds for the next.
+        """
+        kept = {p: self.steps[p] for p in self._under(path) if holds(p, self.steps[p], path)}
         for child in list(self.below[path]):
             self._forget(child)
-            self._spent.pop(child, None)
+        for known, asked in kept.items():
+            step = self._step(known)
+            step.question, step.answer = asked.question, asked.answer
 
     def _forget(self, path: str) -> None:
-        self._forget_below(path)
+        for child in list(self.below[path]):
+            self._forget(child)
+        self._spent.pop(path, None)
         del self.steps[path], self.below[path.rpartition("/")[0]][path]
 
-    def _count(self, path: str, dimensions: Sequence[int]) -> None:
-        self._spend(path, [int(d in dimensions) for d in range(len(DIMENSIONS))])
+    def _under(self, path: str) -> Iterator[str]:
+        """Return all steps below a path."""
+        for child in self.below[path]:
+            yield child
+            yield from self._under(child)
+
+    def _count(self, path: str, counts: Sequence[str]) -> None:
+        if counts:
+            self._spend(path, [counts.count(name) for name in DIMENSIONS])
 
     def _spend(self, path: str, amounts: Sequence[int]) -> None:
         for scope in _around(path):
@@ -228,9 +296,14 @@ class Recorded:
                 total[d] += amount
 
 
-def _counts(started: StepStarted) -> Sequence[int]:
-    is_tool = started.kind == "tool" or "call_id" in (started.attributes or {})
-    return (STEPS, TOOL_CALLS) if is_tool else (STEPS,)
+def holds(path: str, step: RecordedStep, tried: str) -> bool:
+    """Say whether what a step asked people holds for the next attempt of the step at `tried`, around it.
+
+    An approval is one of the call right around it; of a call that may have had its effect people are asked each time.
+    """
+    if step.question is None or step.answer is None:
+        return False
+    return step.question.kind == "ask" or (step.question.kind == "approve" and path.rpartition("/")[0] == tried)
 
 
 def _around(path: str) -> Iterator[str]:

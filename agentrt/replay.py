@@ -34,7 +34,7 @@ from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
 from agentrt.progress import MISSING, Past
 from agentrt.question import Question
-from agentrt.recorded import Recorded, RecordedStep
+from agentrt.recorded import Recorded, RecordedStep, holds
 
 _FORMS: Final = {"Partial": Partial, "Handoff": Handoff}
 _LEAVES: Final = frozenset({"chat", "tool", "retrieval", Question.kind})
@@ -64,7 +64,7 @@ class RecordedPast(Past):
             self._asked.add(path)
             if self._is_same(activation, step) and self._answers(path, step):
                 return self._outcome(activation, step)
-        if self._again and self._is_new(activation, step):
+        if self._again and self._is_new(activation, step) and not self.is_given_up(path):
             asked = (activation.node.name, plain(activation.value))
             raise ReplayMismatch(path, recorded=("nothing", "no outcome"), asked=asked)
         return MISSING
@@ -74,7 +74,8 @@ class RecordedPast(Past):
         return None if step is None or not self._has_outcome(step) else step.place
 
     def is_counted(self, path: str) -> bool:
-        return not self._again and self._step(path) is not None
+        step = self._step(path)
+        return step is not None and step.is_counted and not self._again
 
     def limits(self, path: str) -> tuple[Limit, ...]:
         return ()
@@ -90,12 +91,21 @@ class RecordedPast(Past):
             return ()
         return self.recorded.spent_on(p for p in self.recorded.below.get(path, ()) if _is_on(p, label))
 
-    def restarted(self) -> Past | None:
-        return self if self._again else None  # an attempt that fails again must not reach models and tools
+    def restarted(self, path: str) -> Past | None:
+        return self if self._again else AnsweredPast(self.recorded, path)  # again: it must not reach models and tools
 
     def attempts(self, path: str) -> int:
         step = self._step(path)
         return 0 if step is None or self._again else step.attempts
+
+    def awaits_attempt(self, path: str) -> bool:
+        step = self._step(path)
+        return step is not None and step.awaits_attempt and not self._again
+
+    def is_given_up(self, path: str) -> bool:
+        step = self._step(path)
+        around = path.rpartition("/")[0]  # if it failed with the run, it may do otherwise now
+        return step is not None and step.is_given_up and around not in self._unfinished
 
     def is_over(self, path: str) -> bool:
         step = self._step(path)
@@ -117,6 +127,10 @@ class RecordedPast(Past):
     def question(self, path: str) -> tuple[QuestionAsked | None, QuestionAnswered | None]:
         step = self._steps.get(path)
         return (None, None) if step is None else (step.question, step.answer)
+
+    def spends(self, path: str) -> int:
+        step = self._step(path)
+        return 0 if step is None or self._again else step.spends
 
     def doubts(self, path: str) -> int:
         step = self._step(path)
@@ -185,6 +199,36 @@ class RecordedPast(Past):
             return Failure(activation.path, activation.value, error_of(ended.error))
         assert ended is not None
         return output_of(activation.node, ended)
+
+
+class AnsweredPast(Past):
+    """Be the past of a step's next attempts: nothing but what people have answered in those before."""
+
+    def __init__(self, recorded: Recorded, tried: str) -> None:
+        self._steps = recorded.steps
+        self._tried = tried
+
+    def outcome(self, activation: Activation) -> Any:
+        return MISSING
+
+    def place(self, path: str) -> int | None:
+        return None
+
+    def is_counted(self, path: str) -> bool:
+        return False
+
+    def limits(self, path: str) -> tuple[Limit, ...]:
+        return ()
+
+    def branch(self, path: str) -> Limit | None:
+        return None
+
+    def restarted(self, path: str) -> Past | None:
+        return self
+
+    def question(self, path: str) -> tuple[QuestionAsked | None, QuestionAnswered | None]:
+        step = self._steps.get(path)
+        return (step.question, step.answer) if step is not None and holds(path, step, self._tried) else (None, None)
 
 
 def output_of(node: Node[Any, Any], ended: StepFinished) -> Any:

@@ -8,7 +8,8 @@ from typing import Any, TypeVar, Unpack, overload
 
 import anyio
 
-from agentrt.node import Node, as_node
+from agentrt.function import as_node
+from agentrt.node import Node
 from agentrt.options import Options
 from agentrt.result import Result
 from agentrt.runs import Run, one_error

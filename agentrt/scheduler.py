@@ -119,8 +119,8 @@ class Scheduler:
         Only cancellation leaves this method as an exception, so that a step's error never crosses a task group.
         `depth` counts the steps this one's task already runs around it.
         """
-        if caller.past is not None and (outcome := self._recalled(activation, caller, budget)) is not MISSING:
-            return outcome  # at once: a plan that catches up must not be cut off half-way, and forget what it had done
+        if caller.past is not None and (outcome := await self._recalled(activation, caller, budget)) is not MISSING:
+            return outcome
         self._steps += 1
         if not self._steps % _BREATHER:
             await checkpoint()
@@ -141,6 +141,7 @@ class Scheduler:
                     join=activation.join,
                     waited=waited,
                     attributes=node.attributes,
+                    counts=context.counts,
                 )
             )
         try:
@@ -161,8 +162,12 @@ class Scheduler:
         caller.note_outcome(activation, output)
         return output
 
-    def _recalled(self, activation: Activation, caller: StepContext, budget: Budget | None) -> Any:
-        """Return what is known from an earlier part of the run as a step's outcome, else `MISSING`."""
+    async def _recalled(self, activation: Activation, caller: StepContext, budget: Budget | None) -> Any:
+        """Return what is known from an earlier part of the run as a step's outcome, else `MISSING`.
+
+        At once, without a turn of the loop: a plan that catches up must not be cut off half-way, and forget what it had
+        done. Only what code gave up waits for being given up again.
+        """
         assert caller.past is not None
         try:
             outcome = caller.past.outcome(activation)
@@ -170,6 +175,8 @@ class Scheduler:
             return self._aborted(activation, error)
         if outcome is not MISSING:
             caller.recall(activation, budget, outcome)
+        elif caller.past.is_given_up(activation.path):
+            await anyio.sleep_forever()
         return outcome
 
     def abort(self, error: AgentrtError) -> None:
@@ -184,7 +191,7 @@ class Scheduler:
     def _open(self, activation: Activation, caller: StepContext, budget: Budget | None, depth: int) -> StepContext:
         """Open a step's context and accounts; raises `BudgetExceeded`.
 
-        A step with limits of its own is counted once it runs, so that their policy covers that, too.
+        A step with limits of its own starts even where its start is refused, so that their policy covers that, too.
         """
         node, path, branch = activation.node, activation.path, activation.branch
         account = caller.account if branch is None or branch.account is None else branch.account
@@ -193,8 +200,13 @@ class Scheduler:
             context.silent = caller.past.is_over(path)
         if budget is not None or node.budget is not None:
             context.open(filter(None, (budget, node.budget)), caller)
-        else:
-            context.count(node.counts)
+        try:
+            context.count_start(node.counts)
+        except BudgetExceeded as denial:
+            if not context.limits:
+                context.record_denial(denial)
+                raise
+            context.refusal = denial
         return context
 
     def _refused(self, activation: Activation, caller: StepContext, error: BudgetExceeded | DefinitionError) -> Failure:

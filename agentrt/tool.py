@@ -10,8 +10,9 @@ from pydantic_core import to_json
 
 from agentrt.budget import STEPS, TOOL_CALLS, Budget
 from agentrt.errors import DefinitionError
+from agentrt.function import FunctionNode, as_node
 from agentrt.messages import ToolSpec, tool_name
-from agentrt.node import Context, Effect, FunctionNode, Node, as_node
+from agentrt.node import Context, Effect, Node
 from agentrt.partial import Partial
 from agentrt.question import approved, happened
 from agentrt.retry import Retry

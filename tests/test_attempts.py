@@ -33,9 +33,9 @@ from agentrt import (
     run_sync,
 )
 from agentrt import events as ev
+from agentrt.function import FunctionNode, as_node
 from agentrt.messages import UserMessage
 from agentrt.model import Chat, Model
-from agentrt.node import FunctionNode, as_node
 from agentrt.testing import FunctionModel, ScriptedModel
 from tests.cases import cases
 

@@ -40,8 +40,8 @@ from agentrt import (
     tool,
 )
 from agentrt import events as ev
+from agentrt.function import as_node
 from agentrt.ledger import Request
-from agentrt.node import as_node
 from agentrt.runs import Run, one_error
 from agentrt.testing import FunctionModel, call
 from tests.steploop import StepLoop, run_stepwise

@@ -37,6 +37,7 @@ from agentrt import (
     vote,
 )
 from agentrt import events as ev
+from agentrt.budget import STEPS, TOOL_CALLS
 from agentrt.messages import AssistantMessage, ToolMessage
 from agentrt.recorded import Recorded
 from agentrt.stores.memory import MemoryJournal
@@ -56,6 +57,7 @@ class World:
     def __init__(self) -> None:
         self.effects: Counter[str] = Counter()
         self.tries: Counter[str] = Counter()
+        self.given_up: set[str] = set()
         self.models: list[FunctionModel] = []
         self.graph = Graph("main", input=int, output=list)
         writer = Agent("writer", model=self._model(self._write), history="branch", instructions="Write.")
@@ -68,15 +70,21 @@ class World:
         self.graph.edge(self._words, researcher, each=True)
         self.graph.edge(researcher, writer, join=collect)
         self.graph.edge(writer, shaky)
-        self.graph.edge(shaky, self._judge)
+        self.graph.edge(shaky, self._wait)
+        self.graph.edge(self._wait, self._judge)
         self.graph.edge(self._judge, racers, when=lambda text: "draft 3" in text)
         self.graph.edge(self._judge, writer, times=3)
         for racer in racers:
             self.graph.edge(racer, END, join=first(2))
 
     def begin(self, before: Sequence[ev.Event] = ()) -> None:
-        """Be a new process, in a world in which what failed before the cut is well by now."""
+        """Be a new process, in a world in which what failed or was slow before the cut is well by now."""
         self.effects.clear()
+        known = list(before)
+        while known and isinstance(known[-1], ev.StepCancelled | ev.UsageRecorded | ev.RunCancelled):
+            # Nobody can tell yet whether its caller went on.
+            known.pop()
+        self.given_up = {e.path for e in kinds(known, ev.StepCancelled)}
         self.tries = Counter(e.path for e in kinds(before, ev.StepRetried))
 
     @property
@@ -138,6 +146,21 @@ class World:
     async def _judge(self, draft: str, ctx: Context) -> str:
         found = await ctx.map(self._look(), [f"{draft} {i}" for i in range(2)])
         return f"{draft} {len(found)} {ctx.random.randrange(1000)} {ctx.uuid()} {ctx.draw('n', lambda: 7)}"
+
+    async def _wait(self, draft: str, ctx: Context) -> str:
+        """Give a call up, spend something, and go on."""
+        with anyio.move_on_after(3) as scope:
+            await ctx.run(self._slow, draft)
+        ctx.spend(TOOL_CALLS)
+        looked = await ctx.run(self._look(), draft)
+        ctx.spend(STEPS, TOOL_CALLS)
+        with anyio.move_on_after(1):
+            await ctx.map(self._slow, [draft, looked], key="all")
+        return f"{looked} {await ctx.run(self._look(), 'patience')} {scope.cancelled_caught}"
+
+    async def _slow(self, text: str, ctx: Context) -> str:
+        await anyio.sleep(0 if ctx.path in self.given_up else 9)
+        return text
 
     async def _race(self, text: str, ctx: Context) -> str:
         await anyio.sleep(int(ctx.path.partition("racer")[2][0]))
@@ -240,6 +263,26 @@ async def test_a_run_goes_on_from_every_place_of_its_record(start: int) -> None:
         assert continued.result.usage.uncertain == in_doubt(before)
         again = random.Random(at).randint(at, len(continued.events))
         (await Continued.of(world, continued.events[:again])).check(world, undisturbed)
+
+
+@pytest.mark.parametrize("start", range(8))
+async def test_a_run_that_was_cancelled_goes_on(start: int) -> None:
+    """At any time, and again: what was cancelled with it runs again, what its code had given up does not."""
+    world = World()
+    undisturbed = await Undisturbed.of(world, 1)
+    for n in range(start, 24, 8):
+        journal = MemoryJournal()
+        world.begin()
+        with anyio.move_on_after(n + 0.25):
+            await run(world.graph, 1, journal=journal, run_id=RUN)
+        for more in (7.5, 60):
+            world.begin(await journal.events(RUN))
+            with anyio.move_on_after(more):
+                result = await resume(world.graph, RUN, journal=journal)
+        assert result.output == undisturbed.result.output
+        events = await journal.events(RUN)
+        check_attempts(events)
+        assert Recorded(events).total == result.usage
 
 
 @cases(6)

@@ -24,6 +24,8 @@ EVENTS = [
     ev.RunCancelled(run_id="r", at=1.5, usage=Usage(steps=1)),
     ev.StepStarted(path="p", at=1.5, name="n", kind="node", input="x", after=("a", "b"), join=(1, 2), waited=0.5),
     ev.StepRetried(path="p", at=1.5, attempt=1, error=ERROR, delay=0.5, model="a/b"),
+    ev.AttemptStarted(path="p", at=1.5, counts=("steps",)),
+    ev.Counted(path="p", at=1.5, counts=("steps", "tool_calls")),
     ev.StepFinished(path="p", at=1.5, output=[1, "a", None, 1.5, True]),
     ev.StepFailed(path="p", at=1.5, error=ERROR),
     ev.StepCancelled(path="p", at=1.5),

@@ -96,7 +96,7 @@ FAULTS = [
     ("walks", "arc.route.times or 0)", "(arc.route.times or 1) - 1)", BOUNDS),
     ("walks", "else cheapest[-1])", "else sum(cheapest, NOTHING))", BOUNDS),
     ("walks", "most = repeated(most, widest)", "pass", BOUNDS),
-    ("execution", "self._context.spend(*self._node.counts)", "pass", LIMITS),
+    ("execution", "self._context.begin_attempt(self._node.counts)", "pass", LIMITS),
 ]
 
 

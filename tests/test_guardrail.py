@@ -25,8 +25,8 @@ from agentrt import (
     tool,
 )
 from agentrt import events as ev
+from agentrt.function import FunctionNode
 from agentrt.messages import ToolMessage
-from agentrt.node import FunctionNode
 from agentrt.testing import ScriptedModel, call
 from agentrt.tool import as_tool
 

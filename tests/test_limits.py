@@ -25,7 +25,7 @@ from agentrt import (
     tool,
 )
 from agentrt.events import BudgetDenied, Event, StepFinished, StepRetried, StepStarted
-from agentrt.node import FunctionNode
+from agentrt.function import FunctionNode
 from agentrt.testing import FunctionModel, call
 
 pytestmark = pytest.mark.anyio

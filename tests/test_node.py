@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from agentrt import Context, DefinitionError, FunctionNode, InvalidArguments, StepFailed, run
-from agentrt.node import Arguments, as_node
+from agentrt.arguments import Arguments
+from agentrt.function import as_node
 
 pytestmark = pytest.mark.anyio
 

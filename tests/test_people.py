@@ -18,11 +18,13 @@ from agentrt import (
     BudgetExceeded,
     Context,
     DefinitionError,
+    FunctionNode,
     Graph,
     InvalidArguments,
     ModelRequest,
     QuestionClosed,
     Result,
+    Retry,
     StepFailed,
     StopReason,
     Waiting,
@@ -379,3 +381,94 @@ async def test_without_a_journal_nobody_could_answer() -> None:
     agent = Agent("clerk", model=FunctionModel(lambda request: call("pay", amount=1)), tools=[pay])
     with pytest.raises(StepFailed, match=r"nothing keeps the run until they answer: run\(…, journal=open_store\(\)\)"):
         await run(agent, "?")
+
+
+async def test_what_runs_beside_a_question_is_not_lost() -> None:
+    """Code's own task group is left when its other calls have ended, too, so that nothing is paid again."""
+    models = [FunctionModel(lambda _, n=n: f"said {n}") for n in range(2)]  # type: ignore[misc]
+    slow = [Agent(f"agent{n}", model=model) for n, model in enumerate(models)]
+
+    async def both(text: str, ctx: Context) -> list[str]:
+        said: list[str] = []
+
+        async def talk() -> None:
+            for agent in slow:
+                await anyio.sleep(1)
+                said.append(await ctx.run(agent, text))
+
+        async def wait() -> None:
+            said.append(await ctx.ask("Which?"))
+
+        async def work() -> None:
+            said.extend(await ctx.map(sleeper, [2, 1]))
+
+        async with anyio.create_task_group() as tasks:
+            for task in (talk, wait, work):
+                tasks.start_soon(task)
+        return sorted(said)
+
+    async def sleeper(seconds: int) -> str:
+        await anyio.sleep(seconds)
+        return f"slept {seconds}"
+
+    desk = Desk(both)
+    assert (await desk.begin()).stop_reason is StopReason.WAITING
+    assert kinds(await desk.record(), ev.StepCancelled) == []
+    await answer(desk.journal, RUN, "that one")
+    done = await desk.go_on()
+    assert done.output == ["said 0", "said 1", "slept 1", "slept 2", "that one"]
+    assert [len(model.requests) for model in models] == [1, 1]
+
+
+async def test_an_answer_holds_for_later_attempts() -> None:
+    """Of code, and of the call that was approved; in this process and in the next."""
+    failures = ["pay", "pay", "plan"]
+
+    def fail(name: str) -> None:
+        if name in failures:
+            failures.remove(name)
+            raise ConnectionError(name)
+
+    @tool(approval=True, effect="idempotent", retry=Retry(attempts=3, backoff=1, on=ConnectionError))
+    async def pay(amount: int) -> str:
+        """Pay."""
+        fail("pay")
+        return f"paid {amount}"
+
+    async def plan(text: str, ctx: Context) -> str:
+        amount = await ctx.ask("How much?", int)
+        fail("plan")
+        return await ctx.run(pay, amount)
+
+    desk = Desk(FunctionNode(plan, retry=Retry(attempts=3, backoff=1, on=ConnectionError)))
+    await desk.begin()
+    await answer(desk.journal, RUN, 5)
+    assert (await desk.go_on()).stop_reason is StopReason.WAITING
+    await approve(desk.journal, RUN, edit={"amount": 6})
+    for cut in range(len(await desk.record()), len(await desk.record()) + 12):
+        failures[:] = ["pay", "pay"]
+        desk.journal = await journal_of(RUN, (await desk.record())[:cut])
+        assert (await desk.go_on()).output == "paid 6"
+    assert len(kinds(await desk.record(), ev.QuestionAsked)) == 2
+
+
+async def test_another_attempt_may_ask_something_else() -> None:
+    """An answer is one to its own question."""
+    tries = itertools.count()
+
+    async def plan(text: str, ctx: Context) -> str:
+        said = await ctx.ask(f"Try {next(tries)}?")
+        if said == "no":
+            raise ConnectionError
+        return said
+
+    desk = Desk(FunctionNode(plan, retry=Retry(attempts=3, backoff=1, on=ConnectionError)))
+    await desk.begin()
+    await answer(desk.journal, RUN, "no")
+    tries = itertools.count()
+    assert (await desk.go_on()).stop_reason is StopReason.WAITING
+    [question] = await inbox(desk.journal, RUN)
+    assert question.asked.prompt == "Try 1?"
+    await answer(desk.journal, RUN, "yes")
+    tries = itertools.count(1)
+    assert (await desk.go_on()).output == "yes"

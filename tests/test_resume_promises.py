@@ -28,8 +28,8 @@ from agentrt import (
 )
 from agentrt.budget import TOOL_CALLS
 from agentrt.events import Event, RunResumed, StepStarted
+from agentrt.function import FunctionNode, as_node
 from agentrt.messages import ToolMessage
-from agentrt.node import FunctionNode, as_node
 from agentrt.testing import FunctionModel, call
 
 pytestmark = pytest.mark.anyio

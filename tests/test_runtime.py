@@ -41,7 +41,7 @@ from agentrt import (
 )
 from agentrt import events as ev
 from agentrt.budget import STEPS
-from agentrt.node import as_node
+from agentrt.function import as_node
 from agentrt.runs import Run, new_run_id
 from agentrt.stores.memory import MemoryJournal
 from agentrt.testing import FunctionModel, ScriptedModel, text

@@ -75,7 +75,7 @@ class Recorded:
 
 
 def _as_node(function: Any) -> Any:
-    from agentrt.node import as_node
+    from agentrt.function import as_node
 
     return as_node(function)
 

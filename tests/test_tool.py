@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from agentrt import Context, DefinitionError, InvalidArguments, StepFailed, StepTimeout, run, tool
-from agentrt.node import FunctionNode, as_node
+from agentrt.function import FunctionNode, as_node
 from agentrt.tool import Tool, ToolUse, as_text, as_tool, tool_spec
 
 pytestmark = pytest.mark.anyio

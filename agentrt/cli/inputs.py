@@ -14,8 +14,9 @@ from pydantic_core import from_json
 
 from agentrt.cli.exits import UsageError
 from agentrt.edge import START
+from agentrt.function import FunctionNode
 from agentrt.graph import Graph
-from agentrt.node import FunctionNode, Node
+from agentrt.node import Node
 
 _UNTYPED: Final = (object, Any)
 _MISSING: Final = object()

@@ -16,9 +16,10 @@ from agentrt.agent import Agent
 from agentrt.cli.exits import UsageError, shown_path
 from agentrt.edge import Marker
 from agentrt.errors import AgentrtError
+from agentrt.function import as_node
 from agentrt.graph import Graph
 from agentrt.guardrail import unguarded
-from agentrt.node import Node, as_node
+from agentrt.node import Node
 from agentrt.parts import walk
 
 _USUAL_NAMES: Final = ("main", "graph", "agent")

@@ -11,7 +11,8 @@ from typing_extensions import TypedDict
 from agentrt import END, START, Agent, Graph, collect
 from agentrt.cli.exits import UsageError
 from agentrt.cli.inputs import read_input
-from agentrt.node import Node, as_node
+from agentrt.function import as_node
+from agentrt.node import Node
 
 
 class Ask(BaseModel):
