@@ -126,6 +126,11 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
+def tokens_of(tokens: int, uncertain: int) -> str:
+    """Return a count of tokens, and how many of them nobody has billed."""
+    return plural(tokens, "token") + (f" ({uncertain:,} in doubt)" if uncertain else "")
+
+
 def moment(at: float) -> str:
     """Return seconds since the epoch as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from agentrt.cli.console import dollars, note, plural, print_json, seconds
+from agentrt.cli.console import dollars, note, plural, print_json, seconds, tokens_of
 from agentrt.cli.exits import ExitStatus, UsageError, describe, status_of, tell
 from agentrt.cli.order import Order
 from agentrt.cli.output import print_output, stdout_kept, usage_document
@@ -178,9 +178,9 @@ def _print_summary(order: Order, tally: Tally, result: Result[Any] | None, failu
         stopped.replace("_", " "),
         plural(usage.steps or tally.done, "step"),
         *([f"{tally.retries:,} retried"] if tally.retries else []),
-        plural(usage.tokens, "token"),
+        tokens_of(usage.tokens, usage.uncertain),
         dollars(usage.cost),
-        seconds(tally.elapsed(0)),
+        seconds(tally.worked + tally.elapsed(0)),
     ]
     note(" · ".join(facts), "green" if stopped == StopReason.DONE else "yellow")
     store = store_option(order.store)

@@ -83,7 +83,7 @@ def resume(
                 options=how,
             )
 
-        return order, attempt(order, _prepared(f"run {found.run_id} goes on", begin, load))
+        return order, attempt(order, _prepared(f"run {found.run_id} goes on", begin, load, worked=found.worked))
 
     with told(debug=debug):
         if not due and not watch:
@@ -168,8 +168,9 @@ async def _replayed(node: Node[Any, Any], run_id: str, store: str | None) -> Res
         return await continuation.replay(node, run_id, journal=journal)
 
 
-def _prepared(opening: str, begin: Begin, load: Load = load) -> Prepare:
-    def prepare(order: Order, _: Tally) -> Work:
+def _prepared(opening: str, begin: Begin, load: Load = load, *, worked: float = 0.0) -> Prepare:
+    def prepare(order: Order, tally: Tally) -> Work:
+        tally.worked = worked
         source = load(order.target)
         journal = open_store(order.store)
         how: Options = {"journal": journal, "target": source.address}

@@ -67,19 +67,22 @@ async def newest_runs(store: str | None, limit: int) -> list[RunSummary]:
 def _row(r: RunSummary) -> tuple[object, ...]:
     shown = status_of_run(r)
     status = Text(shown, style=_STYLES.get(shown, "yellow"))
-    return (r.run_id, r.name, status, moment(r.started), seconds(duration(r)), r.tokens, dollars(r.cost))
+    return (r.run_id, r.name, status, moment(r.started), seconds(worked(r)), r.tokens, dollars(r.cost))
+
+
+CUT_OFF: Final = "cut off"
 
 
 def status_of_run(r: RunSummary) -> str:
     """Return a run's status for the eye: one that nobody drives any more was cut off, and can be resumed."""
     if r.status == "running" and (r.owner is None or r.until < time.time() or has_died(r.owner)):
-        return "cut off"
+        return CUT_OFF
     return r.status.replace("_", " ")
 
 
-def duration(r: RunSummary) -> float:
-    """Return how many seconds a run took, or has been going."""
-    return (r.ended if r.ended is not None else time.time()) - r.started
+def worked(r: RunSummary) -> float:
+    """Return how many seconds a run was worked on, until now if it still is."""
+    return r.worked + (time.time() - r.latest if status_of_run(r) == "running" else 0.0)
 
 
 def summary_document(r: RunSummary) -> dict[str, object]:
@@ -90,6 +93,7 @@ def summary_document(r: RunSummary) -> dict[str, object]:
         "status": r.status,
         "started": r.started,
         "ended": r.ended,
+        "seconds": worked(r),
         "tokens": r.tokens,
         "usd": r.cost / PICO,
     }

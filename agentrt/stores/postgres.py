@@ -31,7 +31,7 @@ from agentrt.stores.record import (
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """As SQLite's: both hold the same tables."""
 PATIENCE: Final = 60.0
 _LOCK: Final = int.from_bytes(b"agrt")
@@ -68,7 +68,9 @@ CREATE TABLE IF NOT EXISTS agentrt.runs (
     until     DOUBLE PRECISION NOT NULL,  -- when the owner's claim ends
     epoch     BIGINT NOT NULL,  -- how often it was claimed
     events    BIGINT NOT NULL,
-    questions BIGINT NOT NULL  -- neither answered nor withdrawn
+    questions BIGINT NOT NULL,  -- neither answered nor withdrawn
+    worked    DOUBLE PRECISION NOT NULL DEFAULT 0,  -- seconds, up to the latest event
+    latest    DOUBLE PRECISION NOT NULL DEFAULT 0  -- when that was
 ) WITH (fillfactor = 70);
 CREATE INDEX IF NOT EXISTS runs_by_time ON agentrt.runs (started, id);
 CREATE INDEX IF NOT EXISTS runs_by_status ON agentrt.runs (status, started, id);
@@ -93,8 +95,16 @@ CREATE TABLE IF NOT EXISTS agentrt.questions (
 );
 CREATE INDEX IF NOT EXISTS open_questions ON agentrt.questions (asked, run, seq) WHERE closed IS NULL;
 """
+_VERSION_3: Final = f"""
+SELECT pg_advisory_xact_lock({_LOCK});
+ALTER TABLE agentrt.runs ADD COLUMN IF NOT EXISTS worked DOUBLE PRECISION NOT NULL DEFAULT 0;
+ALTER TABLE agentrt.runs ADD COLUMN IF NOT EXISTS latest DOUBLE PRECISION NOT NULL DEFAULT 0;
+UPDATE agentrt.runs SET worked = coalesce(ended - started, 0), latest = coalesce(ended, started)
+    WHERE (SELECT version FROM agentrt.schema) < 3;
+UPDATE agentrt.schema SET version = 3 WHERE version < 3;
+"""
 _TYPES: Final = {
-    "started": "float8", "ended": "float8", "until": "float8",
+    "started": "float8", "ended": "float8", "until": "float8", "worked": "float8", "latest": "float8",
     "tokens": "int8", "cost": "int8", "epoch": "int8", "events": "int8", "questions": "int8",
 }  # fmt: skip
 _PARAMETERS: Final = ", ".join(f"${i}::{_TYPES.get(name, 'text')}[]" for i, name in enumerate(COLUMNS, 1))
@@ -436,6 +446,8 @@ class _Link:
                 f"{_shown(self._server.url)} was written by a newer agentrt (schema {version}, this one reads "
                 f"{SCHEMA_VERSION}): upgrade agentrt, or choose another database"
             )
+        if version < SCHEMA_VERSION:
+            await connection.execute(_VERSION_3)
 
     def _gone(self, error: BaseException) -> JournalError:
         reason = "no answer" if isinstance(error, TimeoutError) else str(error)

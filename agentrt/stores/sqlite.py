@@ -31,7 +31,7 @@ from agentrt.stores.thread import GroupThread
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _APPLICATION_ID: Final = int.from_bytes(b"agrt")
 _BUSY_SECONDS: Final = 10.0
 _RUNS_1: Final = """
@@ -78,7 +78,12 @@ CREATE TABLE questions (
 );
 CREATE INDEX open_questions ON questions (asked, run, seq) WHERE closed IS NULL;
 """
-_SCHEMAS: Final = (_RUNS_1, _VERSION_2)
+_VERSION_3: Final = """
+ALTER TABLE runs ADD COLUMN worked REAL NOT NULL DEFAULT 0;  -- seconds, up to the latest event
+ALTER TABLE runs ADD COLUMN latest REAL NOT NULL DEFAULT 0;  -- when that was
+UPDATE runs SET worked = coalesce(ended - started, 0), latest = coalesce(ended, started);
+"""
+_SCHEMAS: Final = (_RUNS_1, _VERSION_2, _VERSION_3)
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "the disk is full: make room, or choose another place",
     sqlite3.SQLITE_IOERR: "the disk cannot be read or written: check it, or choose another place",

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 
+import anyio
+
 from agentrt.cli.exits import ExitStatus
+from agentrt.events import UsageRecorded
+from agentrt.stores import open_store, this_process
+from agentrt.usage import Usage
 from tests.cli.conftest import Shell, Write
 
 TRIP = '''
@@ -145,6 +150,43 @@ def test_a_changed_graph_is_told_and_may_be_run_anew(shell: Shell, write: Write)
     assert shell("resume", "last", "--in", write(mended)).stdout == "20\n"
     again = shell("replay", "last", "--in", write(mended.replace("n + 1", "n + 2"), "other.py"))
     assert (again.exit_code, "g/first_ is not what was recorded" in again.stderr) == (ExitStatus.FAILED, True)
+
+
+GO_ON = """
+async def ask(name: str, ctx: Context) -> str:
+    if not await ctx.ask("Go on?", bool):
+        raise ValueError("no")
+    return name
+"""
+
+
+def test_the_last_line_tells_the_time_and_the_charges_of_all_parts(shell: Shell, write: Write) -> None:
+    """Of which some may be in doubt."""
+    run_id = json.loads(shell("run", f"{write(GO_ON)}:ask", "Rome", "--json").stdout)["run_id"]
+
+    async def cut_off() -> None:
+        journal = open_store()
+        epoch = await journal.claim(run_id, this_process(), seconds=60)
+        at = (await journal.run(run_id)).latest
+        used = Usage(input_tokens=300, output_tokens=200, uncertain=500)
+        await journal.append(run_id, epoch, [UsageRecorded(path="ask", at=at + 3600.0, usage=used)])
+        await journal.release(run_id, epoch)
+        await journal.aclose()
+
+    anyio.run(cut_off)
+    shell("answer", "last", "true")
+    last = shell("resume", "last").stderr.splitlines()[-2]
+    assert last.startswith(f"run {run_id} · done · ")
+    assert " · 500 tokens (500 in doubt) · $0.00 · 1 h 00 min" in last
+
+
+def test_a_run_that_is_done_is_said_to_be(shell: Shell, write: Write) -> None:
+    """Its output is printed again."""
+    shell("run", f"{write('def add(n: int) -> int: return n + 1')}:add", "1")
+    again = shell("resume", "last")
+    assert again.stdout == "2\n"
+    assert "was done before: agentrt show" in again.stderr
+    assert shell("resume", "last", "--quiet").stderr == ""
 
 
 def test_a_run_that_python_started_says_where_its_graph_is_wanted(shell: Shell, write: Write) -> None:

@@ -136,6 +136,23 @@ async def test_newer_schema_is_told(journal: PostgresJournal, server: Server) ->
         await PostgresJournal(server.url).runs()
 
 
+async def test_an_older_database_goes_on(journal: PostgresJournal, server: Server) -> None:
+    """Its runs have the time they took, by whoever comes first."""
+    await begin(journal, "r")
+    server.sql(
+        "ALTER TABLE agentrt.runs DROP COLUMN worked, DROP COLUMN latest;"
+        "UPDATE agentrt.runs SET ended = 3; UPDATE agentrt.schema SET version = 2"
+    )
+    journals = [PostgresJournal(server.url) for _ in range(3)]
+    async with anyio.create_task_group() as tasks:
+        for other in journals:
+            tasks.start_soon(other.runs)
+    summary = await journals[0].run("r")
+    assert (summary.worked, summary.latest, server.sql("SELECT version FROM agentrt.schema")) == (2.0, 3.0, "3")
+    for other in journals:
+        await other.aclose()
+
+
 async def test_many_make_the_tables_at_once(server: Server) -> None:
     """One does; the others use them."""
     journals = [PostgresJournal(server.url) for _ in range(6)]
