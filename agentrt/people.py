@@ -10,6 +10,7 @@ from difflib import unified_diff
 from typing import Any, Final
 
 from jsonschema import Draft202012Validator
+from jsonschema import ValidationError as SchemaError
 
 from agentrt.errors import InvalidArguments, QuestionClosed
 from agentrt.events import (
@@ -185,7 +186,7 @@ async def _find(journal: Journal, run_id: str, path: str | None, verdict: str) -
         return fitting[0]
     if not fitting:
         named = ", ".join(f"{q.path} ({' or '.join(VERDICTS[q.kind])})" for q in opened) or "nothing"
-        raise QuestionClosed(f"run {run_id} waits for nobody to {verdict}; it waits for {named}")
+        raise QuestionClosed(f"no question of run {run_id} takes {verdict!r}; it waits for {named}")
     raise QuestionClosed(f"run {run_id} has several such questions, name one: {', '.join(q.path for q in fitting)}")
 
 
@@ -221,7 +222,12 @@ def _check(value: Any, asked: QuestionAsked) -> None:
     instance: Any = value
     errors = sorted(Draft202012Validator(schema).iter_errors(instance), key=lambda e: e.json_path)
     if errors:
-        raise InvalidArguments(f"{asked.path}: " + "; ".join(f"{e.json_path}: {e.message}" for e in errors))
+        raise InvalidArguments(f"{asked.path}: " + "; ".join(map(_said, errors)))
+
+
+def _said(error: SchemaError) -> str:
+    place = error.json_path.removeprefix("$").removeprefix(".")
+    return f"{place}: {error.message}" if place else error.message
 
 
 def _diff(before: object, after: object) -> str:

@@ -27,7 +27,7 @@ from agentrt.cli.console import (
     tokens_of,
 )
 from agentrt.cli.exits import told
-from agentrt.cli.runs import read_run, status_of_run, summary_document, worked
+from agentrt.cli.runs import CUT_OFF, read_run, status_of_run, summary_document, worked
 from agentrt.cli.steptree import Step, StepTree, said, walk
 from agentrt.events import RunFailed
 from agentrt.journal import RunSummary
@@ -66,6 +66,8 @@ def show(
         with console(sys.stderr).status("reading the run") if on_terminal(sys.stderr) else nullcontext():
             summary, events = anyio.run(read_run, run, store)
             tree = StepTree(events)
+            if status_of_run(summary) == CUT_OFF:
+                tree.cut_off()
         if json:
             print_json(_document(summary, tree))
         else:

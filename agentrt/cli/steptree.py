@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agentrt.cli.console import verdict
 from agentrt.events import (
     BranchDied,
     BudgetClamped,
@@ -181,6 +182,12 @@ class StepTree:
         for lost in walk(called):
             self.steps.pop(lost.path, None)
 
+    def cut_off(self) -> None:
+        """Take it that the run's process has gone: what seems to run was cut off with it."""
+        for step in walk(self.roots):
+            if step.outcome == "running":
+                step.outcome = "cut off"
+
     def _at(self, path: str) -> Step:
         """Return the step of a path; a step that a budget denied its start is known by that alone."""
         if (step := self.steps.get(path)) is None:
@@ -219,12 +226,17 @@ _NOTES: Final[Mapping[type, Callable[[Any], str]]] = {
     BranchDied: _died,
     Emitted: _emitted,
     QuestionAsked: lambda e: f"asks people: {e.prompt}",
-    QuestionAnswered: lambda e: f"{e.verdict} by {e.by}" + (f": {e.because}" if e.because else ""),
+    QuestionAnswered: verdict,
 }
 
 
 def said(step: Step) -> tuple[object, object]:
-    """Return what a step was given and what it answered; of a model call the last message and the reply."""
+    """Return what a step was given and what it answered.
+
+    Of a model call that is the last message and the reply, of an approval the verdict.
+    """
+    if step.kind == "question" and isinstance(step.output, dict) and "verdict" in step.output:
+        return step.input, step.output["verdict"]
     if step.kind != "chat":
         return step.input, step.output
     return _last_text(step.input), _reply(step.output)

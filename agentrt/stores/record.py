@@ -150,9 +150,9 @@ def _resumed(run: Run, _: RunResumed) -> None:
     run.status, run.ended = "running", None
 
 
-def _forked(run: Run, _: RunForked) -> None:
+def _forked(run: Run, event: RunForked) -> None:
     """Leave out what was recorded before: that is another run's, and paid."""
-    run.status, run.ended, run.worked = "running", None, 0.0
+    run.status, run.started, run.ended, run.worked = "running", event.at, None, 0.0
     run.use(0, 0)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import anyio
+import pytest
 
+from agentrt import run
 from agentrt.cli.exits import ExitStatus
-from agentrt.events import UsageRecorded
-from agentrt.stores import open_store, this_process
+from agentrt.cli.source import load
+from agentrt.events import EffectBegun, UsageRecorded
+from agentrt.stores import MemoryJournal, open_store, this_process
 from agentrt.usage import Usage
 from tests.cli.conftest import Shell, Write
 
@@ -67,7 +70,7 @@ def test_a_run_asks_is_answered_and_goes_on(shell: Shell, write: Write) -> None:
     for part in ("How many nights?", "May pay be called?", "why: It is due.", f"agentrt answer {run_id} VALUE"):
         assert part in asked
     edited = shell("approve", "last", "--edit", '{"amount": 7}', "--by", "Ada")
-    assert f"{PAY}: approve by Ada" in edited.stderr
+    assert f"{PAY}: approved by Ada, edited" in edited.stderr
     assert '+  "amount": 7' in edited.stderr
     assert f"still asks: {NIGHTS}" in edited.stderr
     partly = shell("resume", "last")
@@ -80,7 +83,7 @@ def test_a_run_asks_is_answered_and_goes_on(shell: Shell, write: Write) -> None:
     assert shell("inbox").stderr == "nobody is asked anything\n"
     shown = shell("show", "last").stdout
     assert "asks people: How many nights?" in shown
-    assert "approve by Ada" in shown
+    assert "approved by Ada, edited" in shown
 
 
 def test_the_inbox_for_programs(shell: Shell, write: Write) -> None:
@@ -104,16 +107,16 @@ def test_answers_that_do_not_fit_are_refused(shell: Shell, write: Write) -> None
     """Nothing is recorded, and it is said what would fit."""
     begun(shell, write)
     for typed, said in [
-        (["approve", "last", "--edit", '{"amount": "x"}'], "$.amount: 'x' is not of type 'integer'"),
+        (["approve", "last", "--edit", '{"amount": "x"}'], "amount: 'x' is not of type 'integer'"),
         (["approve", "last", "--edit", "{"], "is not JSON"),
         (["approve", "last", "--edit", "7"], "write an object"),
         (["answer", "last", "many"], "'many' is not of type 'integer'"),
         (["answer", "last", "2", "trip/other"], "does not wait for an answer to trip/other; open are trip/"),
-        (["settle", "last", "--again"], "waits for nobody to again"),
+        (["settle", "last", "--again"], "takes 'again'; it waits for"),
         (["settle", "last"], "either --happened RESULT or --again"),
     ]:
         refused = shell(*typed)
-        assert refused.exit_code in (ExitStatus.FAILED, ExitStatus.USAGE)
+        assert refused.exit_code == ExitStatus.USAGE
         assert said in refused.stderr
     assert len(json.loads(shell("inbox", "--json").stdout)) == 2
     shell("answer", "last", "2")
@@ -132,6 +135,7 @@ def test_a_run_is_forked_compared_and_gone_through_again(shell: Shell, write: Wr
     forked = shell("fork", "last", NIGHTS, "--json")
     assert forked.exit_code == ExitStatus.WAITING
     new_id = json.loads(forked.stdout)["run_id"]
+    assert json.loads(shell("runs", "--limit", "1", "--json").stdout)[0]["run_id"] == new_id  # it is the last
     for path, typed in ((PAY, ["approve", new_id, PAY]), (NIGHTS, ["answer", new_id, "5", NIGHTS])):
         if path in {q["path"] for q in json.loads(shell("inbox", new_id, "--json").stdout)}:
             shell(*typed)
@@ -140,6 +144,68 @@ def test_a_run_is_forked_compared_and_gone_through_again(shell: Shell, write: Wr
     assert {d["path"] for d in parted["differences"]} >= {"trip", "trip/nights[1]", NIGHTS}
     assert "5 nights" in shell("diff", run_id, new_id).stdout
     assert shell("diff", run_id, run_id).stderr.startswith("every step is the same")
+
+
+NAME = """
+async def name(n: int, ctx: Context) -> str:
+    return await ctx.ask("What is it called?")
+"""
+
+
+def test_a_text_that_looks_like_json_is_a_text_where_that_is_asked_for(shell: Shell, write: Write) -> None:
+    """And what fits neither way is told as JSON."""
+    shell("run", f"{write(NAME)}:name", "1", "--quiet")
+    assert "name/ask: answered by" in shell("answer", "last", "42").stderr
+    assert shell("resume", "last").stdout == "42\n"
+    begun(shell, write)
+    refused = shell("answer", "last", '{"n": 3}')
+    assert refused.stderr == f"error: {NIGHTS}: {{'n': 3}} is not of type 'integer'\n"
+
+
+PAY_SLOWLY = """
+from agentrt.testing import call
+from agentrt.messages import ToolMessage
+
+@tool
+async def pay(amount: int) -> str:
+    \"\"\"Pay.\"\"\"
+    return f"paid {amount}"
+
+def say(request):
+    last = request.messages[-1]
+    return last.text if isinstance(last, ToolMessage) else call("pay", amount=20)
+
+agent = Agent("clerk", model=FunctionModel(say), tools=[pay])
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "told", "output"),
+    [
+        (["--happened", "paid before"], "it has happened, says Ada", "paid before\n"),
+        (["--again"], "it is to be made again, says Ada", "paid 20\n"),
+    ],
+)
+def test_of_a_call_that_was_cut_off_a_person_says_what_has_become(
+    shell: Shell, write: Write, typed: list[str], told: str, output: str
+) -> None:
+    """The run goes on from there."""
+    source = load(write(PAY_SLOWLY))
+
+    async def cut_off() -> None:
+        whole, journal = MemoryJournal(), open_store()
+        await run(source.node, "go", journal=whole, run_id="r", target=source.address)
+        events = await whole.events("r")
+        end = next(i for i, e in enumerate(events) if isinstance(e, EffectBegun)) + 1
+        await journal.append("r", await journal.claim("r", "killed", seconds=0, new=True), events[:end])
+        await journal.aclose()
+
+    anyio.run(cut_off)
+    assert "pay tool cut off" in shell("show", "r").stdout
+    assert shell("resume", "r").exit_code == ExitStatus.WAITING
+    assert "agentrt settle r 'clerk/pay/doubt[1]' --again" in shell("inbox").stdout
+    assert told in shell("settle", "r", *typed, "--by", "Ada").stderr
+    assert shell("resume", "r").stdout == output
 
 
 def test_a_changed_graph_is_told_and_may_be_run_anew(shell: Shell, write: Write) -> None:

@@ -206,7 +206,7 @@ def test_a_run_without_an_end_runs_or_was_cut_off(shell: Shell, tmp_path: Path, 
     shown = shell("show", "r1").stdout.splitlines()
     assert shown[0].startswith(f"r1  {status}  g")
     assert shown[0].endswith("so far · 2 steps · 0 tokens · $0.00 · budget usd=0.5")
-    assert "└─ a running  in" in shown[-1]
+    assert f"└─ a {status}  in" in shown[-1]
 
 
 USED = Usage(input_tokens=300, output_tokens=200, uncertain=500)

@@ -212,11 +212,11 @@ async def test_status_follows_the_run(journal: Journal, events: list[Event], sta
 
 
 async def test_a_fork_has_not_paid_for_its_past(journal: Journal) -> None:
-    """It counts what is used from there on."""
+    """It counts what is used from there on, and is as old as itself."""
     used = UsageRecorded(path="brief/chat", at=2.0, usage=USED)
     await begin(journal, "r", used, used, FORKED, used)
     run = await journal.run("r")
-    assert (run.tokens, run.cost) == (42, 700)
+    assert (run.tokens, run.cost, run.started) == (42, 700, FORKED.at)
 
 
 @pytest.mark.parametrize(
