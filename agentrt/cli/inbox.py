@@ -44,7 +44,7 @@ def inbox(
       agentrt inbox last --json
     """
     with told(debug=debug):
-        found = anyio.run(_open_questions, run, store)
+        found = anyio.run(open_questions, run, store)
         if json:
             print_json([_document(q) for q in found])
         elif found:
@@ -55,7 +55,7 @@ def inbox(
 
 
 def approve(
-    run: options.RunId,
+    run: options.AskingRun,
     path: options.QuestionPath = None,
     edit: options.Edit = None,
     because: options.Because = "",
@@ -77,7 +77,7 @@ def approve(
 
 
 def deny(
-    run: options.RunId,
+    run: options.AskingRun,
     path: options.QuestionPath = None,
     because: options.Because = "",
     by: options.By = None,
@@ -96,7 +96,7 @@ def deny(
 
 
 def answer(
-    run: options.RunId,
+    run: options.AskingRun,
     value: options.AnswerValue,
     path: options.QuestionPath = None,
     by: options.By = None,
@@ -128,7 +128,7 @@ async def _answer_typed(
 
 
 def settle(
-    run: options.RunId,
+    run: options.AskingRun,
     path: options.QuestionPath = None,
     happened: options.Happened = None,
     again: options.Again = False,
@@ -174,7 +174,8 @@ async def _given(
         return answered, run, await journal.questions(run.run_id)
 
 
-async def _open_questions(named: str | None, store: str | None) -> list[OpenQuestion]:
+async def open_questions(named: str | None, store: str | None) -> list[OpenQuestion]:
+    """Return what is asked, of one run or of all; raises `UsageError` and `JournalError`."""
     async with opened(store) as journal:
         run_id = None if named is None else (await find_run(journal, named, store)).run_id
         return await people.inbox(journal, run_id)

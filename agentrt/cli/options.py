@@ -2,24 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
+T = TypeVar("T")
 
-def recent_runs(incomplete: str) -> list[str]:
-    """Return the ids that the shell offers for RUN: those of the newest runs in the default store."""
+
+def recent_runs(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the ids that the shell offers for RUN: those of the newest runs."""
+    from agentrt.cli.runs import newest_runs
+
+    return _offered(newest_runs, _store(context), 50, of=lambda run: run.run_id, incomplete=incomplete)
+
+
+def asking_runs(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the ids that the shell offers where a question is answered: those of runs that ask something."""
+    from agentrt.cli.inbox import open_questions
+
+    return _offered(open_questions, None, _store(context), of=lambda q: q.run_id, incomplete=incomplete)
+
+
+def open_paths(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the paths that the shell offers for a question: those of what the run named before asks."""
+    from agentrt.cli.inbox import open_questions
+
+    run = context.params.get("run")
+    return _offered(open_questions, run, _store(context), of=lambda q: q.asked.path, incomplete=incomplete)
+
+
+def _store(context: typer.Context) -> str | None:
+    store: str | None = context.params.get("store")
+    return store
+
+
+def _offered(
+    find: Callable[..., Awaitable[Sequence[T]]], *named: object, of: Callable[[T], str], incomplete: str
+) -> list[str]:
+    """Return what a store holds that begins like the word to complete; nothing where it cannot be read."""
     import anyio
 
-    from agentrt.cli.runs import newest_runs
-    from agentrt.errors import JournalError
+    from agentrt.errors import AgentrtError
 
     try:
-        found = anyio.run(newest_runs, None, 50)
-    except JournalError:  # a shell that completes a word has nowhere to say so; the command will
+        found = anyio.run(find, *named)
+    except AgentrtError:  # a shell that completes a word has nowhere to say so; the command will
         return []
-    return [r.run_id for r in found if r.run_id.startswith(incomplete)]
+    return [word for word in dict.fromkeys(map(of, found)) if word.startswith(incomplete)]
+
+
+def _run_argument(help: str, *, metavar: str = "RUN", asking: bool = False) -> Any:
+    """Return the argument that names a run; `asking` offers those that ask something."""
+    return typer.Argument(
+        metavar=metavar, show_default=False, help=help, autocompletion=asking_runs if asking else recent_runs
+    )
 
 
 def embedded_models(incomplete: str) -> list[str]:
@@ -86,20 +124,14 @@ Widths = Annotated[
 ]
 Concurrency = Annotated[int, typer.Option(metavar="N", min=1, help="How many steps may work at once.")]
 RunHelp = Annotated[bool, typer.Option("--help", help="Show this message; after a FILE, its input's fields too.")]
-RunId = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or last.", autocompletion=recent_runs),
-]
-RunOrDue = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[RUN]",
-        show_default=False,
-        help="A run's id, the beginning of one, or last; without it the last.",
-        autocompletion=recent_runs,
-    ),
-]
-Due = Annotated[bool, typer.Option("--due", help="Go on with all runs that wait for nobody any more.")]
+_A_RUN: Final = "A run's id, the beginning of one, or last."
+RunId = Annotated[str, _run_argument(_A_RUN)]
+RunOrDue = Annotated[str | None, _run_argument(f"{_A_RUN} Without it, the last.", metavar="[RUN]")]
+AskingRun = Annotated[str, _run_argument(_A_RUN, asking=True)]
+OptionalRun = Annotated[str | None, _run_argument("One run's questions alone.", metavar="[RUN]", asking=True)]
+FirstRun = Annotated[str, _run_argument("A run.")]
+SecondRun = Annotated[str, _run_argument("Another run.")]
+Due = Annotated[bool, typer.Option("--due", help="Go on with all runs whose questions are answered, or out of time.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Stay, and go on with each run once it is due, until Ctrl-C.")]
 Embedded = Annotated[
     str,
@@ -120,14 +152,11 @@ OtherInput = Annotated[
     str | None, typer.Option("--input", metavar="INPUT", help="Another input for that step: JSON, or text.")
 ]
 QuestionPath = Annotated[
-    str | None, typer.Argument(metavar="PATH", show_default=False, help="Which question, where the run has several.")
-]
-OptionalRun = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", show_default=False, help="One run's questions alone.", autocompletion=recent_runs),
+    typer.Argument(
+        metavar="PATH", show_default=False, help="Which question, where the run has several.", autocompletion=open_paths
+    ),
 ]
-FirstRun = Annotated[str, typer.Argument(metavar="RUN", help="A run.", autocompletion=recent_runs)]
-SecondRun = Annotated[str, typer.Argument(metavar="RUN", help="Another run.", autocompletion=recent_runs)]
 Edit = Annotated[
     str | None, typer.Option(metavar="JSON", help="Arguments to change, as an object; they must fit the tool.")
 ]

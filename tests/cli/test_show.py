@@ -7,7 +7,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from agentrt.cli.options import recent_runs
 from agentrt.cli.show import View, _print, lines
 from agentrt.cli.steptree import StepTree
 from agentrt.events import (
@@ -111,15 +110,6 @@ def test_runs_are_a_table(shell: Shell, write: Write) -> None:
     table = shell("runs", "--limit", "2").stdout.splitlines()
     assert table[0].split() == ["RUN", "NAME", "STATUS", "STARTED", "TIME", "TOKENS", "COST"]
     assert len(table) == 3
-
-
-def test_shell_completes_ids(shell: Shell, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shell offers the ids of recorded runs, and none where the store cannot be read."""
-    run_id = document(shell("run", write(FLOW), "2", "--json"))["run_id"]
-    assert recent_runs(run_id[:3]) == [run_id]
-    assert recent_runs("x") == []
-    monkeypatch.setenv("AGENTRT_STORE", "nonsense")
-    assert recent_runs("") == []
 
 
 def test_full_shows_whole_texts() -> None:

@@ -184,7 +184,7 @@ async def test_summary_says_where_a_run_comes_from(journal: Journal) -> None:
 
 PARKED = RunParked(run_id="r", at=2.0, usage=USED)
 RESUMED = RunResumed(run_id="r", at=4.0, name="brief", limits={})
-FORKED = RunForked(run_id="r", at=1.0, parent="q", path="brief/a")
+FORKED = RunForked(run_id="r", at=1.5, parent="q", path="brief/a")
 CANCELLED = RunCancelled(run_id="r", at=2.0, usage=USED)
 
 
