@@ -32,6 +32,7 @@ from agentrt.events import (
     TextDelta,
 )
 from agentrt.function import as_node
+from agentrt.guidance import Guidance, place_of
 from agentrt.ledger import Account, Limit, Request
 from agentrt.model import Model
 from agentrt.node import Context, Node, Reservation
@@ -58,8 +59,8 @@ class StepContext(Context):
 
     __slots__ = (
         "_activation", "_calls", "_draws", "_failure", "_held", "_lent", "_over", "_remembers", "_waits",
-        "account", "attempts", "busy", "counts", "deadline", "denial", "depth", "is_counted", "limits", "past", "path",
-        "progress", "refusal", "run_id", "scheduler", "silent", "spends", "state",
+        "account", "attempts", "busy", "counts", "deadline", "denial", "depth", "limits", "past", "path",
+        "progress", "run_id", "scheduler", "silent", "spends", "state",
     )  # fmt: skip
 
     def __init__(
@@ -83,9 +84,7 @@ class StepContext(Context):
         self.progress: Progress | None = None
         self.state: object = None
         self.denial: BudgetExceeded | None = None
-        self.is_counted = False
         self.counts: tuple[str, ...] = ()
-        self.refusal: BudgetExceeded | None = None
         self.busy = False
         self._activation = activation
         self._calls: Calls | None = None
@@ -127,12 +126,12 @@ class StepContext(Context):
         if past is None or not past.is_counted(self.path):
             self.scheduler.ledger.count(self.account, dimensions, self.path)
             self.counts = named(dimensions)
-        self.is_counted = True
 
     def begin_attempt(self, dimensions: tuple[int, ...]) -> None:
         """Spend one of each dimension for another attempt; raises `BudgetExceeded`."""
         self._count(dimensions)
-        self.record(AttemptStarted(path=self.path, at=self.clock(), counts=named(dimensions)))
+        self.counts = named(dimensions)
+        self.record(AttemptStarted(path=self.path, at=self.clock(), counts=self.counts))
 
     def count_call(self, node: Node[Any, Any], most: int, path: str) -> None:
         """Count one more call of a node whose limit says how many there may be (rule B1)."""
@@ -220,7 +219,8 @@ class StepContext(Context):
 
     def hand_over(self, progress: Progress) -> None:
         """Give what this step had done, as it ends without an outcome, to the progress of the step around."""
-        progress.merge(self.path, self.progress, self.limits, counted=self.is_counted, spends=self.spends)
+        counted = bool(self.counts) or (self.past is not None and self.past.is_counted(self.path))
+        progress.merge(self.path, self.progress, self.limits, counted=counted, spends=self.spends)
 
     def note_not_started(self, activations: Sequence[Activation]) -> None:
         if activations and self.account.is_capped:
@@ -379,6 +379,11 @@ class StepContext(Context):
     @property
     def answered(self) -> tuple[QuestionAsked | None, QuestionAnswered | None]:
         return (None, None) if self.past is None else self.past.question(self.path)
+
+    @property
+    def guidance(self) -> Sequence[Guidance]:
+        place = place_of(self.path)
+        return [g for g in self.scheduler.guidance if g.place == place or g.place.startswith(f"{place}/")]
 
     @property
     def doubts(self) -> int:

@@ -17,7 +17,7 @@ from agentrt.messages import Message
 from agentrt.model import ModelRequest, ModelResponse
 from agentrt.node import Node
 from agentrt.options import Options
-from agentrt.recorded import Recorded
+from agentrt.recorded import Before, Recorded
 from agentrt.replay import RecordedPast, input_of, output_of
 from agentrt.result import Result, StopReason
 from agentrt.runs import Run, new_run_id
@@ -41,7 +41,7 @@ async def resume(
     `node` is what was run then; finished steps answer from the record and are not paid again. `budget` raises limits of
     the run; `rerun_changed` runs steps anew that are not what the record says. What was in flight is run again; what it
     may have cost is charged at its maximum. A run that is done returns its result. Raises what `run` raises, `RunTaken`
-    while another process drives the run, and `ReplayMismatch` where the node does not do what is recorded.
+    while another drives the run, here or elsewhere, and `ReplayMismatch` where the node does not do what is recorded.
     """
     node = as_node(node)
     writer = await JournalWriter.claim(journal, run_id, new=False)
@@ -130,6 +130,7 @@ async def replay_events(node: Node[Any, T], events: Sequence[Event], *, options:
     run = _continued(node, recorded, run_id, {**(options or {}), "model": _Offline()}, None)
     run.journal = None
     run.past, run.seed = RecordedPast(recorded, again=True), str(_began(recorded).options.get("seed") or run_id)
+    run.before = Before(kind="replay", trace=recorded.trace)
     return await run.execute()
 
 
@@ -189,7 +190,7 @@ def _finished(run: Run, node: Node[Any, T], recorded: Recorded) -> Result[T]:
 
 
 def _up_to(events: Sequence[Event], at: str, run_id: str) -> list[Event]:
-    """Return the events before the step at a path first started, without those of the run as a whole."""
+    """Return the events before the step at a path first started, as those of one part; they say where it is traced."""
     paths = list(dict.fromkeys(e.path for e in events if isinstance(e, StepStarted)))
     if at not in paths:
         near = get_close_matches(at, paths, n=3)

@@ -48,12 +48,30 @@ class RunStarted(Value):
 
 
 class RunResumed(Value):
-    """A run that its budget had stopped goes on; steps that had finished are not run again."""
+    """A part of a run begins that is not its first, or the first of a fork; what had finished is not run again.
+
+    kind: how it came about: `resume`, `fork` or `replay`. attempt: which part of the run it is, from 1; 0 where nobody
+    counted. usage: what the parts before had spent. trace: the latest `Traced.carrier`. answers: what people answered
+    that no step has made use of yet, without what they said.
+    """
 
     run_id: str
     at: float
     name: str
     limits: Mapping[str, float]
+    kind: str = "resume"
+    attempt: int = 0
+    usage: Usage = Usage()
+    trace: Mapping[str, str] = {}
+    answers: tuple[QuestionAnswered, ...] = ()
+
+
+class Traced(Value):
+    """The spans of a run go below a new root; `carrier` leads there, as headers of the W3C's trace context do."""
+
+    run_id: str
+    at: float
+    carrier: Mapping[str, str]
 
 
 class RunForked(Value):
@@ -294,7 +312,7 @@ class QuestionAsked(Value):
 
     kind: `ask` for an answer, `approve` a call, or what to do about a call in `doubt`. prompt: what is asked.
     schema: JSON schema of the answer, or of the arguments that may be edited. about: what a person should see: the
-    tool, its arguments, the agent's last words, what the run has spent and what the call may cost.
+    tool, its arguments, the agent's last words, what was spent, what the call may cost and what is left.
     until: when it is answered by itself, in seconds since the epoch, with `default`.
     """
 
@@ -313,7 +331,8 @@ class QuestionAnswered(Value):
 
     verdict: `answer`, `approve`, `deny`, or for a call in doubt `happened`, `again`. value: the answer, the edited
     arguments, or the result that the call had. by: who; `time-out` where nobody did. because: why, for the agent to
-    read. diff: what an edit changed. keep: whether the answer is guidance for later questions of its kind.
+    read. diff: what an edit changed. keep: whether the answer is guidance for later questions of its kind. waited: how
+    long after it was asked, in seconds.
     """
 
     path: str
@@ -324,6 +343,7 @@ class QuestionAnswered(Value):
     because: str = ""
     diff: str = ""
     keep: bool = False
+    waited: float = 0.0
 
 
 class Remembered(Value):
@@ -365,7 +385,7 @@ class Emitted(Value):
     value: object
 
 
-RunEvent: TypeAlias = RunStarted | RunForked | RunResumed | RunParked | RunFinished | RunFailed | RunCancelled
+RunEvent: TypeAlias = RunStarted | RunForked | RunResumed | Traced | RunParked | RunFinished | RunFailed | RunCancelled
 StepEvent: TypeAlias = (
     StepStarted | StepRetried | AttemptStarted | StepFinished | StepFailed | StepCancelled | StepParked | StepAbandoned
 )

@@ -32,7 +32,7 @@ class Execution:
     async def run(self) -> Any:
         """Return the node's output, or what the policy of its budget makes of there being none (rules E3, E4)."""
         try:
-            if (refusal := self._context.refusal) is not None:
+            if (refusal := self._context.denial) is not None:  # its very start was refused
                 self._context.record_denial(refusal)
                 raise refusal
             # Only what is declared stands around the node: each layer would cost something at every switch of tasks.

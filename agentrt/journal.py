@@ -9,7 +9,8 @@ import anyio
 
 from agentrt.errors import JournalError
 from agentrt.events import Event, QuestionAnswered, QuestionAsked, TextDelta
-from agentrt.owner import this_process
+from agentrt.guidance import Guidance
+from agentrt.owner import Owner
 from agentrt.value import Value
 
 CLAIM: Final = 30.0
@@ -103,6 +104,10 @@ class Journal(Protocol):
         """Return the open questions of a run, or of all, oldest first."""
         ...
 
+    async def guidance(self, name: str, limit: int = 100) -> list[Guidance]:
+        """Return the newest answers that were to be kept, in all runs of what is called `name`, oldest first."""
+        ...
+
     async def aclose(self) -> None:
         """Release the store."""
         ...
@@ -112,14 +117,16 @@ class JournalWriter:
     """Observe a run and append its events, in their order and in groups, while the run goes on.
 
     `run` is the one task that appends; events that come while it writes form the next group. Where the journal
-    fails, `on_failure` is called once: a run that cannot be recorded must not go on.
+    fails, `on_failure` is called once: a run that cannot be recorded must not go on. Nobody else may write to the run
+    before this writer is closed, or its process dead.
     """
 
-    def __init__(self, journal: Journal, run_id: str, epoch: int) -> None:
+    def __init__(self, journal: Journal, run_id: str, owner: Owner, epoch: int) -> None:
         self.error: JournalError | None = None
         self.on_failure: Callable[[], object] = lambda: None
         self._journal = journal
         self._run_id = run_id
+        self._owner = owner
         self.epoch = epoch
         self._pending: list[Event] = []
         self._recorded = self._kept = 0
@@ -129,7 +136,8 @@ class JournalWriter:
     @classmethod
     async def claim(cls, journal: Journal, run_id: str, *, new: bool) -> JournalWriter:
         """Become the one writer of a run; raises `RunTaken` while another is."""
-        return cls(journal, run_id, await journal.claim(run_id, this_process(), seconds=CLAIM, new=new))
+        owner = Owner()
+        return cls(journal, run_id, owner, await journal.claim(run_id, owner.name, seconds=CLAIM, new=new))
 
     def __call__(self, event: Event) -> None:
         if not isinstance(event, TextDelta):
@@ -147,8 +155,11 @@ class JournalWriter:
 
     async def release(self) -> None:
         """Give the claim back of a run that is not going to go on here."""
-        with anyio.CancelScope(shield=True):
-            await self._journal.release(self._run_id, self.epoch)
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._journal.release(self._run_id, self.epoch)
+        finally:
+            self._owner.end()
 
     def close(self) -> None:
         """Let `run` end once everything is written."""
@@ -157,20 +168,25 @@ class JournalWriter:
 
     async def run(self) -> None:
         """Append until closed, and give the claim back. Cancelling the run around does not cut off what it recorded."""
-        with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._hold, name="agentrt claim")
-                while (self._pending or not self._closing) and self.error is None:
-                    await self._news.wait()
-                    self._news = anyio.Event()
-                    await self._append()
-                tasks.cancel_scope.cancel()
-            if self.error is None:
-                await self._attempt(lambda: self._journal.release(self._run_id, self.epoch))
+        try:
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._hold, name="agentrt claim")
+                    while self._pending or not self._closing:
+                        await self._news.wait()
+                        self._news = anyio.Event()
+                        await self._append()
+                    tasks.cancel_scope.cancel()
+                if self.error is None:
+                    await self._attempt(lambda: self._journal.release(self._run_id, self.epoch))
+        finally:
+            self._owner.end()
 
     async def _append(self) -> None:
         events, self._pending = self._pending, []
-        if events and await self._attempt(lambda: self._journal.append(self._run_id, self.epoch, events)):
+        if events and self.error is None:
+            await self._attempt(lambda: self._journal.append(self._run_id, self.epoch, events))
+        if self.error is None:
             self._kept += len(events)
         self._progress.set()
         self._progress = anyio.Event()
@@ -181,14 +197,13 @@ class JournalWriter:
             await anyio.sleep(CLAIM / 3)
             await self._attempt(lambda: self._journal.renew(self._run_id, self.epoch, seconds=CLAIM))
 
-    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> bool:
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - whatever stops the journal stops the run, as the one error it raises
             self.error = error if isinstance(error, JournalError) else _broken(error)
             self._news.set()
             self.on_failure()
-        return self.error is None
 
 
 def _broken(cause: Exception) -> JournalError:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from agentrt.events import Event, QuestionAnswered, QuestionAsked
+    from agentrt.guidance import Guidance
     from agentrt.model import Model
     from agentrt.partial import Partial
     from agentrt.plan import Plan
@@ -49,7 +50,8 @@ class Node(ABC, Generic[In, Out]):
     `kind` names the sort of step in events and traces, `counts` the dimensions of which each start spends one,
     `attributes` what displays and traces should know besides (a chat's model, a retriever's `k`), and `budget` caps
     every activation. `retry` tries a failed activation again; `timeout`, in seconds, ends an attempt with
-    `StepTimeout`. `wraps_up` says that the node has an answer left when its budget is exhausted. `parts` are the nodes
+    `StepTimeout`. `wraps_up` says that the node has an answer left when its budget is exhausted, `asks` that it asks
+    people. `parts` are the nodes
     it is made of, `needs` the class of deps it must be given, `handoffs` the names of the nodes it may hand its
     conversation to, `forks` those of the nodes it forks into once an item.
 
@@ -64,6 +66,7 @@ class Node(ABC, Generic[In, Out]):
     retry: Retry | None = None
     timeout: float | None = None
     wraps_up: bool = False
+    asks: bool = False
     needs: type[Any] | None = None
     handoffs: Sequence[str] = ()
     forks: Sequence[str] = ()
@@ -289,6 +292,11 @@ class Context(ABC, Generic[D]):
     @abstractmethod
     def answered(self) -> tuple[QuestionAsked | None, QuestionAnswered | None]:
         """Return what this step has asked people in an earlier part of the run, and their answer."""
+
+    @property
+    @abstractmethod
+    def guidance(self) -> Sequence[Guidance]:
+        """Return what people had kept of their answers to questions that this step, or one below it, may ask again."""
 
     @property
     @abstractmethod

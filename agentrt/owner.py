@@ -1,4 +1,4 @@
-"""Who drives a run: a process, named so that others on its machine can see whether it is still there."""
+"""Who drives a run: somebody in a process, named so that others on its machine can see whether it is still there."""
 
 from __future__ import annotations
 
@@ -6,14 +6,35 @@ import os
 import re
 import socket
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
-_OWNER: Final = re.compile(r"(?P<host>.*):(?P<pid>[0-9]+):(?P<started>[0-9]+)", re.DOTALL)
+_OWNER: Final = re.compile(r"(?P<host>.*):(?P<pid>[0-9]+):(?P<started>[0-9]+)(?P<number>#[0-9]+)?", re.DOTALL)
 _FIRST_NAMESPACE: Final = "pid:[4026531836]"
 """Linux's name for the process ids of the machine itself; containers have others."""
 _ENDED: Final = "ZX"
 """The states of a process that has ended and is still listed."""
+
+
+class Owner:
+    """Be somebody who drives a run in this process, until that ends or nobody holds the object any more.
+
+    name: `host:pid:start-time#number`, which nobody else is ever called.
+    """
+
+    def __init__(self) -> None:
+        self.name = f"{this_process()}#{next(_NUMBERS)}"
+        _LIVING[self.name] = self
+
+    def end(self) -> None:
+        """Be over: whatever this one had claimed is free."""
+        _LIVING.pop(self.name, None)
+
+
+_NUMBERS: Final = count(1)
+_LIVING: Final = WeakValueDictionary[str, Owner]()
 
 
 def this_process() -> str:
@@ -23,11 +44,13 @@ def this_process() -> str:
 
 
 def has_died(owner: str) -> bool:
-    """Say whether an owner is a process of this machine that has ended; of any other owner nobody here knows."""
+    """Say whether an owner, or its process, has ended; of those on other machines nobody here knows."""
     match = _OWNER.fullmatch(owner)
     if match is None or match["host"] != _host():
         return False
     pid, started = int(match["pid"]), int(match["started"])
+    if pid == os.getpid() and match["number"] is not None:
+        return owner not in _LIVING
     if not _exists(pid):
         return True
     found = _state(pid)

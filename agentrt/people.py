@@ -202,15 +202,17 @@ async def _answer(
     diff: str = "",
     keep: bool = False,
 ) -> QuestionAnswered:
+    now = time.time()
     answered = QuestionAnswered(
         path=asked.path,
-        at=time.time(),
+        at=now,
         verdict=verdict,
         by=by or getpass.getuser(),
         value=value,
         because=because,
         diff=diff,
         keep=keep,
+        waited=max(0.0, now - asked.at),
     )
     await journal.answer(run_id, answered)
     return answered

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from agentrt.budget import DIMENSIONS
 from agentrt.errors import CallDenied, DefinitionError, InvalidArguments
 from agentrt.events import QuestionAnswered, QuestionAsked, plain
+from agentrt.interval import UNLIMITED, Interval, Outlook
 from agentrt.node import Context, Node
 from agentrt.plan import Parked
+from agentrt.remaining import in_words
+from agentrt.usage import PICO
 
 T = TypeVar("T")
 Kind: TypeAlias = Literal["ask", "approve", "doubt"]
@@ -21,6 +25,7 @@ VERDICTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """What may be answered to each kind of question."""
 TIME_OUT: Final = "time-out"
+_TOLD: Final = ("usd", "tokens", "model_calls")
 
 
 class Question(Node[Any, Any]):
@@ -78,7 +83,7 @@ class Question(Node[Any, Any]):
             kind=self._kind,
             prompt=self.description,
             schema=self.schema,
-            about=self.about,
+            about={**self.about, **_kept(ctx)},
             until=None if self.seconds is None else now + self.seconds,
             default=self.default,
         )
@@ -88,7 +93,10 @@ class Question(Node[Any, Any]):
     def _by_default(self, ctx: Context, asked: QuestionAsked) -> QuestionAnswered:
         verdict = "answer" if self._kind == "ask" else str(asked.default or VERDICTS[self._kind][-1])
         value = asked.default if self._kind == "ask" else None
-        answer = QuestionAnswered(path=ctx.path, at=ctx.clock(), verdict=verdict, by=TIME_OUT, value=value)
+        now = ctx.clock()
+        answer = QuestionAnswered(
+            path=ctx.path, at=now, verdict=verdict, by=TIME_OUT, value=value, waited=max(0.0, now - asked.at)
+        )
         ctx.record(answer)
         return answer
 
@@ -104,7 +112,7 @@ async def approved(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, A
 
     Raises `CallDenied`, with what they said.
     """
-    about = {"tool": tool.name, "arguments": arguments, "why": why, "left": str(ctx.budget)}
+    about = {"tool": tool.name, "arguments": arguments, "why": why, **_costs(ctx, tool)}
     question = Question("approve", f"May {tool.name} be called?", about=about, schema=tool.arguments.schema)
     answer: QuestionAnswered = await ctx.run(question, arguments)
     if answer.verdict != "approve":
@@ -114,7 +122,7 @@ async def approved(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, A
 
 async def happened(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, Any]) -> QuestionAnswered | None:
     """Ask people about an effect that was cut off with its process; return the answer that says it has happened."""
-    about = {"tool": tool.name, "arguments": arguments, "left": str(ctx.budget)}
+    about = {"tool": tool.name, "arguments": arguments, **_costs(ctx, tool)}
     prompt = f"{tool.name} was cut off while it ran, and it is unsafe to run it twice. Did it happen?"
     question = Question("doubt", prompt, about=about, schema={})
     for n in range(ctx.doubts):  # what was made again may have been cut off again: each time is asked about
@@ -122,3 +130,29 @@ async def happened(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, A
         if answer.verdict == "happened":
             return answer
     return None
+
+
+def _kept(ctx: Context) -> Mapping[str, Sequence[str]]:
+    """Return what people had kept of their answers to such questions."""
+    kept = [str(g) for g in ctx.guidance]
+    return {"guidance": kept} if kept else {}
+
+
+def _costs(ctx: Context, tool: Node[Any, Any]) -> Mapping[str, str]:
+    """Say what has been spent, what a call may cost at most by its own limits and those around it, and what is left."""
+    spent = {name: amount for name, amount in ctx.budget.spent_by_run.items() if amount and name in _TOLD}
+    interval = tool.interval(Outlook(path=ctx.path, models=ctx.model)).within(tool.budget, ctx.path)
+    left = ctx.budget.remaining
+    most = {name: min(_in_units(interval, name), left.get(name, UNLIMITED)) for name in _TOLD}
+    bounded = {name: amount for name, amount in most.items() if 0 < amount < UNLIMITED}
+    no_bound = "nothing" if not any(most.values()) else "no limit"
+    return {
+        "spent": in_words(spent) or "nothing",
+        "may_cost": in_words(bounded) or no_bound,
+        "left": str(ctx.budget),
+    }
+
+
+def _in_units(interval: Interval, dimension: str) -> float:
+    amount = interval.most[DIMENSIONS.index(dimension)].value
+    return amount / PICO if dimension == "usd" else amount

@@ -7,7 +7,7 @@ but what they had spent is not. What was under way when the record ends has no o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -36,13 +36,25 @@ from agentrt.events import (
     StepParked,
     StepRetried,
     StepStarted,
+    Traced,
     UsageRecorded,
     UsageReserved,
 )
 from agentrt.ledger import vector
 from agentrt.usage import Usage
+from agentrt.value import Value
 
 Closing = RunParked | RunFinished | RunFailed | RunCancelled
+
+
+class Before(Value):
+    """Say what came before a part of a run: what `RunResumed` tells of it. `parts` is how many there were."""
+
+    kind: str = "resume"
+    parts: int = 0
+    usage: Usage = Usage()
+    trace: Mapping[str, str] = {}
+    answers: tuple[QuestionAnswered, ...] = ()
 
 
 class RecordedStep:
@@ -109,6 +121,8 @@ class Recorded:
         self.below: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self.reserved: dict[str, Usage] = {}
         self.usage = Usage()
+        self.parts = 0
+        self.trace: Mapping[str, str] = {}
         self._spent: dict[str, list[int]] = {}
         self._length = 0
         for event in events:
@@ -124,14 +138,17 @@ class Recorded:
     def _add_to_run(self, event: Event) -> None:
         match event:
             case RunStarted():
-                self.run = event
+                self.run, self.parts = event, 1
             case RunForked():
-                self.fork, self.usage = event, Usage()
+                self.fork, self.usage, self.parts = event, Usage(), 0
                 self._spent.clear()
                 self.reserved.clear()
             case RunResumed():
                 self.reopen()
                 self.closing = None
+                self.parts += 1
+            case Traced():
+                self.trace = event.carrier
             case RunParked() | RunFinished() | RunFailed() | RunCancelled():
                 self.closing = event
 
@@ -235,6 +252,25 @@ class Recorded:
         spent = self.spent("")
         counts = {"model_calls": spent[MODEL_CALLS], "tool_calls": spent[TOOL_CALLS], "steps": spent[STEPS]}
         return msgspec.structs.replace(self.usage, **counts)
+
+    @property
+    def before(self) -> Before:
+        """Return what the part that goes on from here has to tell; a fork shares its past, and has no part yet."""
+        return Before(
+            kind="resume" if self.parts else "fork",
+            parts=self.parts,
+            usage=self.total,
+            trace=self.trace,
+            answers=tuple(self._answers()),
+        )
+
+    def _answers(self) -> Iterator[QuestionAnswered]:
+        """Return the answers to questions whose steps have not ended, without what they say: that is on record once."""
+        for step in self.steps.values():
+            if step.question is not None and step.answer is not None and step.ended is None:
+                answer = step.answer
+                waited = max(0.0, answer.at - step.question.at)
+                yield QuestionAnswered(answer.path, answer.at, answer.verdict, answer.by, waited=waited)
 
     def spent(self, path: str) -> Sequence[int]:
         """Return what the step at a path and all below it have spent, by dimension; the whole run's for ''."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from agentrt.budget import DIMENSIONS, USD
 from agentrt.errors import number
@@ -23,8 +23,12 @@ class Remaining:
     @property
     def spent(self) -> dict[str, float]:
         """Return what the innermost scope with a budget has spent, by dimension; `usd` in dollars."""
-        amounts = zip(DIMENSIONS, self._account.spent, strict=True)
-        return {name: amount / PICO if name == "usd" else amount for name, amount in amounts}
+        return _in_units(self._account.spent)
+
+    @property
+    def spent_by_run(self) -> dict[str, float]:
+        """Return what the whole run has spent, by dimension; `usd` in dollars."""
+        return _in_units(self._account.chain[-1].spent)
 
     @property
     def remaining(self) -> dict[str, float]:
@@ -42,7 +46,17 @@ class Remaining:
     def __str__(self) -> str:
         """Tell a model, or a person: "3,120 tokens, 4 model calls, 20 s left"."""
         left = self.remaining
-        return ", ".join(_amount(name, left[name]) for name in left) + " left" if left else "no limit"
+        return f"{in_words(left)} left" if left else "no limit"
+
+
+def _in_units(spent: Sequence[int]) -> dict[str, float]:
+    amounts = zip(DIMENSIONS, spent, strict=True)
+    return {name: amount / PICO if name == "usd" else amount for name, amount in amounts}
+
+
+def in_words(amounts: Mapping[str, float]) -> str:
+    """Return amounts by dimension as people read them."""
+    return ", ".join(_amount(name, amount) for name, amount in amounts.items())
 
 
 def _amount(name: str, amount: float) -> str:

@@ -6,14 +6,16 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from pkgutil import resolve_name
 from typing import Any, Final
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from agentrt.budget import Budget, tightest
@@ -34,9 +36,11 @@ from agentrt.events import (
     RunResumed,
     RunStarted,
     StepRetried,
+    Traced,
 )
 from agentrt.graph import Graph
 from agentrt.guardrail import unguarded
+from agentrt.guidance import Guidance
 from agentrt.journal import JournalWriter
 from agentrt.least import check_fits
 from agentrt.ledger import Ledger
@@ -47,7 +51,7 @@ from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure, Parked
 from agentrt.pricing import check_prices
 from agentrt.progress import KeptPast, Past, Progress
-from agentrt.recorded import Recorded
+from agentrt.recorded import Before, Recorded
 from agentrt.replay import RecordedPast
 from agentrt.result import Result, StopReason
 from agentrt.scheduler import DEFAULT_CONCURRENCY, Scheduler
@@ -57,6 +61,7 @@ from agentrt.validation import fits
 _IDLE: Final = SchedulerStatistics(running=0, queued=0, resuming=0)
 _UNFINISHED: Final = object()
 _TRACING: Final = "agentrt.tracing:run_observers"
+_CARRIER: Final = "agentrt.tracing:carrier_of"
 _logger = logging.getLogger("agentrt")
 
 
@@ -89,13 +94,16 @@ class Run:
         self.seed = self.run_id
         self.target = options.get("target")
         self.past: Past | None = None
+        self.before = Before()
         self.writer: JournalWriter | None = None
         self._cut_off: Sequence[Event] = ()
         self._aborted: AgentrtError | None = None
         self._cancel: Callable[[], object] = lambda: None
+        self._carrier: Callable[[], Mapping[str, str]] = dict
         self._progress: Progress | None = None
         self._stopped: Result[Any] | None = None
         self._running: Scheduler | None = None
+        self._guidance: Sequence[Guidance] = ()
         self._recorded: defaultdict[type[Event], int] = defaultdict(int)
 
     def statistics(self) -> RunStatistics:
@@ -124,8 +132,11 @@ class Run:
             raise
         if self.journal is not None and self.writer is None:
             self.writer = await JournalWriter.claim(self.journal, self.run_id, new=self.past is None)
+            self._guidance = await self.journal.guidance(self.node.name)
         writer, self.writer = self.writer, None
-        observers = [*self.observers, *resolve_name(_TRACING)(self.run_id)]
+        tracers = resolve_name(_TRACING)(self.run_id)
+        self._carrier = partial(resolve_name(_CARRIER), tracers) if tracers else dict
+        observers = [*self.observers, *tracers]
         outcome: Any = _UNFINISHED
         scheduler: Scheduler | None = None
         async with one_error(), anyio.create_task_group() as tasks:
@@ -164,6 +175,7 @@ class Run:
         assert recorded.run is not None
         self.past, self.writer = past, writer
         self.seed = str(recorded.run.options.get("seed") or recorded.run.run_id)
+        self.before = recorded.before
         self._cut_off = list(recorded.cut_off(time.time()))
         for event in self._cut_off:
             recorded.add(event)
@@ -185,7 +197,8 @@ class Run:
         _check_raised(denial, limit.budget, budget)
         limit.budget = replace(limit.budget, share=None, **budget.limits())  # type: ignore[arg-type]
         self.ledger.raise_limits(limit.account, limit.budget)
-        self.past, self._stopped = KeptPast(progress), None
+        self.past, self._stopped, self._cut_off = KeptPast(progress), None, ()
+        self.before = Before(parts=self.before.parts + 1, usage=self.ledger.usage(), trace=self.before.trace)
         return await self.execute()
 
     def _scheduler(self, tasks: TaskGroup, record: Observer, flush: Callable[[], Awaitable[None]] | None) -> Scheduler:
@@ -201,6 +214,7 @@ class Run:
             clock=event_clock(),
             concurrency=self.concurrency,
             deps=self.deps,
+            guidance=self._guidance,
         )
 
     async def _steps(self, scheduler: Scheduler) -> Any:
@@ -220,20 +234,45 @@ class Run:
                 )
             )
         else:
-            record(RunResumed(run_id=run_id, at=scheduler.clock(), name=name, limits=limits))
-            for event in self._cut_off:
-                record(event)
+            record(self._resumed(scheduler.clock(), limits))
+        self._note_trace(scheduler)
+        for event in self._cut_off:
+            record(event)
         root = Activation(self.node, self.input, name)
         caller = StepContext(scheduler, "", self.ledger.root, float("inf"), root, -1, self.past)
         try:
             outcome = await scheduler.step(root, caller, self.budget, 0.0)
         except BaseException:
+            self._note_trace(scheduler)
             record(RunCancelled(run_id=run_id, at=scheduler.clock(), usage=self.ledger.usage()))
             raise
         caller.settle()
         self._progress = caller.progress
+        self._note_trace(scheduler)
         record(self._closing_event(outcome, scheduler))
         return outcome
+
+    def _resumed(self, at: float, limits: Mapping[str, float]) -> RunResumed:
+        before = self.before
+        return RunResumed(
+            run_id=self.run_id,
+            at=at,
+            name=self.node.name,
+            limits=limits,
+            kind=before.kind,
+            attempt=before.parts + 1,
+            usage=before.usage,
+            trace=before.trace,
+            answers=before.answers,
+        )
+
+    def _note_trace(self, scheduler: Scheduler) -> None:
+        """Note where the run is traced now: the part that may follow, in whatever process, leads back there."""
+        carrier = self._carrier()
+        if carrier and carrier != self.before.trace:
+            self.before = msgspec.structs.replace(self.before, trace=carrier)
+            if scheduler.flush is not None:
+                scheduler.record(Traced(run_id=self.run_id, at=scheduler.clock(), carrier=carrier))
 
     def _limits(self) -> dict[str, float]:
         """Return the tightest limits of the run and of its root node."""

@@ -26,6 +26,7 @@ from agentrt.drive import Drive
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch
 from agentrt.events import ErrorInfo, Event, StepCancelled, StepFailed, StepFinished, StepParked, StepStarted
 from agentrt.execution import Execution
+from agentrt.guidance import Guidance
 from agentrt.ledger import Ledger
 from agentrt.model import Model
 from agentrt.plan import Activation, Failure, Parked
@@ -58,8 +59,8 @@ class Scheduler:
 
     `tasks` is the task group every worker lives in, `record` takes every event, `models` finds the model a node
     asks for, `clock` gives seconds since the epoch, and `deps` is what nodes read as `ctx.deps`. `seed` is
-    what random numbers follow from. `abort` ends the run
-    by an error; `flush` waits until all that was recorded is durable, if anything keeps it.
+    what random numbers follow from. `abort` ends the run by an error; `flush` waits until all that was recorded is
+    durable, if anything keeps it. `guidance` is what people had kept.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Scheduler:
         flush: Callable[[], Awaitable[None]] | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
         deps: object = None,
+        guidance: Sequence[Guidance] = (),
     ) -> None:
         self.run_id = run_id
         self.seed = seed
@@ -84,6 +86,7 @@ class Scheduler:
         self.models = models
         self.clock = clock
         self.deps = deps
+        self.guidance = guidance
         self._abort = abort
         self._is_aborted = False
         self.flush = flush
@@ -206,7 +209,7 @@ class Scheduler:
             if not context.limits:
                 context.record_denial(denial)
                 raise
-            context.refusal = denial
+            context.denial = denial
         return context
 
     def _refused(self, activation: Activation, caller: StepContext, error: BudgetExceeded | DefinitionError) -> Failure:

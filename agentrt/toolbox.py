@@ -26,6 +26,11 @@ class Toolbox:
     def names(self) -> Sequence[str]:
         return tuple(self._named)
 
+    @property
+    def asks(self) -> bool:
+        """Say whether a tool asks people."""
+        return any(t.asks for t in self.tools)
+
     def offered(self, ctx: Context) -> tuple[ToolSpec, ...]:
         """Describe the tools that may still be called: one whose own limit is used up is not offered any more."""
         return tuple(s for s, t in zip(self._specs, self.tools, strict=True) if ctx.calls_left(t) != 0)

@@ -23,6 +23,10 @@ class FailingJournal(MemoryJournal):
         self._error = error or JournalError("disk full")
         self._seconds = seconds
 
+    def mend(self) -> None:
+        """Fail no more."""
+        self._fails_at = None
+
     async def append(self, run_id: str, epoch: int, events: Sequence[ev.Event]) -> None:
         self.appends += 1
         if self._fails_at is not None and self.appends >= self._fails_at:

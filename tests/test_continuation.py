@@ -234,6 +234,9 @@ class Continued:
         assert self.events[: len(self.before)] == list(self.before)
         assert (result.output, result.stop_reason) == (wanted.output, wanted.stop_reason)
         check_attempts(self.events)
+        for opening in kinds(self.events[len(self.before) :], ev.RunResumed):
+            parts = kinds(self.before, ev.RunStarted, ev.RunResumed)
+            assert (opening.attempt, opening.usage) == (len(parts) + 1, Recorded(self.before).total)
         vain = paid_in_vain(self.events)
         assert result.usage.tokens == wanted.usage.tokens + vain.tokens
         assert result.usage.uncertain == vain.uncertain

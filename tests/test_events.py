@@ -14,9 +14,13 @@ from agentrt import events as ev
 from agentrt.messages import AssistantMessage, UserMessage, new_messages
 
 ERROR = ev.ErrorInfo("ValueError", "x")
+CARRIER = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+ANSWER = ev.QuestionAnswered(path="p", at=1.5, verdict="deny", by="me", because="no", diff="-a", keep=True, waited=9.5)
 EVENTS = [
     ev.RunStarted(run_id="r", at=1.5, name="n", input={"a": [1]}, limits={"tokens": 3.0}),
     ev.RunResumed(run_id="r", at=1.5, name="n", limits={"tokens": 3.0}),
+    ev.RunResumed("r", 1.5, "n", {}, kind="fork", attempt=3, usage=Usage(cost=1), trace=CARRIER, answers=(ANSWER,)),
+    ev.Traced(run_id="r", at=1.5, carrier=CARRIER),
     ev.RunForked(run_id="r", at=1.5, parent="q", path="p", replaced=True, input=[1]),
     ev.RunParked(run_id="r", at=1.5, usage=Usage(steps=1)),
     ev.RunFinished(run_id="r", at=1.5, output=None, usage=Usage(input_tokens=2, cost=10**15), stop_reason="done"),
@@ -35,7 +39,7 @@ EVENTS = [
     ev.Remembered(path="p", at=1.5),
     ev.Drawn(path="p", at=1.5, name="now", value=1.5),
     ev.QuestionAsked(path="p", at=1.5, kind="ask", prompt="?", schema={"type": "string"}, about={}, until=2.5),
-    ev.QuestionAnswered(path="p", at=1.5, verdict="deny", by="me", because="no", diff="-a", keep=True),
+    ANSWER,
     ev.BranchDied(path="p", at=1.5, error=None),
     ev.BranchDied(path="p", at=1.5, error=ERROR),
     ev.BudgetClamped(path="p", at=1.5, wanted=3, granted=2),
@@ -57,6 +61,14 @@ EVENTS = [
 def test_every_event_comes_back(event: Any) -> None:
     """encode, then decode."""
     assert ev.decode(ev.encode(event)) == event
+
+
+def test_older_records_are_read() -> None:
+    """What they do not say is said to be unknown."""
+    resumed = ev.decode('{"event": "RunResumed", "run_id": "r", "at": 1.5, "name": "n", "limits": {}}')
+    assert resumed == ev.RunResumed("r", 1.5, "n", {}, attempt=0, usage=Usage(), trace={}, answers=())
+    answered = ev.decode('{"event": "QuestionAnswered", "path": "p", "at": 1.5, "verdict": "deny", "by": "me"}')
+    assert answered == ev.QuestionAnswered("p", 1.5, "deny", "me", waited=0.0)
 
 
 def test_every_type_of_event_is_tried() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import anyio
 import pytest
 
-from agentrt import Agent, Budget, JournalError, ModelRequest, RunTaken, UnknownPrice, resume, run, tool
+from agentrt import Agent, Budget, Context, JournalError, ModelRequest, RunTaken, UnknownPrice, resume, run, tool
 from agentrt import events as ev
+from agentrt.function import as_node
 from agentrt.journal import CLAIM
 from agentrt.messages import ToolMessage
 from agentrt.stores.memory import MemoryJournal
@@ -125,6 +126,54 @@ async def test_a_claim_is_renewed_while_a_run_goes_on() -> None:
             with pytest.raises(RunTaken):
                 await resume(Meter().agent, RUN, journal=Elsewhere(journal))
         tasks.cancel_scope.cancel()
+
+
+async def test_of_two_in_one_process_the_second_is_told() -> None:
+    """At once, before it does anything; the first finishes, and then the run is free."""
+    events = await undisturbed()
+    journal = await journal_of(RUN, events[:5])
+    one, other = Meter(), Meter()
+    outputs: list[str] = []
+
+    async def first() -> None:
+        outputs.append((await resume(one.agent, RUN, journal=journal)).output)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first)
+        await anyio.sleep(0.5)
+        with pytest.raises(RunTaken, match="driven by"):
+            await resume(other.agent, RUN, journal=journal)
+        assert outputs == []
+    assert (outputs, other.calls) == (["a!b!"], [])
+    assert (await resume(other.agent, RUN, journal=journal)).output == "a!b!"
+
+
+async def test_a_run_whose_store_failed_is_free_when_it_has_stopped() -> None:
+    """Its writer gave nothing back; while what it had begun goes on, nobody else may begin."""
+    journal = FailingJournal(2)
+
+    async def slow(n: int, ctx: Context) -> int:
+        await anyio.sleep(1)
+        ctx.emit("this fails")
+        try:
+            await anyio.sleep(1 if journal.appends > 2 else 100)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(10)
+        return n
+
+    async def begin() -> None:
+        with pytest.raises(JournalError, match="disk full"):
+            await run(slow, 1, journal=journal, run_id=RUN)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(begin)
+        await anyio.sleep(5)
+        with pytest.raises(RunTaken):
+            await resume(as_node(slow), RUN, journal=journal)
+    assert (await journal.run(RUN)).owner is not None
+    journal.mend()
+    assert (await resume(as_node(slow), RUN, journal=journal)).output == 1
 
 
 @pytest.mark.parametrize("seconds", [0.0, 100.0], ids=["fails", "hangs"])

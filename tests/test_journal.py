@@ -77,7 +77,7 @@ async def test_closing_without_news_ends_it() -> None:
 
 @pytest.mark.parametrize("error", [JournalError("full"), OSError("full")])
 async def test_a_failure_is_told_once(error: Exception) -> None:
-    """As a `JournalError`, whatever the store raised, and the writer ends."""
+    """As a `JournalError`, whatever the store raised; the writer keeps nothing more."""
     told: list[int] = []
     writer = await JournalWriter.claim(FailingJournal(1, error), "r", new=True)
     writer.on_failure = lambda: told.append(1)
@@ -86,6 +86,7 @@ async def test_a_failure_is_told_once(error: Exception) -> None:
         writer(emitted(1))
         await anyio.wait_all_tasks_blocked()
         writer(emitted(2))
+        writer.close()
     assert told == [1]
     assert isinstance(writer.error, JournalError)
     assert "full" in str(writer.error)

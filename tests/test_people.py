@@ -80,14 +80,14 @@ class Payer:
             self.paid.append(amount)
             return f"paid {amount}"
 
-        def say(request: ModelRequest) -> Any:
-            last = request.messages[-1]
-            if isinstance(last, ToolMessage):
-                self.told.append(last.text)
-                return f"done: {last.text}"
-            return call("pay", amount=20)
+        self.desk = Desk(Agent("agent", model=FunctionModel(self.say), tools=[pay]))
 
-        self.desk = Desk(Agent("agent", model=FunctionModel(say), tools=[pay]))
+    def say(self, request: ModelRequest) -> Any:
+        last = request.messages[-1]
+        if isinstance(last, ToolMessage):
+            self.told.append(last.text)
+            return f"done: {last.text}"
+        return call("pay", amount=20)
 
 
 async def test_a_call_waits_until_it_is_approved() -> None:
@@ -119,7 +119,9 @@ async def test_an_edit_is_checked_and_kept() -> None:
     for wrong in ({"amount": "much"}, {"sum": 3}):
         with pytest.raises(InvalidArguments, match="agent/pay/approve"):
             await approve(payer.desk.journal, RUN, edit=wrong)
+    [question] = await inbox(payer.desk.journal, RUN)
     answered = await approve(payer.desk.journal, RUN, edit={"amount": 7})
+    assert answered.waited == answered.at - question.asked.at
     assert '-  "amount": 20' in answered.diff
     assert '+  "amount": 7' in answered.diff
     assert (await payer.desk.go_on()).output == "done: paid 7"
@@ -472,3 +474,84 @@ async def test_another_attempt_may_ask_something_else() -> None:
     await answer(desk.journal, RUN, "yes")
     tries = itertools.count(1)
     assert (await desk.go_on()).output == "yes"
+
+
+@pytest.mark.parametrize(
+    ("options", "budget", "costs"),
+    [
+        ({}, None, ("20 tokens, 1 model call", "nothing", "no limit")),
+        ({}, Budget(tokens=10_000), ("20 tokens, 1 model call", "nothing", "9,980 tokens left")),
+        ({"spends": True}, None, ("20 tokens, 1 model call", "no limit", "no limit")),
+        ({"spends": True}, Budget(tokens=10_000), ("20 tokens, 1 model call", "9,980 tokens", "9,980 tokens left")),
+        ({"spends": True, "budget": Budget(usd=0.5, tokens=200)}, None,
+         ("20 tokens, 1 model call", "$0.5000, 200 tokens", "$0.5000, 200 tokens left")),
+    ],
+)  # fmt: skip
+async def test_a_person_sees_what_a_call_may_cost(options: Any, budget: Any, costs: Sequence[str]) -> None:
+    """And what the run has spent, and what is left."""
+
+    async def plain(amount: int) -> str:
+        """Pay."""
+        return "paid"
+
+    async def spender(amount: int, ctx: Context) -> str:
+        """Pay."""
+        return "paid"
+
+    function = spender if options.pop("spends", False) else plain
+    pay = tool(name="pay", approval=True, **options)(function)
+    model = FunctionModel(lambda request: call("pay", amount=20))
+    desk = Desk(Agent("agent", model=model, tools=[pay]))
+    await desk.begin(budget=budget)
+    [question] = await inbox(desk.journal)
+    about = question.asked.about
+    assert tuple(about[name] for name in ("spent", "may_cost", "left")) == costs
+
+
+async def test_what_was_to_be_kept_guides_later_runs() -> None:
+    """The agent reads it before it asks again, who is asked sees it, and a run that goes on reads what it had read."""
+    read: list[str] = []
+    payer = Payer()
+    payer.desk.graph.model = FunctionModel(
+        lambda request: (read.append(request.messages[0].text), payer.say(request))[1]
+    )
+    journal = payer.desk.journal
+    await payer.desk.begin()
+    await deny(journal, RUN, because="never on a Sunday", by="ann", keep=True)
+    assert "never on a Sunday" in (await payer.desk.go_on()).output
+    assert not any("Sunday" in text for text in read)
+    read.clear()
+    await run(payer.desk.graph, "go", journal=journal, run_id="later")
+    [question] = await inbox(journal, "later")
+    assert question.asked.about["guidance"] == ['pay({"amount":20}): denied by ann: never on a Sunday']
+    assert read == ["People were asked about such calls before, and said:\n- " + question.asked.about["guidance"][0]]
+    await approve(journal, "later", by="bob", keep=True, edit={"amount": 3})
+    assert (await resume(payer.desk.graph, "later", journal=journal)).output == "done: paid 3"
+    assert read[-1] == read[0]
+    await replay(payer.desk.graph, "later", journal=journal)
+    await run(payer.desk.graph, "go", journal=journal, run_id="last")
+    assert read[-1].endswith('\n- pay({"amount":20}): approved by bob as {"amount":3}')
+
+
+async def test_answers_to_code_are_kept_by_its_place() -> None:
+    """Whatever the branch and the visit; what is asked elsewhere does not see them."""
+
+    async def ask(name: str, ctx: Context) -> str:
+        return await ctx.ask(f"{name}?")
+
+    async def other(text: str, ctx: Context) -> str:
+        return await ctx.ask("Other?")
+
+    async def both(names: list[str], ctx: Context) -> list[str]:
+        return [*await ctx.map(ask, names), await ctx.run(other, "x")]
+
+    journal = MemoryJournal()
+    await run(both, ["a", "b"], journal=journal, run_id=RUN)
+    await answer(journal, RUN, "yes", "both/ask[1]/ask", by="ann", keep=True)
+    await answer(journal, RUN, "no", "both/ask[0]/ask", by="ann")
+    await resume(both, RUN, journal=journal)
+    [question] = await inbox(journal, RUN)
+    assert "guidance" not in question.asked.about
+    await run(both, ["c"], journal=journal, run_id="later")
+    [question] = await inbox(journal, "later")
+    assert question.asked.about["guidance"] == ['b?: answered by ann as "yes"']

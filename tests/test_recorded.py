@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrt import Agent, ModelUnavailable, Node, Retried, Retry
+from agentrt import Agent, ModelUnavailable, Node, Retried, Retry, Usage
 from agentrt import events as ev
-from agentrt.recorded import Recorded
+from agentrt.recorded import Before, Recorded
 from agentrt.stores.memory import MemoryJournal
 from tests.cases import cases
 from tests.test_whole_runs import Driven, World
@@ -36,6 +38,43 @@ class RecordedWorld(World):
         if self.random.random() < 0.5:
             node.retry = AGAIN
         return node
+
+
+STARTED = ev.RunStarted(run_id="r", at=1.0, name="n", input=1, limits={})
+PARKED = ev.RunParked(run_id="r", at=3.0, usage=Usage())
+RESUMED = ev.RunResumed(run_id="r", at=4.0, name="n", limits={})  # as older versions wrote it
+TRACED = ev.Traced(run_id="r", at=1.0, carrier={"traceparent": "1"})
+FORKED = ev.RunForked(run_id="f", at=1.0, parent="r", path="n/b")
+BILL = ev.UsageRecorded(path="n/a", at=2.0, usage=Usage(input_tokens=3))
+
+
+@pytest.mark.parametrize(
+    ("events", "before"),
+    [
+        ([STARTED], Before(parts=1)),
+        ([STARTED, TRACED, BILL, PARKED], Before(parts=1, usage=BILL.usage, trace=TRACED.carrier)),
+        ([STARTED, TRACED, PARKED, RESUMED, PARKED], Before(parts=2, trace=TRACED.carrier)),
+        ([STARTED, TRACED, BILL, FORKED], Before(kind="fork", trace=TRACED.carrier)),
+        ([STARTED, TRACED, BILL, FORKED, RESUMED, BILL], Before(parts=1, usage=BILL.usage, trace=TRACED.carrier)),
+    ],
+)
+def test_what_came_before_is_counted(events: Sequence[ev.Event], before: Before) -> None:
+    """From the events that open parts, whatever older versions said in them; a fork has its parent's trace alone."""
+    assert Recorded(events).before == before
+
+
+def test_answers_are_told_until_their_step_has_ended() -> None:
+    """Without what they say, and after how long, which older answers do not tell."""
+    asked = ev.QuestionAsked(path="n/ask", at=2.0, kind="ask", prompt="?", schema={}, about={})
+    answered = ev.QuestionAnswered(path="n/ask", at=9.0, verdict="answer", by="ann", value=1, because="so", diff="-")
+    begun = ev.StepStarted(path="n/ask", at=5.0, name="ask", kind="question", input="?")
+    events = [STARTED, begun, asked, ev.StepParked(path="n/ask", at=3.0), PARKED]
+    assert Recorded(events).before.answers == ()
+    told = (ev.QuestionAnswered("n/ask", 9.0, "answer", "ann", waited=7.0),)
+    assert Recorded([*events, answered]).before.answers == told
+    assert Recorded([*events, answered, RESUMED, begun]).before.answers == told
+    ended = ev.StepFinished(path="n/ask", at=9.5, output=1)
+    assert Recorded([*events, answered, RESUMED, begun, ended]).before.answers == ()
 
 
 @cases(30)

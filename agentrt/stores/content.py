@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -10,7 +10,8 @@ import msgspec
 from pydantic_core import from_json, to_json
 
 from agentrt.errors import JournalError
-from agentrt.events import Event, decode, encode
+from agentrt.events import Event, QuestionAnswered, QuestionAsked, decode, encode
+from agentrt.guidance import Guidance
 
 LIMIT: Final = 256
 """Fields of an event that take more bytes than this are content."""
@@ -91,6 +92,14 @@ def to_events(rows: Iterable[StoredRow], contents: Mapping[bytes, bytes], run_id
                 f"run {run_id} in {where} holds an event that cannot be read, number {row.seq}: {_reason(error)}"
             ) from error
     return events
+
+
+def guidance_of(run_id: str, events: Sequence[Event]) -> Guidance:
+    """Return the guidance that a question of a run and its answer are."""
+    asked, answered = events
+    assert isinstance(asked, QuestionAsked)
+    assert isinstance(answered, QuestionAnswered)
+    return Guidance(run_id=run_id, asked=asked, answered=answered)
 
 
 def _whole(row: StoredRow, contents: Mapping[bytes, bytes]) -> bytes:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from anyio.lowlevel import checkpoint
 
 from agentrt.events import Event, QuestionAsked
+from agentrt.guidance import Guidance
 from agentrt.journal import OpenQuestion, RunSummary
-from agentrt.stores.content import StoredRow, to_events
-from agentrt.stores.record import OperatedJournal, Operation, Records, Run, unknown_run
+from agentrt.stores.content import StoredRow, guidance_of, to_events
+from agentrt.stores.record import Kept, OperatedJournal, Operation, Records, Run, unknown_run
 
 
 class MemoryJournal(OperatedJournal):
@@ -21,6 +22,7 @@ class MemoryJournal(OperatedJournal):
         self._runs: dict[str, Run] = {}
         self._events: dict[str, list[StoredRow]] = {}
         self._contents: dict[bytes, bytes] = {}
+        self._kept: list[tuple[str, Kept]] = []
 
     def __repr__(self) -> str:
         return f"<MemoryJournal of {len(self._runs)} runs>"
@@ -51,6 +53,15 @@ class MemoryJournal(OperatedJournal):
                 found += (OpenQuestion(run.run_id, run.name, e) for e in events if isinstance(e, QuestionAsked))
         return sorted(found, key=lambda question: question.asked.at)
 
+    async def guidance(self, name: str, limit: int = 100) -> list[Guidance]:
+        await checkpoint()
+        found: list[Guidance] = []
+        for run_id, kept in self._kept:
+            if self._runs[run_id].name == name:
+                rows = [self._events[run_id][seq - 1] for seq in (kept.asked, kept.answered)]
+                found.append(guidance_of(run_id, to_events(rows, self._contents, run_id, "memory")))
+        return found[max(len(found) - limit, 0) :]
+
     async def aclose(self) -> None:
         """Do nothing: the memory goes with the object."""
 
@@ -70,5 +81,7 @@ class MemoryJournal(OperatedJournal):
         for seq, row in run.added:
             kept.append(StoredRow(seq, row.data, row.refs))
             self._contents.update(row.contents)
+        self._kept += [(run.run_id, one) for one in run.kept]
         run.added.clear()
         run.changed.clear()
+        run.kept.clear()

@@ -1,8 +1,8 @@
 """The journal in PostgreSQL: for many processes and machines. Needs the extra `agentrt[postgres]`, and asyncio.
 
-One task writes, and all that waits for it goes into one transaction. Where the server goes away, whoever writes or
-reads waits for it. A transaction whose end the server did not live to tell is looked up by its id, so that it is
-neither lost nor done twice.
+One task at a time writes, for all that wait, in one transaction. Where the server goes away, whoever writes or reads
+waits for it. A transaction whose end nobody was told, since the server did not live to or the task was cancelled, is
+looked up by its id, so that it is neither lost nor done twice.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any, Final, TypeVar
 
 from agentrt.errors import JournalError
 from agentrt.events import Event, QuestionAsked
+from agentrt.guidance import Guidance
 from agentrt.journal import OpenQuestion, RunSummary
-from agentrt.stores.content import StoredRow, hashes, to_events
+from agentrt.stores.combiner import Combiner
+from agentrt.stores.content import StoredRow, guidance_of, hashes, to_events
 from agentrt.stores.record import (
     COLUMNS,
     OperatedJournal,
@@ -31,7 +33,7 @@ from agentrt.stores.record import (
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """As SQLite's: both hold the same tables."""
 PATIENCE: Final = 60.0
 _LOCK: Final = int.from_bytes(b"agrt")
@@ -68,14 +70,16 @@ CREATE TABLE IF NOT EXISTS agentrt.runs (
     until     DOUBLE PRECISION NOT NULL,  -- when the owner's claim ends
     epoch     BIGINT NOT NULL,  -- how often it was claimed
     events    BIGINT NOT NULL,
-    questions BIGINT NOT NULL,  -- neither answered nor withdrawn
-    worked    DOUBLE PRECISION NOT NULL DEFAULT 0,  -- seconds, up to the latest event
-    latest    DOUBLE PRECISION NOT NULL DEFAULT 0  -- when that was
+    questions BIGINT NOT NULL  -- neither answered nor withdrawn
 ) WITH (fillfactor = 70);
+ALTER TABLE agentrt.runs ADD COLUMN IF NOT EXISTS worked DOUBLE PRECISION NOT NULL DEFAULT 0;  -- seconds, up to...
+ALTER TABLE agentrt.runs ADD COLUMN IF NOT EXISTS latest DOUBLE PRECISION NOT NULL DEFAULT 0;  -- ... the latest event
+UPDATE agentrt.runs SET worked = coalesce(ended - started, 0), latest = coalesce(ended, started)
+    WHERE (SELECT version FROM agentrt.schema) < 4;
 CREATE INDEX IF NOT EXISTS runs_by_time ON agentrt.runs (started, id);
 CREATE INDEX IF NOT EXISTS runs_by_status ON agentrt.runs (status, started, id);
 CREATE TABLE IF NOT EXISTS agentrt.events (
-    run  BIGINT NOT NULL REFERENCES agentrt.runs (id) ON DELETE CASCADE,
+    run  BIGINT NOT NULL,  -- of `runs`, whose row is locked by whoever writes here: checking each event costs too much
     seq  BIGINT NOT NULL,  -- from 1, without gaps
     data BYTEA NOT NULL,  -- agentrt.events.encode, but for what is in `refs`
     refs BYTEA,  -- JSON object: fields that are not in `data`, and the hashes of their content
@@ -94,14 +98,14 @@ CREATE TABLE IF NOT EXISTS agentrt.questions (
     PRIMARY KEY (run, path)
 );
 CREATE INDEX IF NOT EXISTS open_questions ON agentrt.questions (asked, run, seq) WHERE closed IS NULL;
-"""
-_VERSION_3: Final = f"""
-SELECT pg_advisory_xact_lock({_LOCK});
-ALTER TABLE agentrt.runs ADD COLUMN IF NOT EXISTS worked DOUBLE PRECISION NOT NULL DEFAULT 0;
-ALTER TABLE agentrt.runs ADD COLUMN IF NOT EXISTS latest DOUBLE PRECISION NOT NULL DEFAULT 0;
-UPDATE agentrt.runs SET worked = coalesce(ended - started, 0), latest = coalesce(ended, started)
-    WHERE (SELECT version FROM agentrt.schema) < 3;
-UPDATE agentrt.schema SET version = 3 WHERE version < 3;
+CREATE TABLE IF NOT EXISTS agentrt.guidance (  -- answers that were to be kept for later questions
+    run      BIGINT NOT NULL REFERENCES agentrt.runs (id) ON DELETE CASCADE,
+    asked    BIGINT NOT NULL,  -- seq of the question
+    answered BIGINT NOT NULL,  -- seq of the answer
+    at       DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (run, answered)
+);
+UPDATE agentrt.schema SET version = {SCHEMA_VERSION} WHERE version < {SCHEMA_VERSION};
 """
 _TYPES: Final = {
     "started": "float8", "ended": "float8", "until": "float8", "worked": "float8", "latest": "float8",
@@ -109,7 +113,12 @@ _TYPES: Final = {
 }  # fmt: skip
 _PARAMETERS: Final = ", ".join(f"${i}::{_TYPES.get(name, 'text')}[]" for i, name in enumerate(COLUMNS, 1))
 _SELECT_RUN: Final = f"SELECT id, {', '.join(COLUMNS)} FROM agentrt.runs"
-_LOCK_RUNS: Final = f"{_SELECT_RUN} WHERE run_id = ANY($1::text[]) ORDER BY id FOR UPDATE"
+# Also the transaction's id and the time, in a row without a run where there is none of these names.
+_LOCK_RUNS: Final = (
+    f"WITH locked AS ({_SELECT_RUN} WHERE run_id = ANY($1::text[]) ORDER BY id FOR UPDATE) "
+    "SELECT pg_current_xact_id()::text, extract(epoch FROM clock_timestamp())::float8, locked.* "
+    "FROM (SELECT) AS always LEFT JOIN locked ON true"
+)
 _INSERT_RUNS: Final = (
     f"INSERT INTO agentrt.runs ({', '.join(COLUMNS)}) SELECT * FROM unnest({_PARAMETERS}) RETURNING run_id, id"
 )
@@ -125,10 +134,7 @@ _SELECT_QUESTIONS: Final = (
 _INSERT_CONTENT: Final = (
     "INSERT INTO agentrt.content SELECT * FROM unnest($1::bytea[], $2::bytea[]) ON CONFLICT DO NOTHING"
 )
-_INSERT_EVENTS: Final = (
-    "INSERT INTO agentrt.events (run, seq, data, refs) "
-    "SELECT * FROM unnest($1::int8[], $2::int8[], $3::bytea[], $4::bytea[])"
-)
+_EVENTS: Final = ("run", "seq", "data", "refs")
 _WRITE_QUESTIONS: Final = (
     "INSERT INTO agentrt.questions (run, path, seq, asked, closed) "
     "SELECT * FROM unnest($1::int8[], $2::text[], $3::int8[], $4::float8[], $5::text[]) "
@@ -136,6 +142,14 @@ _WRITE_QUESTIONS: Final = (
 )
 
 
+_INSERT_GUIDANCE: Final = "INSERT INTO agentrt.guidance (run, asked, answered, at) VALUES ($1, $2, $3, $4)"
+_GUIDANCE: Final = (
+    "SELECT run_id, asks.seq, asks.data, asks.refs, says.seq, says.data, says.refs "
+    "FROM agentrt.guidance JOIN agentrt.runs ON runs.id = guidance.run "
+    "JOIN agentrt.events AS asks ON asks.run = guidance.run AND asks.seq = asked "
+    "JOIN agentrt.events AS says ON says.run = guidance.run AND says.seq = answered "
+    "WHERE name = $1 ORDER BY at DESC, guidance.run DESC, answered DESC LIMIT $2"
+)
 _OPEN_QUESTIONS: Final = (
     "SELECT run_id, name, events.seq, data, refs FROM agentrt.questions JOIN agentrt.runs ON runs.id = questions.run "
     "JOIN agentrt.events ON events.run = questions.run AND events.seq = questions.seq "
@@ -167,8 +181,7 @@ class PostgresJournal(OperatedJournal):
         server = _Server(asyncpg, url, patience)
         self._writer = _Link(server)
         self._reader = _Link(server)
-        self._waiting: list[tuple[Operation, asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._combiner = Combiner(self._begin)
 
     def __repr__(self) -> str:
         return f"<PostgresJournal {_shown(self.url)}>"
@@ -202,10 +215,18 @@ class PostgresJournal(OperatedJournal):
 
         return await self._reader.do(read)
 
+    async def guidance(self, name: str, limit: int = 100) -> list[Guidance]:
+        async def read(connection: Any) -> list[Guidance]:
+            kept = await connection.fetch(_GUIDANCE, writable(name), max(limit, 0))
+            pairs = [(row[0], [StoredRow(*row[1:4]), StoredRow(*row[4:7])]) for row in reversed(kept)]
+            contents = await _contents(connection, [row for _, rows in pairs for row in rows])
+            return [guidance_of(run_id, to_events(rows, contents, run_id, self._where)) for run_id, rows in pairs]
+
+        return await self._reader.do(read)
+
     async def aclose(self) -> None:
         """Close the connections, once what was asked is written."""
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        await self._combiner.rest()
         await self._writer.close()
         await self._reader.close()
 
@@ -222,42 +243,34 @@ class PostgresJournal(OperatedJournal):
         return Run(*row)
 
     async def _carry_out(self, operation: Operation) -> None:
-        done = _running_loop().create_future()
-        self._waiting.append((operation, done))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_all())
-        await done
+        _running_loop()
+        await self._combiner.do(operation)
 
-    async def _write_all(self) -> None:
-        """Write what waits, in groups, until nothing does."""
-        while self._waiting:
-            group, self._waiting = self._waiting, []
+    def _begin(self, operations: Sequence[Operation]) -> Callable[[], Awaitable[None]]:
+        return _Writing(self._writer, _Transaction(operations, self._where, self._clock)).go_on
+
+
+class _Writing:
+    """Carry out a transaction, or, where that is refused, each of its operations in its own: each fails alone."""
+
+    def __init__(self, link: _Link, transaction: _Transaction) -> None:
+        self._link = link
+        self._left = [transaction]
+
+    async def go_on(self) -> None:
+        """Do what is left, also after a call that was cancelled."""
+        while self._left:
+            transaction = self._left[0]
+            alone: list[_Transaction] = []
             try:
-                await self._write([operation for operation, _ in group])
-            except BaseException:
-                for _, done in group + self._waiting:
-                    done.cancel()
-                self._waiting = []
-                raise
-            for _, done in group:
-                if not done.done():  # nobody waits for it any more
-                    done.set_result(None)
-
-    async def _write(self, operations: Sequence[Operation]) -> None:
-        """Carry out a group in one transaction, or, where that is refused, each in its own: each fails alone."""
-        transaction = _Transaction(operations, self._where, self._clock)
-        try:
-            await self._writer.do(transaction.commit)
-        except _Refused as error:
-            if len(operations) == 1:
-                operations[0].error = error
-                return
-            for operation in operations:
-                await self._write([operation])
-        except JournalError as error:
-            for operation in operations:
-                operation.error = JournalError(str(error))
-                operation.error.__cause__ = error.__cause__
+                await self._link.do(transaction.commit)
+            except _Refused as error:
+                alone = transaction.split()
+                if not alone:
+                    transaction.fail(error)
+            except JournalError as error:
+                transaction.fail(error)
+            self._left[:1] = alone
 
 
 class _Transaction:
@@ -273,13 +286,23 @@ class _Transaction:
         if self._id is not None and await self._is_committed(connection):
             return
         await connection.execute("BEGIN")
-        self._id, now = await connection.fetchrow(
-            "SELECT pg_current_xact_id()::text, extract(epoch FROM clock_timestamp())::float8"
-        )
-        records = Records(self._where, self._clock() if self._clock else now, await self._load(connection))
+        now, runs = await self._load(connection)
+        records = Records(self._where, self._clock() if self._clock else now, runs)
         records.carry_out(self._operations)
         await _save(connection, list(records.runs.values()))
         await connection.execute("COMMIT")
+
+    def split(self) -> list[_Transaction]:
+        """Return a transaction for each operation, if there are several."""
+        if len(self._operations) == 1:
+            return []
+        return [_Transaction([operation], self._where, self._clock) for operation in self._operations]
+
+    def fail(self, error: JournalError) -> None:
+        """Note on each operation why it was not carried out."""
+        for operation in self._operations:
+            operation.error = JournalError(str(error))
+            operation.error.__cause__ = error.__cause__
 
     async def _is_committed(self, connection: Any) -> bool:
         """Say how an earlier try has ended; waits while the server is still at it."""
@@ -289,17 +312,18 @@ class _Transaction:
                 return bool(status == "committed")
             await asyncio.sleep(_FIRST_PAUSE)
 
-    async def _load(self, connection: Any) -> dict[str, Run]:
-        """Return the runs that the operations touch, with the questions that may matter, and lock them."""
+    async def _load(self, connection: Any) -> tuple[float, dict[str, Run]]:
+        """Return the time, and the runs that the operations touch, with the questions that may matter; lock them."""
         names = {o.run_id for o in self._operations if o.run_id == writable(o.run_id)}
         rows = await connection.fetch(_LOCK_RUNS, sorted(names))
-        runs = {run.id: run for run in (Run(*row) for row in rows)}
+        self._id, now = rows[0][:2]
+        runs = {run.id: run for run in (Run(*row[2:]) for row in rows) if run.id is not None}
         paths = {o.path for o in self._operations if o.path is not None}
         asking = [run.id for run in runs.values() if run.questions or paths]
         if asking:
             for run, path, *question in await connection.fetch(_SELECT_QUESTIONS, asking, sorted(paths)):
                 runs[run].asked[path] = Question(*question)
-        return {run.run_id: run for run in runs.values()}
+        return now, {run.run_id: run for run in runs.values()}
 
 
 async def _save(connection: Any, runs: Sequence[Run]) -> None:
@@ -316,9 +340,10 @@ async def _save(connection: Any, runs: Sequence[Run]) -> None:
     if contents := sorted({content for *_, row in rows for content in row.contents}):
         await connection.execute(_INSERT_CONTENT, *_columns(contents, 2))
     if rows:
-        await connection.execute(
-            _INSERT_EVENTS, *_columns([(run, seq, row.data, row.refs) for run, seq, row in rows], 4)
-        )
+        records = [(run, seq, row.data, row.refs) for run, seq, row in rows]
+        await connection.copy_records_to_table("events", schema_name="agentrt", columns=_EVENTS, records=records)
+    if kept := [(run.id, *one) for run in runs for one in run.kept]:
+        await connection.executemany(_INSERT_GUIDANCE, kept)
     if questions := [(run.id, path, q.seq, q.asked, q.closed) for run in runs for path, q in run.changed.items()]:
         await connection.execute(_WRITE_QUESTIONS, *_columns(questions, 5))
 
@@ -436,18 +461,18 @@ class _Link:
         return connection
 
     async def _prepare(self, connection: Any) -> None:
-        """Make the tables where they are missing, and let transactions be durable and short."""
+        """Make the tables that are missing, and let transactions be durable and short."""
         await connection.execute(_SETTINGS)
-        if await connection.fetchval("SELECT to_regclass('agentrt.schema')") is None:
+        version = 0
+        if await connection.fetchval("SELECT to_regclass('agentrt.schema')") is not None:
+            version = await connection.fetchval("SELECT version FROM agentrt.schema")
+        if version < SCHEMA_VERSION:
             await connection.execute(_SCHEMA)
-        version = await connection.fetchval("SELECT version FROM agentrt.schema")
         if version > SCHEMA_VERSION:
             raise JournalError(
                 f"{_shown(self._server.url)} was written by a newer agentrt (schema {version}, this one reads "
                 f"{SCHEMA_VERSION}): upgrade agentrt, or choose another database"
             )
-        if version < SCHEMA_VERSION:
-            await connection.execute(_VERSION_3)
 
     def _gone(self, error: BaseException) -> JournalError:
         reason = "no answer" if isinstance(error, TimeoutError) else str(error)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agentrt.errors import JournalError, QuestionClosed, RunTaken
 from agentrt.events import (
@@ -50,13 +50,21 @@ class Question:
     closed: str | None = None
 
 
+class Kept(NamedTuple):
+    """Name an answer to be kept for later questions: where in the run its question and it are, and when it came."""
+
+    asked: int
+    answered: int
+    at: float
+
+
 @dataclass(slots=True)
 class Run:
     """Hold what a store knows of a run besides its events; `COLUMNS` says which of it is the run's row.
 
     id: the store's own key, None before the first write. events: how many there are. questions: how many are neither
     answered nor withdrawn. asked: the questions by path: all of these, and those that the operations name.
-    added, changed: the events and the paths of questions that are to be written.
+    added, changed, kept: the events, the questions and the answers for later questions that are to be written.
     """
 
     id: int | None
@@ -79,6 +87,7 @@ class Run:
     asked: dict[str, Question] = field(default_factory=dict)
     added: list[tuple[int, Row]] = field(default_factory=list)
     changed: dict[str, Question] = field(default_factory=dict)
+    kept: list[Kept] = field(default_factory=list)
 
     def summary(self) -> RunSummary:
         """Return what users see of the run; one that has ended has no open questions."""
@@ -134,7 +143,7 @@ class Run:
         self.tokens, self.cost = min(tokens, _MOST), min(cost, _MOST)
 
 
-COLUMNS: Final = tuple(n for n in Run.__dataclass_fields__ if n not in {"id", "asked", "added", "changed"})
+COLUMNS: Final = tuple(n for n in Run.__dataclass_fields__ if n not in {"id", "asked", "added", "changed", "kept"})
 COUNTS: Final = COLUMNS[COLUMNS.index("until") :]
 """What changes all the time, and is in no index."""
 columns: Final[Callable[[Run], tuple[Any, ...]]] = attrgetter(*COLUMNS)
@@ -181,6 +190,9 @@ def _step_ended(run: Run, event: StepFinished | StepFailed | StepCancelled) -> N
 
 
 def _answered(run: Run, event: QuestionAnswered) -> None:
+    question = run.asked.get(writable(event.path))
+    if event.keep and question is not None and question.closed is None:
+        run.kept.append(Kept(question.seq, run.events, event.at))
     run.close(writable(event.path), f"{writable(event.by)} answered it")
 
 

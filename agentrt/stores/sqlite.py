@@ -13,8 +13,9 @@ from anyio import to_thread
 
 from agentrt.errors import JournalError
 from agentrt.events import Event, QuestionAsked
+from agentrt.guidance import Guidance
 from agentrt.journal import OpenQuestion, RunSummary
-from agentrt.stores.content import StoredRow, hashes, to_events
+from agentrt.stores.content import StoredRow, guidance_of, hashes, to_events
 from agentrt.stores.record import (
     COLUMNS,
     COUNTS,
@@ -31,9 +32,10 @@ from agentrt.stores.thread import GroupThread
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 _APPLICATION_ID: Final = int.from_bytes(b"agrt")
 _BUSY_SECONDS: Final = 10.0
+_BUSY_PAUSE: Final = 0.01
 _RUNS_1: Final = """
 CREATE TABLE runs (
     id      INTEGER PRIMARY KEY,
@@ -79,11 +81,20 @@ CREATE TABLE questions (
 CREATE INDEX open_questions ON questions (asked, run, seq) WHERE closed IS NULL;
 """
 _VERSION_3: Final = """
+CREATE TABLE guidance (  -- answers that were to be kept for later questions
+    run      INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    asked    INTEGER NOT NULL,  -- seq of the question
+    answered INTEGER NOT NULL,  -- seq of the answer
+    at       REAL NOT NULL,
+    PRIMARY KEY (run, answered)
+);
+"""
+_VERSION_4: Final = """
 ALTER TABLE runs ADD COLUMN worked REAL NOT NULL DEFAULT 0;  -- seconds, up to the latest event
 ALTER TABLE runs ADD COLUMN latest REAL NOT NULL DEFAULT 0;  -- when that was
 UPDATE runs SET worked = coalesce(ended - started, 0), latest = coalesce(ended, started);
 """
-_SCHEMAS: Final = (_RUNS_1, _VERSION_2, _VERSION_3)
+_SCHEMAS: Final = (_RUNS_1, _VERSION_2, _VERSION_3, _VERSION_4)
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "the disk is full: make room, or choose another place",
     sqlite3.SQLITE_IOERR: "the disk cannot be read or written: check it, or choose another place",
@@ -141,6 +152,9 @@ class SqliteJournal(OperatedJournal):
     async def questions(self, run_id: str | None = None) -> list[OpenQuestion]:
         return await self._ask(lambda reader: reader.questions(run_id))
 
+    async def guidance(self, name: str, limit: int = 100) -> list[Guidance]:
+        return await self._ask(lambda reader: reader.guidance(name, max(limit, 0)))
+
     async def aclose(self) -> None:
         """Close the file, once what was asked is written."""
         await to_thread.run_sync(self._close)
@@ -174,7 +188,7 @@ class SqliteJournal(OperatedJournal):
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Check that the file is ours, make its tables if it is new, and bring an older one up to date."""
-        connection.execute("PRAGMA journal_mode = WAL")
+        _switch_to_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         with _transaction(connection):
@@ -255,6 +269,10 @@ class SqliteJournal(OperatedJournal):
             "INSERT OR REPLACE INTO questions (run, path, seq, asked, closed) VALUES (?, ?, ?, ?, ?)",
             [(run.id, path, q.seq, q.asked, q.closed) for run in runs for path, q in run.changed.items()],
         )
+        executemany(
+            "INSERT INTO guidance (run, asked, answered, at) VALUES (?, ?, ?, ?)",
+            [(run.id, *kept) for run in runs for kept in run.kept],
+        )
 
     def _read(self, queries: Sequence[_Query[Any]]) -> None:
         reader = _Reader(self.path, self._reading)
@@ -321,6 +339,21 @@ class _Reader:
         found = [(run_id, name, self._events(run_id, [StoredRow(*row)])) for run_id, name, *row in rows]
         return [OpenQuestion(run_id, name, e) for run_id, name, [e] in found if isinstance(e, QuestionAsked)]
 
+    def guidance(self, name: str, limit: int) -> list[Guidance]:
+        kept = self._connection.execute(
+            "SELECT run_id, runs.id, asked, answered FROM guidance JOIN runs ON runs.id = guidance.run WHERE name = ? "
+            "ORDER BY at DESC, runs.id DESC, answered DESC LIMIT ?",
+            (writable(name), limit),
+        ).fetchall()
+        return [guidance_of(run_id, self._at(run_id, run, seqs)) for run_id, run, *seqs in reversed(kept)]
+
+    def _at(self, run_id: str, run: int, seqs: Sequence[int]) -> list[Event]:
+        """Return the events at some places of a run, in their order."""
+        found = self._connection.execute(
+            f"SELECT seq, data, refs FROM events WHERE run = ? AND seq IN {_marks(seqs)} ORDER BY seq", (run, *seqs)
+        )
+        return self._events(run_id, [StoredRow(*row) for row in found])
+
     def _events(self, run_id: str, rows: Sequence[StoredRow]) -> list[Event]:
         return to_events(rows, self._contents(sorted(hashes(rows))), run_id, self.path)
 
@@ -373,6 +406,21 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Let readers and a writer work side by side, as the file says from then on."""
+    ends = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            # Of two that switch a new file at once SQLite refuses one without waiting, whatever its time-out.
+            if not _is_busy(error) or time.monotonic() > ends:
+                raise
+            time.sleep(_BUSY_PAUSE)
+        else:
+            return
 
 
 def _upgrade(connection: sqlite3.Connection, version: int) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic_core import to_json
 
+from agentrt.events import QuestionAnswered, QuestionAsked
 from agentrt.messages import AssistantMessage, Message, ToolMessage, new_messages
 from agentrt.model import ModelRequest, ModelResponse
 from agentrt.retrieval import Passage
@@ -51,7 +52,17 @@ def of_output(kind: str, output: object) -> dict[str, str | bool]:
             return _fitted(c.TOOL_RESULT, output)
         case "retrieval" if isinstance(output, list):
             return _fitted(c.DOCUMENTS, [_document(p) for p in output if isinstance(p, Passage)])
+        case "question":
+            return of_question(output) if isinstance(output, QuestionAnswered) else _fitted(c.QUESTION_VALUE, output)
     return {}
+
+
+def of_question(event: QuestionAsked | QuestionAnswered) -> dict[str, str | bool]:
+    """Return the attributes that hold what people were asked or shown, or what they said."""
+    if isinstance(event, QuestionAsked):
+        return _fitted(c.QUESTION_PROMPT, event.prompt) | _fitted(c.QUESTION_ABOUT, event.about)
+    said = {c.QUESTION_VALUE: event.value, c.QUESTION_BECAUSE: event.because or None}
+    return {k: v for name, text in said.items() if text is not None for k, v in _fitted(name, text).items()}
 
 
 def _message(message: Message) -> dict[str, object]:

@@ -11,6 +11,7 @@ from agentrt.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunParked,
     RunResumed,
     RunStarted,
     StepRetried,
@@ -52,13 +53,14 @@ def retried(event: StepRetried) -> Attributes:
 
 
 def run_ended(
-    run: RunStarted | RunResumed, event: RunFinished | RunFailed | RunCancelled, exhausted: str, before: Usage
+    run: RunStarted | RunResumed, event: RunFinished | RunFailed | RunCancelled | RunParked, exhausted: str
 ) -> Attributes:
-    """Return how a run ended, what it counted, and what it used of every limit it had.
+    """Return how a part of a run ended, what it counted, and what it used of every limit it had.
 
-    `before` is what the run had used when it was resumed: the roots of one run add up to its bill.
+    What was used before it began is left out: the roots of one run add up to its bill.
     """
-    reason = "cancelled" if isinstance(event, RunCancelled) else str(event.stop_reason)
+    reason = stop_reason(event)
+    before = run.usage if isinstance(run, RunResumed) else Usage()
     own = Usage(**{name: getattr(event.usage, name) - getattr(before, name) for name in Usage.__struct_fields__})
     attributes: Attributes = {c.RUN_STATUS: reason, c.RUN_STOP_REASON: reason, **totals(own)}
     attributes |= {c.USAGE + name: getattr(own, name) for name in ("model_calls", "tool_calls", "steps")}
@@ -70,6 +72,13 @@ def run_ended(
     if isinstance(event, RunFailed):
         attributes |= {c.ERROR_TYPE: error_type(event.error), c.ERROR_PATH: event.path}
     return attributes
+
+
+def stop_reason(event: RunFinished | RunFailed | RunCancelled | RunParked) -> str:
+    """Say in one word how a part of a run ended."""
+    if isinstance(event, RunCancelled | RunParked):
+        return "cancelled" if isinstance(event, RunCancelled) else "waiting"
+    return str(event.stop_reason)
 
 
 def error_status(error: ErrorInfo) -> Status:

@@ -18,6 +18,7 @@ from agentrt.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunParked,
     RunResumed,
     RunStarted,
     StepCancelled,
@@ -29,7 +30,7 @@ from agentrt.events import (
 )
 from agentrt.model import ModelResponse
 from agentrt.tracing import conventions as c
-from agentrt.tracing.endings import error_type
+from agentrt.tracing.endings import error_type, stop_reason
 from agentrt.tracing.operations import Attributes, model_named, operation
 
 if TYPE_CHECKING:
@@ -129,10 +130,13 @@ class RunMetrics:
     def start_run(self, event: RunStarted | RunResumed) -> None:
         self._run = event
 
-    def end_run(self, event: RunFinished | RunFailed | RunCancelled) -> None:
+    def end_run(self, event: RunFinished | RunFailed | RunCancelled | RunParked) -> None:
+        """Record how long this part of the run took; steps that wait for people are timed where they end."""
         attributes: Attributes = {c.OPERATION_NAME: "invoke_workflow", c.WORKFLOW_NAME: self._run.name}
         if isinstance(event, RunFailed):
             attributes[c.ERROR_TYPE] = error_type(event.error)
+        if isinstance(event, RunParked):
+            attributes[c.RUN_STATUS] = stop_reason(event)
         self._to.durations["invoke_workflow"].record(event.at - self._run.at, attributes)
         self._open.clear()
 
@@ -202,6 +206,6 @@ _TAKERS: Final[Mapping[type[Event], Callable[[RunMetrics, Any], None]]] = {
     StepRetried: RunMetrics.retry,
     UsageRecorded: RunMetrics.charge,
     **dict.fromkeys((StepFinished, StepFailed, StepCancelled), RunMetrics.end),
-    **dict.fromkeys((RunFinished, RunFailed, RunCancelled), RunMetrics.end_run),
+    **dict.fromkeys((RunFinished, RunFailed, RunCancelled, RunParked), RunMetrics.end_run),
     **dict.fromkeys((RateLimitWaited, CacheHit, BudgetWaited, BudgetDenied), RunMetrics.tell),
 }

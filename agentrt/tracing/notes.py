@@ -11,19 +11,28 @@ from agentrt.events import (
     BudgetOverrun,
     BudgetWaited,
     CacheHit,
+    PersonEvent,
+    QuestionAnswered,
+    QuestionAsked,
     RateLimitWaited,
 )
 from agentrt.tracing import conventions as c
 from agentrt.tracing.operations import Attributes
 from agentrt.tracing.steps import Step
 
-Note: TypeAlias = (
-    BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted | RateLimitWaited | CacheHit
-)
+BudgetNote: TypeAlias = BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted
+ModelNote: TypeAlias = RateLimitWaited | CacheHit
+Note: TypeAlias = BudgetNote | ModelNote | PersonEvent
 
 
 def told(event: Note) -> tuple[str, Attributes]:
     """Return the name and the attributes of a span's event."""
+    if isinstance(event, PersonEvent):
+        return _of_person(event)
+    return _of_model(event) if isinstance(event, ModelNote) else _of_budget(event)
+
+
+def _of_budget(event: BudgetNote) -> tuple[str, Attributes]:
     match event:
         case BudgetClamped():
             return c.BUDGET_CLAMPED, {c.BUDGET + "wanted": event.wanted, c.BUDGET + "granted": event.granted}
@@ -35,14 +44,20 @@ def told(event: Note) -> tuple[str, Attributes]:
             return c.BUDGET_OVERRUN, {c.BUDGET + "reserved": event.reserved, c.BUDGET + "billed": event.billed}
         case BudgetExhausted():
             return c.BUDGET_EXHAUSTED, {c.BUDGET + "dimension": event.dimension, c.BUDGET + "policy": event.policy}
-        case RateLimitWaited() | CacheHit():
-            return _of_model(event)
 
 
-def _of_model(event: RateLimitWaited | CacheHit) -> tuple[str, Attributes]:
+def _of_model(event: ModelNote) -> tuple[str, Attributes]:
     if isinstance(event, CacheHit):
         return c.CACHE_HIT, {c.CACHE_MODEL: event.model}
     return c.RATELIMIT_WAIT, {c.RATELIMIT_SECONDS: event.seconds}
+
+
+def _of_person(event: PersonEvent) -> tuple[str, Attributes]:
+    if isinstance(event, QuestionAsked):
+        timeout = {} if event.until is None else {c.QUESTION_TIMEOUT: 1000 * (event.until - event.at)}
+        return c.QUESTION_ASKED, {c.QUESTION_KIND: event.kind, **timeout}
+    said: Attributes = {c.QUESTION_VERDICT: event.verdict, c.QUESTION_BY: event.by}
+    return c.QUESTION_ANSWERED, {**said, c.QUESTION_WAIT: 1000 * event.waited}
 
 
 def marked(event: Note, step: Step) -> Attributes:
@@ -57,4 +72,6 @@ def marked(event: Note, step: Step) -> Attributes:
             return {c.RATELIMIT_WAITED: 1000 * step.waited}
         case CacheHit():
             return {c.CHAT_CACHED: True}
+        case QuestionAsked() | QuestionAnswered():
+            return _of_person(event)[1]
     return {}

@@ -6,7 +6,8 @@ pooled workers, whose own context says nothing about the step.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
@@ -16,14 +17,19 @@ from agentrt.events import (
     BranchDied,
     BudgetExhausted,
     Event,
+    QuestionAnswered,
+    QuestionAsked,
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunParked,
     RunResumed,
     RunStarted,
+    StepAbandoned,
     StepCancelled,
     StepFailed,
     StepFinished,
+    StepParked,
     StepRetried,
     StepStarted,
     TextDelta,
@@ -33,12 +39,13 @@ from agentrt.events import (
 from agentrt.model import ModelResponse
 from agentrt.tracing import content
 from agentrt.tracing import conventions as c
+from agentrt.tracing.carriers import leading_to
+from agentrt.tracing.earlier import Earlier
 from agentrt.tracing.endings import CountsDrops, close, error_status, error_type, retried, run_ended
 from agentrt.tracing.notes import Note, marked, told
 from agentrt.tracing.operations import Attributes, answered, model_named, operation, totals
 from agentrt.tracing.starts import Starts
 from agentrt.tracing.steps import Segment, Step, continues, nanoseconds, predecessors
-from agentrt.tracing.stopped import Stopped
 from agentrt.usage import Usage
 
 if TYPE_CHECKING:
@@ -70,51 +77,30 @@ class RunSpans:
         self._open: dict[str, Step] = {}
         self._recording = False
         self._run: RunStarted | RunResumed
-        self._earlier: Stopped | None = None
+        self._earlier: Earlier
         self._root: Step
+        self.carrier: Mapping[str, str] = {}
 
     def __call__(self, event: Event) -> None:
-        match event:
-            case TextDelta():
-                self._first_chunk(event)
-            case StepStarted():
-                self._start(event)
-            case StepFinished() | StepFailed() | StepCancelled():
-                self._end(event)
-            case UsageRecorded():
-                self._nearest(event.path).charge(event.usage)
-            case StepRetried():
-                self._retry(event)
-            case BranchDied():
-                self._branch_died(event)
-            case RunStarted() | RunResumed():
-                self._start_run(event)
-            case RunFinished() | RunFailed() | RunCancelled():
-                self._end_run(event)
-            case _ if isinstance(event, Note):
-                self._tell(event)
+        if (take := _TAKERS.get(type(event))) is not None:
+            take(self, event)
 
-    def _start_run(self, event: RunStarted | RunResumed) -> None:
+    def start_run(self, event: RunStarted | RunResumed) -> None:
         self._run = event
-        self._earlier = Stopped.recall(self._run_id) if isinstance(event, RunResumed) else None
-        links = [] if self._earlier is None else [self._earlier.link()]
-        span = self._starts.root(event, nanoseconds(event.at), links)
-        if self._earlier is not None:
-            span.set_attribute(c.RUN_ATTEMPT, self._earlier.attempt + 1)
+        self._earlier = Earlier(event)
+        span = self._starts.root(event, nanoseconds(event.at), self._earlier.links)
+        self.carrier = leading_to(span)
         self._recording = span.is_recording()
         self._root = Step(event.name, "run", span, set_span_in_context(span, self._starts.around), Segment())
         self._open[event.name] = self._root
 
-    def _end_run(self, event: RunFinished | RunFailed | RunCancelled) -> None:
+    def end_run(self, event: RunFinished | RunFailed | RunCancelled | RunParked) -> None:
         at = nanoseconds(event.at)
         for step in reversed(self._open.values()):  # left behind by code that lost its tasks
             step.break_off("cancelled", at)
         self._open.clear()
         span = self._root_span
-        earlier = self._earlier
-        attributes = run_ended(self._run, event, self._root.exhausted, earlier.usage if earlier else Usage())
-        if attributes.get(c.ERROR_TYPE) == c.BUDGET_EXCEEDED:
-            Stopped(span, event.usage, earlier.attempt + 1 if earlier else 1).keep(self._run_id)
+        attributes = run_ended(self._run, event, self._root.exhausted)
         if isinstance(self._provider, CountsDrops):
             attributes[c.SPANS_DROPPED] = self._provider.dropped_of(self._run_id)
         if self._root.dead:
@@ -128,7 +114,7 @@ class RunSpans:
     def _root_span(self) -> Span:
         return trace.get_current_span(self._root.outer)
 
-    def _start(self, event: StepStarted) -> None:
+    def start(self, event: StepStarted) -> None:
         if event.path == self._run.name and event.kind == "graph":
             step = self._root  # a graph that is run is the root itself
             step.kind, step.event = event.kind, event
@@ -137,6 +123,8 @@ class RunSpans:
                 lost.break_off("cancelled", nanoseconds(event.at))
             step = self._open[event.path] = self._step(event)
         step.token = attach(step.context)
+        if (answer := self._earlier.answer(event)) is not None:
+            self.tell(answer)
 
     def _step(self, event: StepStarted) -> Step:
         """Start the spans of a step."""
@@ -154,7 +142,7 @@ class RunSpans:
             self._starts.operation(step, event, found, nanoseconds(event.at))
         return step
 
-    def _retry(self, event: StepRetried) -> None:
+    def retry(self, event: StepRetried) -> None:
         """End the spans of an attempt that failed, and start those of the next.
 
         Nobody knows of the first attempt that there will be another, so what it did lies below the step itself, and its
@@ -204,6 +192,7 @@ class RunSpans:
         root.break_off("continued", now)
         close(earlier, now, {c.RUN_STATUS: "continued"})
         root.span = self._starts.root(self._run, began, continues(earlier))
+        self.carrier = leading_to(root.span)
         root.segment = Segment()
         root.context = root.outer = set_span_in_context(root.span, self._starts.around)
         if attempt is not None:
@@ -223,7 +212,7 @@ class RunSpans:
         if earlier is not None and (found := operation(event)) is not None:
             self._starts.operation(step, event, found, began, continues(earlier))
 
-    def _end(self, event: StepFinished | StepFailed | StepCancelled) -> None:
+    def end(self, event: StepFinished | StepFailed | StepCancelled | StepParked) -> None:
         step = self._open.get(event.path)
         if step is None or (step is self._root and step.token is None):
             return
@@ -235,7 +224,7 @@ class RunSpans:
         if self._recording:
             self._close(step, event)
 
-    def _close(self, step: Step, event: StepFinished | StepFailed | StepCancelled) -> None:
+    def _close(self, step: Step, event: StepFinished | StepFailed | StepCancelled | StepParked) -> None:
         """End the spans of a step, from the inside out; the root's own ends with the run."""
         at, how = nanoseconds(event.at), outcome(event, step.exhausted)
         error = event.error if isinstance(event, StepFailed) else None
@@ -252,7 +241,7 @@ class RunSpans:
         if step.parent is not None and step.parent.kind == "graph":
             step.parent.remember(event.path, step)
 
-    def _known(self, step: Step, event: StepFinished | StepFailed | StepCancelled) -> Attributes:
+    def _known(self, step: Step, event: StepFinished | StepFailed | StepCancelled | StepParked) -> Attributes:
         """Return what is known of a step only when it ends."""
         attributes: Attributes = {c.BRANCHES_DIED: step.dead} if step.dead else {}
         attributes |= step.billed()
@@ -263,14 +252,24 @@ class RunSpans:
                 attributes |= content.of_output(step.kind, event.output)
         return attributes
 
-    def _first_chunk(self, event: TextDelta) -> None:
+    def charge(self, event: UsageRecorded) -> None:
+        """Charge a step, or the run for one that was cut off in an earlier part, and whose bill nobody knows."""
+        step = self._nearest(event.path)
+        step.charge(event.usage)
+        if step.event is None and event.usage != Usage():
+            step.span.set_attributes(self._earlier.doubt(event.usage))
+
+    def abandon(self, _: StepAbandoned) -> None:
+        self._root.span.set_attributes(self._earlier.abandon())
+
+    def stream(self, event: TextDelta) -> None:
         step = self._open.get(event.path)
         if step is not None and not step.streams:
             step.streams = True
             step.span.set_attribute(c.REQUEST_STREAM, True)
             step.span.add_event(c.FIRST_CHUNK, timestamp=nanoseconds(event.at))
 
-    def _tell(self, event: Note) -> None:
+    def tell(self, event: Note) -> None:
         """Tell what held a step back, on its span; one that was refused before it began has none of its own."""
         step = self._nearest(event.path)
         if isinstance(event, BudgetExhausted):
@@ -278,10 +277,12 @@ class RunSpans:
             if event.path == self._run.name:
                 self._root.exhausted = event.policy
         name, attributes = told(event)
+        if self._starts.capture and isinstance(event, QuestionAsked | QuestionAnswered):
+            attributes |= content.of_question(event)
         step.span.set_attributes(marked(event, step))
         step.span.add_event(name, {c.STEP_PATH: event.path, **attributes}, nanoseconds(event.at))
 
-    def _branch_died(self, event: BranchDied) -> None:
+    def lose_branch(self, event: BranchDied) -> None:
         graph = self._nearest(event.path.rpartition("/")[0])
         graph.dead += 1
         if graph.dead <= MOST_EVENTS:
@@ -297,3 +298,17 @@ class RunSpans:
                 return step
             path = path.rpartition("/")[0]
         return self._root
+
+
+_TAKERS: Final[Mapping[type[Event], Callable[[RunSpans, Any], None]]] = {
+    **dict.fromkeys((RunStarted, RunResumed), RunSpans.start_run),
+    StepStarted: RunSpans.start,
+    StepRetried: RunSpans.retry,
+    StepAbandoned: RunSpans.abandon,
+    UsageRecorded: RunSpans.charge,
+    TextDelta: RunSpans.stream,
+    BranchDied: RunSpans.lose_branch,
+    **dict.fromkeys(Note.__args__, RunSpans.tell),
+    **dict.fromkeys((StepFinished, StepFailed, StepCancelled, StepParked), RunSpans.end),
+    **dict.fromkeys((RunFinished, RunFailed, RunCancelled, RunParked), RunSpans.end_run),
+}

@@ -27,10 +27,13 @@ class Starts:
         self._segments = 0
 
     def root(self, run: RunStarted | RunResumed, at: int, links: Sequence[Link] = ()) -> Span:
-        """Start the root of the run's next trace."""
+        """Start the root of the next trace of this part of the run."""
         name, kind, attributes = workflow(run.name)
         self._segments += 1
         attributes |= {c.RUN_ID: self._run_id, c.CONVERSATION_ID: self._run_id, c.RUN_SEGMENT: self._segments}
+        attributes[c.RUN_ATTEMPT] = run.attempt if isinstance(run, RunResumed) else 1
+        if isinstance(run, RunResumed) and run.kind == "replay":
+            attributes[c.RUN_REPLAYED] = True
         attributes |= {f"{c.BUDGET}{dimension}.limit": limit for dimension, limit in run.limits.items()}
         return self._tracer.start_span(name, self.around, kind, attributes, links, start_time=at)
 

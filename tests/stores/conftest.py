@@ -25,6 +25,13 @@ def server() -> Iterator[Server]:
         yield started
 
 
+@pytest.fixture
+def mortal(server: Server) -> Iterator[Server]:
+    """Return the server, for a test that may end it."""
+    yield server
+    server.start()
+
+
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     server = None

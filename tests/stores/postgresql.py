@@ -27,6 +27,7 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix="agentrt-pg-", dir="/tmp"))
         self._data = self.folder / "data"
         self._fsync = fsync
+        self._runs = False
         self._user = _unprivileged()
 
     @property
@@ -48,7 +49,9 @@ class Server:
         shutil.rmtree(self.folder)
 
     def start(self) -> None:
-        """Start the server, and return when it answers."""
+        """Start the server unless it runs, and return when it answers."""
+        if self._runs:
+            return
         settings = {
             "listen_addresses": "''",
             "unix_socket_directories": str(self.folder),
@@ -58,10 +61,13 @@ class Server:
         }
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         self._control("start", "-w", "-o", options, "-l", str(self.folder / "log"))
+        self._runs = True
 
     def crash(self) -> None:
         """End the server at once, with all its connections, and without cleaning up."""
-        self._control("stop", "-w", "-m", "immediate")
+        if self._runs:
+            self._control("stop", "-w", "-m", "immediate")
+        self._runs = False
 
     def pause(self) -> None:
         """Stop all of the server's processes without ending them: it is deaf, and its connections stay open."""

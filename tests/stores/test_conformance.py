@@ -33,6 +33,7 @@ from agentrt.events import (
     UsageRecorded,
 )
 from agentrt.journal import Journal
+from agentrt.owner import Owner
 from agentrt.stores import this_process
 from agentrt.usage import Usage
 from tests.stores.places import Place
@@ -430,6 +431,20 @@ async def test_the_claim_of_a_dead_process_is_over(journal: Journal) -> None:
     assert await journal.claim("r", this_process(), seconds=30) > first
 
 
+async def test_two_writers_of_one_process(place: Place) -> None:
+    """The second is told at once while the first lives; when that has ended without a release, the run is free."""
+    mine, yours = place.open(), place.open()
+    one, other = Owner(), Owner()
+    first = await mine.claim("r", one.name, seconds=1e9, new=True)
+    for journal in (mine, yours):
+        with pytest.raises(RunTaken, match=f"driven by {one.name}"):
+            await journal.claim("r", other.name, seconds=30)
+    one.end()
+    assert await yours.claim("r", other.name, seconds=30) > first
+    with pytest.raises(RunTaken, match=f"taken over by {other.name}"):
+        await mine.append("r", first, [step()])
+
+
 # Questions
 
 
@@ -574,3 +589,22 @@ async def test_cancelling_some_leaves_the_others(journal: Journal) -> None:
         cancelled.cancel_scope.cancel()
     for i in range(0, 20, 2):
         assert await journal.events(f"r{i}", after=1) == [step(i)]
+
+
+async def test_answers_are_kept_for_later_questions(journal: Journal) -> None:
+    """Those that were to be, of all runs of a name, oldest first; the newest where there are many."""
+    for n in range(3):
+        epoch = await begin(journal, f"r{n}", asked(f"brief/pay[{n}]/approve"), asked("brief/other"))
+        verdict = QuestionAnswered(
+            path=f"brief/pay[{n}]/approve", at=5.0 + n, verdict="deny", by="ada", because="no " * 100, keep=True
+        )
+        await journal.answer(f"r{n}", verdict)
+        await journal.answer(f"r{n}", QuestionAnswered(path="brief/other", at=6.0, verdict="answer", by="ada"))
+        await journal.release(f"r{n}", epoch)
+    kept = await journal.guidance("brief")
+    assert [(g.run_id, g.asked.path, g.place, g.answered.at) for g in kept] == [
+        (f"r{n}", f"brief/pay[{n}]/approve", "brief/pay/approve", 5.0 + n) for n in range(3)
+    ]
+    assert kept[0].answered.because == "no " * 100
+    assert [g.run_id for g in await journal.guidance("brief", limit=2)] == ["r1", "r2"]
+    assert await journal.guidance("brief", limit=0) == await journal.guidance("another") == []

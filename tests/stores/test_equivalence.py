@@ -46,13 +46,13 @@ def asked(path: str) -> QuestionAsked:
     return QuestionAsked(path=path, at=2.0, kind="ask", prompt="?", schema={}, about={})
 
 
-def answered(path: str) -> QuestionAnswered:
-    return QuestionAnswered(path=path, at=2.0, verdict="answer", by="ada", value=1)
+def answered(path: str, keep: bool = False) -> QuestionAnswered:
+    return QuestionAnswered(path=path, at=2.0, verdict="answer", by="ada", value=1, keep=keep)
 
 
 EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(asked, PATHS),
-    st.builds(answered, PATHS),
+    st.builds(answered, PATHS, st.booleans()),
     st.builds(StepFinished, path=PATHS, at=st.just(3.0), output=st.text(max_size=5) | st.just("x" * 400)),
     st.builds(StepCancelled, path=PATHS, at=st.just(3.0)),
     st.just(UsageRecorded(path="p", at=3.0, usage=USED)),
@@ -83,8 +83,8 @@ def append(run: str, behind: int, events: Sequence[Event]) -> Call:
     return lambda journal, prefix, epochs: journal.append(prefix + run, epochs.get(run, 1) - behind, events)
 
 
-def answer(run: str, path: str) -> Call:
-    return lambda journal, prefix, epochs: journal.answer(prefix + run, answered(path))
+def answer(run: str, path: str, keep: bool) -> Call:
+    return lambda journal, prefix, epochs: journal.answer(prefix + run, answered(path, keep))
 
 
 BEHIND = st.sampled_from([0, 0, 0, 1])
@@ -94,7 +94,7 @@ CALLS = st.one_of(
     st.builds(release, RUNS, BEHIND),
     st.builds(append, RUNS, BEHIND, st.lists(EVENTS, max_size=4)),
     st.builds(append, RUNS, BEHIND, st.lists(EVENTS, max_size=4)),
-    st.builds(answer, RUNS, PATHS),
+    st.builds(answer, RUNS, PATHS, st.booleans()),
 )
 STEPS = st.lists(st.tuples(CALLS, st.sampled_from([0, 0, 1, 6]), st.booleans()), max_size=25)
 
@@ -113,7 +113,8 @@ async def seen(journal: Journal, prefix: str) -> object:
     questions = [q for q in await journal.questions() if q.run_id.startswith(prefix)]
     events = [await journal.events(run.run_id) for run in runs]
     each = [await journal.run(run.run_id) for run in runs]
-    return runs, questions, events, each
+    guidance = [g for g in await journal.guidance("n", 10_000) if g.run_id.startswith(prefix)]
+    return runs, questions, events, each, sorted(guidance, key=lambda g: (g.run_id, g.asked.path))
 
 
 async def compare(clock: Clock, places: Sequence[Sequence[Journal]], steps: Sequence[tuple[Call, int, bool]]) -> None:

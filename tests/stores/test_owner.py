@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from agentrt import owner
-from agentrt.owner import has_died, this_process
+from agentrt.owner import Owner, has_died, this_process
 
 
 def test_a_living_process_has_not_died() -> None:
@@ -18,6 +18,30 @@ def test_a_living_process_has_not_died() -> None:
     assert (host, pid) == (owner._host(), str(os.getpid()))
     assert int(started) > 0
     assert not has_died(this_process())
+
+
+def test_of_those_who_drive_runs_here_each_has_a_name() -> None:
+    """Which lives until it ends, or nobody holds it any more."""
+    one, other = Owner(), Owner()
+    assert one.name != other.name
+    assert one.name.startswith(f"{this_process()}#")
+    forgotten = Owner().name
+    one.end()
+    assert [has_died(name) for name in (one.name, other.name, forgotten)] == [True, False, True]
+    one.end()  # twice is as good as once
+
+
+def test_of_those_in_another_process_their_process_counts() -> None:
+    """Nobody here knows more."""
+    code = "from agentrt.owner import Owner; owner = Owner(); print(owner.name, flush=True); owner.end(); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        name = process.stdout.readline().strip()
+        assert not has_died(name)
+        process.kill()
+        process.wait()
+        assert has_died(name)
 
 
 def test_a_later_process_of_its_id_is_another() -> None:
@@ -38,7 +62,20 @@ def test_an_ended_process_has_died() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "me", "a:b", "a:b:c", ":1:", "elsewhere:1:1", "{host}:x:1", "{host}:1:x", "{host}:-1:1"]
+    "name",
+    [
+        "",
+        "me",
+        "a:b",
+        "a:b:c",
+        ":1:",
+        "elsewhere:1:1",
+        "{host}:x:1",
+        "{host}:1:x",
+        "{host}:-1:1",
+        "{host}:1:1#",
+        "{host}:1:1#x",
+    ],
 )
 def test_of_others_nobody_here_knows(name: str) -> None:
     """Other machines, and names that are no processes."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -31,13 +32,6 @@ async def journal(server: Server) -> AsyncIterator[PostgresJournal]:
     await store.aclose()
 
 
-@pytest.fixture
-def mortal() -> Iterator[Server]:
-    """Run a server that a test may end."""
-    with Server() as server:
-        yield server
-
-
 def step(output: object) -> StepFinished:
     return StepFinished(path="brief/a", at=2.0, output=output)
 
@@ -51,6 +45,21 @@ async def begin(journal: PostgresJournal, run_id: str = "r", *events: Event) -> 
 
 async def outputs(journal: PostgresJournal, run_id: str = "r") -> list[object]:
     return [e.output for e in await journal.events(run_id) if isinstance(e, StepFinished)]
+
+
+STATEMENTS = {"execute", "fetch", "fetchrow", "fetchval", "copy_records_to_table"}
+
+
+class Counted:
+    """Be a connection that counts what it is asked."""
+
+    def __init__(self, connection: Any) -> None:
+        self.statements = 0
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        self.statements += name in STATEMENTS
+        return getattr(self._connection, name)
 
 
 # What is written, and how
@@ -71,6 +80,16 @@ async def test_equal_content_is_kept_once(journal: PostgresJournal, server: Serv
     for run_id in ("a", "b"):
         await begin(journal, run_id, *[step("x" * 1_000_000)] * 10)
     assert server.sql("SELECT count(*), sum(length(data)) FROM agentrt.content") == "1|1000002"
+
+
+async def test_what_a_group_costs(journal: PostgresJournal) -> None:
+    """Six statements, however many runs and events are in it."""
+    epochs = [await begin(journal, f"r{i}") for i in range(10)]
+    journal._writer._connection = counted = Counted(journal._writer._connection)
+    async with anyio.create_task_group() as tasks:
+        for i, epoch in enumerate(epochs):
+            tasks.start_soon(journal.append, f"r{i}", epoch, [step("x" * 1000)] * 10)
+    assert counted.statements == 2 * 6  # the first waits for nobody
 
 
 async def test_it_is_durable_whatever_the_default(server: Server) -> None:
@@ -136,21 +155,24 @@ async def test_newer_schema_is_told(journal: PostgresJournal, server: Server) ->
         await PostgresJournal(server.url).runs()
 
 
-async def test_an_older_database_goes_on(journal: PostgresJournal, server: Server) -> None:
-    """Its runs have the time they took, by whoever comes first."""
-    await begin(journal, "r")
+async def test_an_older_schema_is_brought_up_to_date(journal: PostgresJournal, server: Server) -> None:
+    """Its runs can be read and gone on with, and have the time they took; whoever comes first does it."""
+    await begin(journal, "r", step(1))
     server.sql(
-        "ALTER TABLE agentrt.runs DROP COLUMN worked, DROP COLUMN latest;"
+        "DROP TABLE agentrt.guidance; ALTER TABLE agentrt.runs DROP COLUMN worked, DROP COLUMN latest;"
         "UPDATE agentrt.runs SET ended = 3; UPDATE agentrt.schema SET version = 2"
     )
     journals = [PostgresJournal(server.url) for _ in range(3)]
     async with anyio.create_task_group() as tasks:
-        for other in journals:
-            tasks.start_soon(other.runs)
-    summary = await journals[0].run("r")
-    assert (summary.worked, summary.latest, server.sql("SELECT version FROM agentrt.schema")) == (2.0, 3.0, "3")
-    for other in journals:
-        await other.aclose()
+        for newer in journals:
+            tasks.start_soon(newer.runs)
+    newer = journals[0]
+    assert await newer.events("r") == await journal.events("r")
+    assert await newer.guidance("brief") == []
+    summary = await newer.run("r")
+    assert (summary.worked, summary.latest) == (2.0, 3.0)
+    for newer in journals:
+        await newer.aclose()
 
 
 async def test_many_make_the_tables_at_once(server: Server) -> None:
@@ -278,15 +300,15 @@ class Lossy:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._connection, name)
-        return self._losing(found) if name in {"execute", "fetch", "fetchrow", "fetchval"} else found
+        return self._losing(found) if name in STATEMENTS else found
 
     def _losing(self, method: Any) -> Any:
-        async def call(*arguments: Any) -> Any:
+        async def call(*arguments: Any, **named: Any) -> Any:
             self._left -= 1
             if self._left >= 0:
-                return await method(*arguments)
+                return await method(*arguments, **named)
             if self._sent:
-                await method(*arguments)
+                await method(*arguments, **named)
             self._connection.terminate()
             raise ConnectionResetError("lost")
 
@@ -304,10 +326,78 @@ async def test_a_lost_connection_neither_loses_nor_doubles(journal: PostgresJour
     assert await outputs(journal) == [0, "x" * 1000, 1, "x" * 1000]
 
 
+class Deadly:
+    """Be a connection on which a task that sends its n-th statement is cancelled: before, after or at that."""
+
+    def __init__(self, connection: Any, n: int, when: str) -> None:
+        self.victim: asyncio.Task[None] | None = None
+        self._connection = connection
+        self._left = n
+        self._when = when
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._connection, name)
+        return self._killing(found) if name in STATEMENTS else found
+
+    def _killing(self, method: Any) -> Any:
+        async def call(*arguments: Any, **named: Any) -> Any:
+            task = asyncio.current_task()
+            if task is None or task is not self.victim:
+                return await method(*arguments, **named)
+            self._left -= 1
+            if self._left != -1:
+                return await method(*arguments, **named)
+            if self._when == "after":
+                await method(*arguments, **named)
+            if self._when == "meanwhile":
+                asyncio.get_running_loop().call_soon(task.cancel)
+                return await method(*arguments, **named)
+            task.cancel()
+            return await asyncio.sleep(0)
+
+        return call
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile", "after"])
+@pytest.mark.parametrize("n", range(6))
+async def test_a_leader_that_is_cancelled_leaves_the_others(journal: PostgresJournal, n: int, when: str) -> None:
+    """Natively, at any statement: they are kept once and in order, its own whole or not at all."""
+    epochs = {run_id: await begin(journal, run_id) for run_id in "abc"}
+    journal._writer._connection = deadly = Deadly(journal._writer._connection, n, when)
+    tasks = [asyncio.create_task(journal.append("a", epochs["a"], [step(0)]))]
+    await asyncio.sleep(0)  # it writes, alone
+    for i in range(1, 4):  # what waits for it is the next group, and b's the task that leads
+        tasks += [asyncio.create_task(journal.append(r, epochs[r], [step(i), step("x" * 999)])) for r in "bca"]
+    deadly.victim = tasks[1]
+    with anyio.fail_after(5):
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [i for i, outcome in enumerate(outcomes) if outcome is not None] == [1]
+    whole: list[object] = [m for i in range(1, 4) for m in (i, "x" * 999)]
+    assert await outputs(journal, "a") == [0, *whole]
+    assert await outputs(journal, "b") in (whole, whole[2:])
+    assert await outputs(journal, "c") == whole
+
+
+async def test_a_cancelled_leader_that_waits_for_the_server(mortal: Server) -> None:
+    """Hands the lead on; the others wait in its place."""
+    journal = PostgresJournal(mortal.url)
+    epochs = [await begin(journal, f"r{i}") for i in range(3)]
+    await anyio.to_thread.run_sync(mortal.crash)
+    async with anyio.create_task_group() as tasks:
+        for i, epoch in enumerate(epochs):
+            tasks.start_soon(journal.append, f"r{i}", epoch, [step(i)])
+        with anyio.move_on_after(0.1):
+            await journal.append("r0", epochs[0], [step("first")])
+        await anyio.to_thread.run_sync(mortal.start)
+    assert [await outputs(journal, f"r{i}") for i in range(1, 3)] == [[1], [2]]
+    assert await outputs(journal, "r0") in ([0], ["first", 0])
+    await journal.aclose()
+
+
 async def test_a_claim_whose_answer_is_lost(journal: PostgresJournal) -> None:
     """Has the epoch that was written."""
     await begin(journal)
-    journal._writer._connection = Lossy(journal._writer._connection, 5, sent=True)
+    journal._writer._connection = Lossy(journal._writer._connection, 3, sent=True)
     epoch = await journal.claim("r", "me", seconds=30)
     await journal.append("r", epoch, [step(1)])
     assert await outputs(journal) == [1]

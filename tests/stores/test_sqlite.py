@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,18 @@ async def test_processes_share_a_new_file(tmp_path: Path) -> None:
     journal = SqliteJournal(path)
     for i in range(2):
         assert len(await journal.events(f"r{i}")) == 21
+    await journal.aclose()
+
+
+async def test_a_file_that_another_is_making_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite refuses at once to switch a file to its write-ahead log while another writes to it."""
+    path = tmp_path / "runs.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(time, "sleep", lambda seconds: other.execute("COMMIT"))
+    journal = SqliteJournal(path)
+    other.close()
+    assert await journal.runs() == []
     await journal.aclose()
 
 

@@ -1,4 +1,4 @@
-"""Spans of steps that are tried again, held back or exhausted, of runs that go on, and of traces that grow large."""
+"""Spans of steps that are tried again, held back or exhausted, and of traces that grow large."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ from agentrt.events import (
 )
 from agentrt.testing import FunctionModel, ScriptedModel, call
 from agentrt.tracing import spans as spans_module
-from agentrt.tracing import stopped as stopped_module
 from agentrt.usage import Usage
 
 if TYPE_CHECKING:
@@ -332,20 +331,6 @@ async def test_a_retried_function_is_counted(measures: Measures) -> None:
     assert (point.value, point.attributes["agentrt.node.name"]) == (2, "work")
 
 
-async def test_a_run_that_goes_on_is_linked_to_where_it_stopped(spans: Spans) -> None:
-    """The second root links to the first, says that it is the second, and counts only what it used itself."""
-    with pytest.raises(BudgetExceeded) as stopped:
-        await run(chain(unlucky(0)), 1, budget=Budget(steps=2))
-    assert stopped.value.result is not None
-    result = await stopped.value.result.resume(budget=Budget(steps=9))
-    first, second = spans.named("invoke_workflow chain")
-    assert [link.context for link in second.links] == [first.context]
-    assert second.links[0].attributes["agentrt.link.type"] == "resume"
-    assert second.attributes["agentrt.run.attempt"] == 2
-    steps = [s.attributes["agentrt.usage.steps"] for s in (first, second)]
-    assert sum(steps) == result.usage.steps
-
-
 async def test_a_large_graph_inside_goes_on_in_new_traces(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
     """However deep the work is, no trace gets large; graph and root begin again, linked to where they were."""
     monkeypatch.setattr(spans_module, "MOST_SPANS", 10)
@@ -390,22 +375,6 @@ async def test_cancelled_while_it_waits_to_be_tried_again(spans: Spans) -> None:
         await run(chain(unlucky(9, retry)), 1)
     assert [s.attributes["agentrt.node.outcome"] for s in spans.named("attempt work")] == ["failed", "cancelled"]
     assert trace.get_current_span() is trace.INVALID_SPAN
-
-
-async def test_a_run_that_stopped_long_ago_is_not_linked_to(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last ones are remembered: a process that stops many runs and lets few go on does not grow."""
-    monkeypatch.setattr(stopped_module, "MOST_STOPPED", 2)
-    monkeypatch.setattr(stopped_module.Stopped, "_kept", {})
-    results = []
-    for _ in range(3):
-        with pytest.raises(BudgetExceeded) as stopped:
-            await run(chain(unlucky(0)), 1, budget=Budget(steps=2))
-        results.append(stopped.value.result)
-    spans.clear()
-    for result in results:
-        assert result is not None
-        await result.resume(budget=Budget(steps=9))
-    assert [len(span.links) for span in spans.named("invoke_workflow chain")] == [0, 1, 1]
 
 
 async def test_an_unsampled_run_is_tried_again_all_the_same(no_provider: None) -> None:

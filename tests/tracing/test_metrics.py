@@ -23,6 +23,7 @@ from agentrt import (
     Retriever,
     StepFailed,
     collect,
+    resume,
     run,
     tool,
 )
@@ -41,6 +42,8 @@ from agentrt.events import (
 )
 from agentrt.messages import AssistantMessage
 from agentrt.model import ModelResponse
+from agentrt.people import approve
+from agentrt.stores import MemoryJournal
 from agentrt.testing import FunctionModel, ScriptedModel, call
 from agentrt.tracing import conventions as c
 from agentrt.tracing import run_metrics, run_observers
@@ -208,6 +211,31 @@ async def test_a_cancelled_run_is_timed_without_an_error(measures: Measures) -> 
     with anyio.move_on_after(0):
         await run(chain(sleep), 1)
     assert c.ERROR_TYPE not in measures.points(c.WORKFLOW_DURATION)[0].attributes
+
+
+async def test_what_waits_for_people_is_timed_when_it_is_done(measures: Measures) -> None:
+    """Each part of the run is timed, those that ended in waiting told apart; steps that waited once they have ended."""
+
+    @tool(approval=True)
+    async def pay(amount: int) -> str:
+        """Pay."""
+        return "paid"
+
+    journal = MemoryJournal()
+    agent = Agent("clerk", model=ScriptedModel([call("pay", amount=1), "done"]), tools=[pay])
+    observers = [run_metrics()]
+    await run(agent, "?", journal=journal, run_id="r", observers=[o for o in observers if o])
+    assert observers[0] is not None
+    assert observers[0]._open == {}  # type: ignore[attr-defined]
+    (workflow,) = measures.points(c.WORKFLOW_DURATION)
+    assert (workflow.attributes["agentrt.run.status"], "error.type" in workflow.attributes) == ("waiting", False)
+    assert [measures.points(name) for name in (c.AGENT_DURATION, c.TOOL_DURATION)] == [[], []]
+    await approve(journal, "r")
+    await resume(agent, "r", journal=journal)
+    statuses = [p.attributes.get("agentrt.run.status") for p in measures.points(c.WORKFLOW_DURATION)]
+    assert sorted(statuses, key=str) == [None, "waiting"]
+    counts = [[p.count for p in measures.points(name)] for name in (c.AGENT_DURATION, c.TOOL_DURATION)]
+    assert counts == [[1], [1]]
 
 
 def test_without_a_provider_nothing_is_installed(no_provider: None) -> None:
