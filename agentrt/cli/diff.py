@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import anyio
 
 from agentrt.cli import options
-from agentrt.cli.console import dollars, note, one_line, print_json, print_table
+from agentrt.cli.console import dollars, note, one_line, plural, print_json, print_table, tokens_of
 from agentrt.cli.exits import told
 from agentrt.cli.output import usage_document
 from agentrt.cli.runs import read_run
@@ -19,7 +19,7 @@ _LONGEST = 60
 
 
 class Difference(Value):
-    """Hold how a step of one path differs in two runs: `input`, `output`, or that one has no such step."""
+    """Hold how a step of one path differs in two runs: by its input, its output, or that only one has such a step."""
 
     path: str
     what: str
@@ -58,7 +58,8 @@ def diff(
             note("every step is the same", "green")
         for run in (one, other):
             usage = run.total
-            note(f"{_name(run)}: {usage.tokens:,} tokens, {usage.steps:,} steps, {dollars(usage.cost)}")
+            tokens = tokens_of(usage.tokens, usage.uncertain)
+            note(f"{_name(run)}: {tokens}, {plural(usage.steps, 'step')}, {dollars(usage.cost)}")
 
 
 def differences(one: Recorded, other: Recorded) -> Iterator[Difference]:
@@ -76,11 +77,13 @@ def differences(one: Recorded, other: Recorded) -> Iterator[Difference]:
 
 
 def _differs(path: str, a: RecordedStep | None, b: RecordedStep | None) -> Difference | None:
-    if a is None or b is None or a.started is None or b.started is None:
-        shown = ["" if s is None or s.started is None else s.started.input for s in (a, b)]
-        return Difference(path, "only here", *shown)
-    if (a.started.name, a.started.input) != (b.started.name, b.started.input):
-        return Difference(path, "input", a.started.input, b.started.input)
+    first, second = (None if step is None else step.started for step in (a, b))
+    if a is None or first is None:
+        return None if second is None else Difference(path, "only in the second", None, second.input)
+    if b is None or second is None:
+        return Difference(path, "only in the first", first.input, None)
+    if (first.name, first.input) != (second.name, second.input):
+        return Difference(path, "input", first.input, second.input)
     ends = [_end(a), _end(b)]
     return None if ends[0] == ends[1] else Difference(path, "output", *ends)
 
@@ -96,4 +99,4 @@ def _name(run: Recorded) -> str:
 
 
 def _short(value: object) -> str:
-    return one_line(value, _LONGEST)
+    return "" if value is None else one_line(value, _LONGEST)

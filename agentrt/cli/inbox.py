@@ -189,7 +189,7 @@ def _show(question: OpenQuestion, store: str | None) -> None:
     for name, value in asked.about.items():
         if value not in ("", None, _UNLIMITED):
             text = value if isinstance(value, str) else as_json(value)
-            out.print(clean(f"  {name}: {text}"), markup=False)
+            out.print(clean(f"  {name.replace('_', ' ')}: {text}"), markup=False)
     if asked.until is not None:
         default = as_json(asked.default)
         out.print(f"  until {moment(asked.until)}, then: {clean(default)}", markup=False)

@@ -53,11 +53,10 @@ def _offered(
     return [word for word in dict.fromkeys(map(of, found)) if word.startswith(incomplete)]
 
 
-def _run_argument(help: str, *, metavar: str = "RUN", asking: bool = False) -> Any:
+def _run_argument(help: str, *, asking: bool = False) -> Any:
     """Return the argument that names a run; `asking` offers those that ask something."""
-    return typer.Argument(
-        metavar=metavar, show_default=False, help=help, autocompletion=asking_runs if asking else recent_runs
-    )
+    offered = asking_runs if asking else recent_runs
+    return typer.Argument(metavar="RUN", show_default=False, help=help, autocompletion=offered)
 
 
 def embedded_models(incomplete: str) -> list[str]:
@@ -126,9 +125,9 @@ Concurrency = Annotated[int, typer.Option(metavar="N", min=1, help="How many ste
 RunHelp = Annotated[bool, typer.Option("--help", help="Show this message; after a FILE, its input's fields too.")]
 _A_RUN: Final = "A run's id, the beginning of one, or last."
 RunId = Annotated[str, _run_argument(_A_RUN)]
-RunOrDue = Annotated[str | None, _run_argument(f"{_A_RUN} Without it, the last.", metavar="[RUN]")]
+RunOrDue = Annotated[str | None, _run_argument(f"{_A_RUN} Without it, the last.")]
 AskingRun = Annotated[str, _run_argument(_A_RUN, asking=True)]
-OptionalRun = Annotated[str | None, _run_argument("One run's questions alone.", metavar="[RUN]", asking=True)]
+OptionalRun = Annotated[str | None, _run_argument("One run's questions alone.", asking=True)]
 FirstRun = Annotated[str, _run_argument("A run.")]
 SecondRun = Annotated[str, _run_argument("Another run.")]
 Due = Annotated[bool, typer.Option("--due", help="Go on with all runs whose questions are answered, or out of time.")]

@@ -15,6 +15,7 @@ from agentrt.cli import options
 from agentrt.cli.console import clean, loose_json, note
 from agentrt.cli.due import go_on_with_due
 from agentrt.cli.exits import UsageError, told
+from agentrt.cli.models import fetch_missing
 from agentrt.cli.order import Order
 from agentrt.cli.output import print_output, stdout_kept
 from agentrt.cli.perform import Ending, Prepare, Work, attempt, execute, report, store_option
@@ -49,9 +50,9 @@ def resume(
 
     Finished steps answer from the record and are not paid again.
 
-    With --due: with all runs that wait and whose questions are answered or out of time, one after the other; --watch
-    stays and goes on with each as it becomes due. Several of these share the work: a run that another process goes on
-    with is passed over. The exit status is the worst: 1, 2, 3 and 4 in this order.
+    --due goes on with all runs whose questions are answered or out of time; --watch stays and does so until Ctrl-C.
+
+    Several processes may do that at once. The exit status is the worst of all runs': 1, 2, 3 or 4, in this order.
 
     \b
     Examples:
@@ -172,10 +173,11 @@ def _prepared(opening: str, begin: Begin, load: Load = load, *, worked: float = 
     def prepare(order: Order, tally: Tally) -> Work:
         tally.worked = worked
         source = load(order.target)
-        journal = open_store(order.store)
-        how: Options = {"journal": journal, "target": source.address}
+        how: Options = {"target": source.address}
         if order.model:
+            fetch_missing(source, order.model)
             how["model"] = order.model
+        how["journal"] = journal = open_store(order.store)
         return Work(clean(opening), how, lambda given: begin(source.node, journal, given))
 
     return prepare

@@ -56,6 +56,11 @@ def test_runs_and_questions_are_offered(shell: Shell, write: Write, complete: Co
     assert complete(f"agentrt approve {done} ") == []
 
 
+def test_embedded_models_are_offered(complete: Complete) -> None:
+    """Those that can be fetched."""
+    assert complete("agentrt models pull smollm2-1") == ["smollm2-135m"]
+
+
 def test_what_cannot_be_read_offers_nothing(complete: Complete, monkeypatch: pytest.MonkeyPatch) -> None:
     """And says nothing."""
     assert complete("agentrt approve nosuch ") == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import time
 
 import anyio
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from agentrt import run
 from agentrt.cli.exits import ExitStatus
 from agentrt.cli.source import load
-from agentrt.events import EffectBegun, UsageRecorded
+from agentrt.events import EffectBegun, RunResumed, UsageRecorded
 from agentrt.stores import MemoryJournal, open_store, this_process
 from agentrt.usage import Usage
 from tests.cli.conftest import Shell, Write
@@ -253,6 +255,52 @@ def test_a_run_that_is_done_is_said_to_be(shell: Shell, write: Write) -> None:
     assert again.stdout == "2\n"
     assert "was done before: agentrt show" in again.stderr
     assert shell("resume", "last", "--quiet").stderr == ""
+
+
+LATE = """
+async def late(n: int, ctx: Context) -> str:
+    first_, second = await ctx.map(one, [1, 2])
+    return first_ + second
+
+async def one(n: int, ctx: Context) -> str:
+    return await ctx.ask(f"{n}?", timeout=60, default="none")
+"""
+
+
+def test_what_is_said_after_an_answer(shell: Shell, write: Write) -> None:
+    """Until when a question waits; that it has to be named among several; what is still asked; how to go on."""
+    run_id = json.loads(shell("run", f"{write(LATE)}:late", "1", "--json").stdout)["run_id"]
+    asked = shell("inbox", "last").stdout
+    assert (asked.count(', then: "none"'), asked.count("  until 20")) == (2, 2)
+    several = shell("answer", "last", "x")
+    assert several.exit_code == ExitStatus.USAGE
+    assert "has several such questions, name one: late/one[0]/ask, late/one[1]/ask" in several.stderr
+    assert shell("answer", "last", "x", "late/one[1]/ask").stderr.endswith(f"{run_id} still asks: late/one[0]/ask\n")
+    assert shell("answer", "last", "y").stderr.endswith(f"agentrt resume {run_id} goes on with it\n")
+    assert shell("resume", "last").stdout == "yx\n"
+
+
+def test_a_model_takes_the_place_of_all_when_a_run_goes_on(shell: Shell, write: Write) -> None:
+    """And is told of where there is none of its name."""
+    begun(shell, write)
+    shell("approve", "last")
+    refused = shell("resume", "last", "--model", "local/nosuch")
+    assert (refused.exit_code, "local/nosuch" in refused.stderr) == (ExitStatus.USAGE, True)
+
+
+def test_an_answer_while_the_run_goes_on_is_found_when_it_goes_on_again(shell: Shell, write: Write) -> None:
+    """Nobody is told to resume what somebody drives."""
+    run_id = begun(shell, write)
+
+    async def drive() -> None:
+        journal = open_store()
+        epoch = await journal.claim(run_id, this_process(), seconds=60)
+        await journal.append(run_id, epoch, [RunResumed(run_id=run_id, at=time.time(), name="trip", limits={})])
+        await journal.aclose()
+
+    anyio.run(drive)
+    shell("approve", "last")
+    assert shell("answer", "last", "3").stderr == f"{NIGHTS}: answered by {getpass.getuser()}\n"
 
 
 def test_a_run_that_python_started_says_where_its_graph_is_wanted(shell: Shell, write: Write) -> None:
