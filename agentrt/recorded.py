@@ -186,7 +186,7 @@ class Recorded:
                 step.attempts, step.began, step.spends = step.attempts + 1, 0, 0
                 # A model is tried again within its step; its attempts count no step.
                 step.awaits_attempt = step.started is not None and step.started.kind != "chat"
-                step.lost, step.lost_before = [], []
+                step.lost, step.lost_before, step.drawn = [], [], []
                 self._forget_attempt(event.path)
             case AttemptStarted():
                 self._step(event.path).awaits_attempt = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, cast
 
@@ -80,11 +80,7 @@ class World:
     def begin(self, before: Sequence[ev.Event] = ()) -> None:
         """Be a new process, in a world in which what failed or was slow before the cut is well by now."""
         self.effects.clear()
-        known = list(before)
-        while known and isinstance(known[-1], ev.StepCancelled | ev.UsageRecorded | ev.RunCancelled):
-            # Nobody can tell yet whether its caller went on.
-            known.pop()
-        self.given_up = {e.path for e in kinds(known, ev.StepCancelled)}
+        self.given_up = given_up(before)
         self.tries = Counter(e.path for e in kinds(before, ev.StepRetried))
 
     @property
@@ -138,10 +134,11 @@ class World:
 
     async def _shaky(self, draft: str, ctx: Context) -> str:
         self.tries[ctx.path] += 1
+        tried = ctx.draw("tries", lambda: self.tries[ctx.path])
         looked = await ctx.run(self._look(), draft)
         if self.tries[ctx.path] == 1:
             raise ConnectionError("again")
-        return f"{draft} {looked}"
+        return f"{draft} {looked} {tried}"
 
     async def _judge(self, draft: str, ctx: Context) -> str:
         found = await ctx.map(self._look(), [f"{draft} {i}" for i in range(2)])
@@ -165,6 +162,22 @@ class World:
     async def _race(self, text: str, ctx: Context) -> str:
         await anyio.sleep(int(ctx.path.partition("racer")[2][0]))
         return f"{ctx.path.rpartition('/')[2]}: {text}"
+
+
+def given_up(events: Sequence[ev.Event]) -> set[str]:
+    """Return what was cancelled by a caller that is on record to have gone on."""
+    lost: defaultdict[str, set[str]] = defaultdict(set)
+    found: set[str] = set()
+    for event in kinds(events, ev.StepStarted, ev.StepCancelled, ev.Counted):
+        caller = event.path if isinstance(event, ev.Counted) else event.path.rpartition("/")[0]
+        if isinstance(event, ev.StepCancelled):
+            lost[caller].add(event.path)
+            continue
+        found |= lost.pop(caller, set())
+        if isinstance(event, ev.StepStarted):
+            found.discard(event.path)
+            lost.pop(event.path, None)
+    return found
 
 
 class Undisturbed:
@@ -427,3 +440,87 @@ async def test_a_run_out_of_budget_goes_on_with_more(policy: Any) -> None:
     again = await resume(agent, RUN, journal=await journal_of(RUN, events[:-1]))
     assert again.output == result.output
     assert (await replay(agent, RUN, journal=journal)).output == result.output
+
+
+async def test_what_is_cancelled_with_its_caller_runs_again() -> None:
+    """Though that did something more as it unwound."""
+    slow = True
+
+    async def work(x: int) -> int:
+        await anyio.sleep(9 if slow else 0)
+        return x
+
+    async def tidy(x: int) -> int:
+        return x
+
+    async def careful(x: int, ctx: Context) -> int:
+        try:
+            return await ctx.run(work, x)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await ctx.run(tidy, x)
+
+    journal = MemoryJournal()
+    with anyio.move_on_after(1):
+        await run(careful, 3, journal=journal, run_id=RUN)
+    slow = False
+    with anyio.fail_after(100):
+        assert (await resume(careful, RUN, journal=journal)).output == 3
+
+
+async def test_a_start_that_was_refused_counts_once_it_is_not() -> None:
+    """A limit of the step's own refused it; the program gives it more."""
+
+    async def leaf(x: int) -> int:
+        return x
+
+    def around(steps: int) -> Any:
+        async def code(x: int, ctx: Context) -> int:
+            return await ctx.run(leaf, x, budget=Budget(steps=steps))
+
+        return code
+
+    journal = MemoryJournal()
+    with pytest.raises(BudgetExceeded, match="steps"):
+        await run(around(0), 3, journal=journal, run_id=RUN, budget=Budget(steps=9))
+    result = await resume(around(1), RUN, journal=journal)
+    assert (result.output, result.usage.steps) == (3, 2)
+
+
+async def test_what_a_failure_had_cancelled_runs_again_where_that_may_go_well_now() -> None:
+    """Though the code that failed had done something more, too."""
+    fails = True
+
+    async def breaks(x: int) -> int:
+        await anyio.sleep(1)
+        if fails:
+            raise ConnectionError
+        return x
+
+    async def lasts(x: int) -> int:
+        await anyio.sleep(2)
+        return x
+
+    async def tidy(x: int) -> int:
+        return x
+
+    async def both(x: int, ctx: Context) -> list[int]:
+        found: list[int] = []
+
+        async def call(node: Any) -> None:
+            found.append(await ctx.run(node, x))
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call, breaks)
+                tasks.start_soon(call, lasts)
+        finally:
+            await ctx.run(tidy, x)
+        return found
+
+    journal = MemoryJournal()
+    with pytest.raises(StepFailed):
+        await run(both, 3, journal=journal, run_id=RUN)
+    fails = False
+    with anyio.fail_after(100):
+        assert (await resume(both, RUN, journal=journal)).output == [3, 3]

@@ -555,3 +555,26 @@ async def test_answers_to_code_are_kept_by_its_place() -> None:
     await run(both, ["c"], journal=journal, run_id="later")
     [question] = await inbox(journal, "later")
     assert question.asked.about["guidance"] == ['b?: answered by ann as "yes"']
+
+
+async def test_a_call_that_is_made_again_is_approved_again() -> None:
+    """An approval is one of its call, not of what a later attempt of the code around calls."""
+    payer = Payer()
+    pay = payer.desk.graph.tools[0]
+    fails = [True]
+
+    async def twice(amount: int, ctx: Context) -> str:
+        said = await ctx.run(pay, amount)
+        if fails:
+            fails.pop()
+            raise ConnectionError
+        return said
+
+    desk = Desk(FunctionNode(twice, retry=Retry(attempts=2, backoff=1, on=ConnectionError)))
+    await desk.begin(20)
+    await approve(desk.journal, RUN)
+    assert (await desk.go_on()).stop_reason is StopReason.WAITING
+    assert payer.paid == [20]
+    await approve(desk.journal, RUN)
+    assert (await desk.go_on()).output == "paid 20"
+    assert payer.paid == [20, 20]
