@@ -127,7 +127,7 @@ class LiveDisplay:
             self._live.console.print(Text(clean(event.value)))
 
     def say(self, text: str) -> None:
-        self._live.console.print(Text(text, style="dim"))
+        self._live.console.print(Text(text, style="dim"), soft_wrap=True)
 
     def tick(self) -> None:
         self._live.update(self.picture(), refresh=True)
