@@ -36,19 +36,16 @@ def go_on_with_due(go_on: GoOn, store: str | None, *, watch: bool, quiet: bool) 
 
 def _go_on(go_on: GoOn, store: str | None, *, watch: bool, quiet: bool) -> ExitStatus:
     due, left_out, worst = DueRuns(), set[str](), ExitStatus.DONE
-    while True:
-        found = anyio.run(_find, due, store, left_out, watch)
-        for run in found:
-            status = _go_on_with(run, go_on, store)
-            if status is ExitStatus.INTERRUPTED:
-                return status
-            if status in (None, ExitStatus.FAILED, ExitStatus.USAGE):
-                left_out.add(run.run_id)
-            worst = min(filter(None, (worst, status)), default=ExitStatus.DONE)
-        if not watch:
-            if not found and not quiet:
-                note("no run is due")
-            return worst
+    while (run := anyio.run(_find, due, store, left_out, watch)) is not None:
+        status = _go_on_with(run, go_on, store)
+        if status is ExitStatus.INTERRUPTED:
+            return status
+        if not watch or status in (None, ExitStatus.FAILED, ExitStatus.USAGE):
+            left_out.add(run.run_id)
+        worst = min(filter(None, (worst, status)), default=ExitStatus.DONE)
+    if not left_out and not quiet:
+        note("no run is due")
+    return worst
 
 
 def _go_on_with(run: RunSummary, go_on: GoOn, store: str | None) -> ExitStatus | None:
@@ -61,16 +58,19 @@ def _go_on_with(run: RunSummary, go_on: GoOn, store: str | None) -> ExitStatus |
     return ExitStatus.DONE if ending.is_taken else report(order, ending)
 
 
-async def _find(due: DueRuns, store: str | None, left_out: Collection[str], watch: bool) -> list[RunSummary]:
+async def _find(due: DueRuns, store: str | None, left_out: Collection[str], watch: bool) -> RunSummary | None:
     async with opened(store) as journal:
         return await next_due(journal, due, left_out, watch=watch)
 
 
-async def next_due(journal: Journal, due: DueRuns, left_out: Collection[str], *, watch: bool) -> list[RunSummary]:
-    """Return the runs that are due but for some; with `watch` wait until there is one."""
+async def next_due(journal: Journal, due: DueRuns, left_out: Collection[str], *, watch: bool) -> RunSummary | None:
+    """Return the first of the runs that are due but for some; with `watch` wait until there is one.
+
+    One at a time: meanwhile somebody else may have gone on with the others.
+    """
     now = event_clock()
     while True:
         found = [run for run in await due.find(journal, now()) if run.run_id not in left_out]
         if found or not watch:
-            return found
+            return next(iter(found), None)
         await anyio.sleep(EVERY)

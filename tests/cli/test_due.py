@@ -33,6 +33,29 @@ async def trip(name: str, ctx: Context) -> str:
         await anyio.sleep_forever()
     return f"{nights} nights in {name}"
 """
+MEANWHILE = """
+import threading
+import anyio
+from agentrt.events import RunCancelled
+from agentrt.stores import open_store
+from agentrt.usage import Usage
+
+asked = []
+
+def meanwhile(name):
+    asked.append(name)
+    if asked[2:] == ["Rome"]:  # the third time, after both have begun
+        thread = threading.Thread(target=anyio.run, args=(cancel,))
+        thread.start()
+        thread.join()
+
+async def cancel():
+    journal = open_store()
+    epoch = await journal.claim("Oslo", "elsewhere:1:1", seconds=60)
+    await journal.append("Oslo", epoch, [RunCancelled(run_id="Oslo", at=1.0, usage=Usage())])
+    await journal.release("Oslo", epoch)
+    await journal.aclose()
+"""
 
 
 def in_store(work: Callable[[Journal], Awaitable[Any]]) -> Any:
@@ -104,6 +127,16 @@ def test_one_that_somebody_else_goes_on_with_is_passed_over(shell: Shell, write:
     assert "is driven by elsewhere:1:1" in shell("resume", "Rome").stderr
 
 
+def test_one_that_somebody_else_has_gone_on_with_is_not_due_any_more(shell: Shell, write: Write) -> None:
+    """Even if that was while another run went on."""
+    file = write(f"import flow_store\n{FILE}".replace("    nights =", "    flow_store.meanwhile(name)\n    nights ="))
+    write(MEANWHILE, "flow_store.py")
+    begun(file, Rome=2, Oslo=3)
+    went = shell("resume", "--due")
+    assert (went.exit_code, went.stdout) == (ExitStatus.DONE, "2 nights in Rome\n")
+    assert statuses(shell) == {"Rome": "done", "Oslo": "cancelled"}
+
+
 def test_one_that_python_began_is_named_and_skipped(shell: Shell) -> None:
     """The shell does not know where its graph is."""
 
@@ -159,7 +192,7 @@ async def test_a_watch_looks_again_and_again() -> None:
     for timeout in (1000, 2000):
         await run(ask, timeout, journal=journal, run_id=f"r{timeout}")
     began = anyio.current_time()
-    assert await next_due(journal, due, (), watch=False) == []
+    assert await next_due(journal, due, (), watch=False) is None
 
     async def answer_later() -> None:
         await anyio.sleep(100)
@@ -167,10 +200,12 @@ async def test_a_watch_looks_again_and_again() -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(answer_later)
-        [found] = await next_due(journal, due, (), watch=True)
+        found = await next_due(journal, due, (), watch=True)
+    assert found is not None
     assert found.run_id == "r2000"
     assert 100 <= anyio.current_time() - began <= 100 + EVERY
-    [found] = await next_due(journal, due, {"r2000"}, watch=True)
+    found = await next_due(journal, due, {"r2000"}, watch=True)
+    assert found is not None
     assert found.run_id == "r1000"
 
 
