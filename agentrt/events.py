@@ -144,11 +144,12 @@ class StepFinished(Value):
 
 
 class StepFailed(Value):
-    """A step raised an error, its own or that of a step below it."""
+    """A step raised an error; `of` names the steps right below that it comes of, if a record is kept."""
 
     path: str
     at: float
     error: ErrorInfo
+    of: tuple[str, ...] = ()
 
 
 class StepCancelled(Value):

@@ -285,11 +285,18 @@ def _passed_on(recorded: Recorded) -> Iterator[str]:
     if isinstance(recorded.closing, RunFailed):
         path = recorded.closing.path
         while path:
-            step = recorded.steps.get(path)
-            if step is not None and isinstance(step.ended, StepFailed):  # else it is an edge out of it that failed
-                yield path
+            yield from _failed_at(path, recorded)
             path = path.rpartition("/")[0]
     for path, step in recorded.steps.items():
         around = recorded.steps.get(path.rpartition("/")[0])
         if step.is_denied and (around is None or around.ended is None or around.is_denied):
             yield path
+
+
+def _failed_at(path: str, recorded: Recorded) -> Iterator[str]:
+    """Return a step that failed, and those below that its error comes of; none where an edge out of it failed."""
+    step = recorded.steps.get(path)
+    if step is not None and isinstance(step.ended, StepFailed):
+        yield path
+        for below in step.ended.of:
+            yield from _failed_at(below, recorded)

@@ -20,6 +20,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from agentrt.blame import blame, blamed
 from agentrt.budget import Budget
 from agentrt.context import StepContext
 from agentrt.drive import Drive
@@ -253,7 +254,10 @@ class Scheduler:
         raise error
 
     def _failed(self, activation: Activation, context: StepContext, caller: StepContext, failure: Failure) -> Failure:
-        self._record_end(context, StepFailed(path=activation.path, at=self.clock(), error=ErrorInfo.of(failure.error)))
+        path = activation.path
+        of = tuple(blamed(failure.error, path)) if self.flush is not None else ()
+        blame(failure.error, path)
+        self._record_end(context, StepFailed(path=path, at=self.clock(), error=ErrorInfo.of(failure.error), of=of))
         if isinstance(failure.error, BudgetExceeded):
             caller.note_denied(activation, failure, context)
         else:

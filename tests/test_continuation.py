@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import anyio
@@ -524,3 +525,73 @@ async def test_what_a_failure_had_cancelled_runs_again_where_that_may_go_well_no
     fails = False
     with anyio.fail_after(100):
         assert (await resume(both, RUN, journal=journal)).output == [3, 3]
+
+
+@pytest.mark.parametrize("how", ["cause", "context", "group"])
+async def test_what_failed_runs_again_whatever_its_error_was_wrapped_in(how: str) -> None:
+    """By code, at any depth; what code had gone on from answers as it did."""
+    fails = True
+    tries: Counter[str] = Counter()
+
+    async def leaf(x: int, ctx: Context) -> int:
+        tries[ctx.path] += 1
+        if fails:
+            raise ConnectionError("down")
+        return x
+
+    async def inner(x: int, ctx: Context) -> int:
+        return await ctx.run(leaf, x)
+
+    async def outer(x: int, ctx: Context) -> int:
+        with suppress(ConnectionError):
+            await ctx.run(leaf, x)
+        try:
+            return await ctx.run(inner, x)
+        except ConnectionError as error:
+            if how == "group":
+                raise ExceptionGroup("several", [ValueError(), error]) from None
+            raise ValueError from (error if how == "cause" else None)
+
+    journal = MemoryJournal()
+    with pytest.raises(StepFailed):
+        await run(outer, 3, journal=journal, run_id=RUN)
+    fails = False
+    assert (await resume(outer, RUN, journal=journal)).output == 3
+    assert tries == {"outer/leaf": 1, "outer/inner/leaf": 2}
+
+
+@pytest.mark.parametrize("branch", [False, True])
+async def test_a_limit_inside_a_run_goes_on_from_what_was_spent(branch: bool) -> None:
+    """That of a step, and that of a branch."""
+    model = FunctionModel(lambda _: "said")
+    agent = Agent("agent", model=model)
+
+    async def code(x: int, ctx: Context) -> int:
+        for n in range(5):
+            await ctx.run(agent, f"{n}")
+        return x
+
+    graph = Graph("graph")
+    graph.edge(START, words)
+    graph.edge(words, code, each=True, budget=Budget(model_calls=3) if branch else None)
+    graph.edge(code, END, join=collect)
+
+    async def around(x: int, ctx: Context) -> int:
+        return await ctx.run(code, x, budget=Budget(model_calls=3))
+
+    node: Any = graph if branch else around
+    journal = MemoryJournal()
+    with pytest.raises(BudgetExceeded, match="model_calls"):
+        await run(node, 3, journal=journal, run_id=RUN)
+    events = await journal.events(RUN)
+    [*_, last] = [i for i, e in enumerate(events) if isinstance(e, ev.StepFinished) and e.path.endswith("chat")]
+    for at in range(3, last):
+        asked = len(kinds(events[:at], ev.UsageRecorded))
+        model.requests.clear()
+        with pytest.raises(BudgetExceeded, match="model_calls"):
+            await resume(node, RUN, journal=await journal_of(RUN, events[:at]))
+        assert len(model.requests) in {3 - asked, 3 - len(kinds(events[:at], ev.UsageReserved))}
+
+
+async def words(x: int) -> list[int]:
+    return [x]

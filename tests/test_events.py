@@ -31,7 +31,7 @@ EVENTS = [
     ev.AttemptStarted(path="p", at=1.5, counts=("steps",)),
     ev.Counted(path="p", at=1.5, counts=("steps", "tool_calls")),
     ev.StepFinished(path="p", at=1.5, output=[1, "a", None, 1.5, True]),
-    ev.StepFailed(path="p", at=1.5, error=ERROR),
+    ev.StepFailed(path="p", at=1.5, error=ERROR, of=("p/a",)),
     ev.StepCancelled(path="p", at=1.5),
     ev.StepParked(path="p", at=1.5),
     ev.StepAbandoned(path="p", at=1.5),

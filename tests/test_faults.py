@@ -25,6 +25,14 @@ TURNS = "tests/test_turns.py"
 QUEUE = "tests/test_scheduler.py"
 BUFFER = "tests/test_stream.py"
 BOUNDS = "tests/test_walks.py"
+CONTINUED = "tests/test_continuation.py"
+PEOPLE = "tests/test_people.py"
+REPLAYED = "tests/test_replay.py"
+FORKED = "tests/test_fork.py"
+RECORD = "tests/test_recorded.py"
+FENCED = "tests/test_fencing.py"
+WRITER = "tests/test_journal.py"
+STORES = "tests/stores/test_conformance.py"
 
 LEVEL = "        level = _outermost(account, _matters) or (account if raised else None)\n"
 TURNED_AWAY = """\
@@ -97,6 +105,95 @@ FAULTS = [
     ("walks", "else cheapest[-1])", "else sum(cheapest, NOTHING))", BOUNDS),
     ("walks", "most = repeated(most, widest)", "pass", BOUNDS),
     ("execution", "self._context.begin_attempt(self._node.counts)", "pass", LIMITS),
+    ("recorded", "step.lost, step.lost_before, step.drawn = [], [], []", "pass", CONTINUED),
+    ("recorded", "self._forget_attempt(event.path)", "pass", CONTINUED),
+    (
+        "recorded",
+        "step.attempts, step.began, step.spends = step.attempts + 1, 0, 0",
+        "step.began = step.spends = 0",
+        CONTINUED,
+    ),
+    ("recorded", "self.steps[path].is_given_up = True", "pass", CONTINUED),
+    ("recorded", "self.steps[below].is_given_up = False", "pass", CONTINUED),
+    ("recorded", "self._step(event.path).began += 1", "pass", PEOPLE),
+    ("recorded", "step.spends += 1", "pass", CONTINUED),
+    ("recorded", "self._step(event.path).awaits_attempt = False", "pass", CONTINUED),
+    (
+        "recorded",
+        "yield UsageRecorded(path=path, at=at, usage=usage)",
+        "yield UsageRecorded(path=path, at=at, usage=Usage())",
+        CONTINUED,
+    ),
+    ("recorded", "self._step(event.path).remembers = True", "pass", CONTINUED),
+    ("recorded", "self._spent.pop(path, None)", "pass", RECORD),
+    ("recorded", 'step.question.kind == "ask" or', "False or", PEOPLE),
+    ("recorded", 'return step.question.kind == "ask" or (', "return True or (", PEOPLE),
+    ("recorded", "step.is_counted = step.is_counted or bool(event.counts)", "step.is_counted = True", CONTINUED),
+    (
+        "replay",
+        "if self._is_same(activation, step) and self._answers(path, step):",
+        "if self._answers(path, step):",
+        REPLAYED,
+    ),
+    ("replay", "and around not in self._unfinished", "", CONTINUED),
+    (
+        "replay",
+        "if self._again and self._is_new(activation, step) and not self.is_given_up(path):",
+        "if False:",
+        REPLAYED,
+    ),
+    ("replay", "step is not None and step.awaits_attempt and not self._again", "False", CONTINUED),
+    ("replay", "activation.value = input_of(activation.node, fork.input, fork.path)", "pass", FORKED),
+    ("replay", 'if step.started.kind != "graph" and (missed := self.unasked(path)):', "if False:", REPLAYED),
+    ("replay", "plain(output) != step.ended.output", "False", REPLAYED),
+    ("replay", "return () if self._again else self.recorded.spent(path)", "return ()", CONTINUED),
+    ("replay", "return 0 if step is None or self._again else step.attempts", "return 0", CONTINUED),
+    ("replay", "return self.recorded.spent_on(p for p", "return () and self.recorded.spent_on(p for p", CONTINUED),
+    (
+        "replay",
+        "return self if self._again else AnsweredPast(self.recorded, path)",
+        "return self if self._again else None",
+        PEOPLE,
+    ),
+    ("question", "if answer is None and asked.until is not None and ctx.clock() >= asked.until:", "if False:", PEOPLE),
+    ("question", "if asked is None or not self._is_same(asked):", "if asked is None:", PEOPLE),
+    ("question", "for n in range(ctx.doubts):", "for n in range(1):", PEOPLE),
+    (
+        "question",
+        "return tool.arguments.parse(answer.value) if isinstance(answer.value, Mapping) else arguments",
+        "return arguments",
+        PEOPLE,
+    ),
+    ("people", "_check(edit, asked)", "pass", PEOPLE),
+    ("people", "if len(fitting) == 1:", "if fitting:", PEOPLE),
+    ("tool", "await ctx.begin_effect()", "pass", PEOPLE),
+    ("tool", 'if ctx.doubts and self.effect == "unsafe" and', "if ctx.doubts and", PEOPLE),
+    ("calls", "while self._parked < self._active:", "while False:", PEOPLE),
+    ("draws", "if known.name != name:", "if False:", REPLAYED),
+    ("guidance", 'return _BRANCH_OR_VISIT.sub("", path)', "return path", PEOPLE),
+    ("context", "self.spends <= self.past.spends(self.path)", "False", CONTINUED),
+    ("context", "await self.scheduler.flush()", "pass", FENCED),
+    ("reservation", "await flush()", "pass", FENCED),
+    ("journal", "self.on_failure()", "pass", WRITER),
+    (
+        "scheduler",
+        "self.record(StepCancelled(path=end.path, at=end.at) if self._is_aborted else end)",
+        "self.record(end)",
+        REPLAYED,
+    ),
+    ("scheduler", "elif caller.past.is_given_up(activation.path):", "elif False:", CONTINUED),
+    ("runs", 'self.ledger.restore(recorded.spent(""), recorded.usage)', "pass", CONTINUED),
+    ("runs", "for event in self._cut_off:\n            recorded.add(event)", "pass", CONTINUED),
+    ("stores/record", "if run.epoch != epoch:", "if False:", STORES),
+    ("stores/record", "elif question.closed is not None:", "elif False:", STORES),
+    ("stores/record", "run.epoch += 1", "run.epoch = run.epoch or 1", STORES),
+    (
+        "stores/record",
+        "if event.keep and question is not None and question.closed is None:",
+        "if question is not None:",
+        STORES,
+    ),
+    ("replay", "yield from _failed_at(below, recorded)", "pass", CONTINUED),
 ]
 
 

@@ -578,3 +578,12 @@ async def test_a_call_that_is_made_again_is_approved_again() -> None:
     await approve(desk.journal, RUN)
     assert (await desk.go_on()).output == "paid 20"
     assert payer.paid == [20, 20]
+
+
+async def test_one_of_several_questions_has_to_be_named() -> None:
+    """Nobody's call is approved by mistake."""
+    desk = Desk(in_a_map)
+    await desk.begin()
+    with pytest.raises(QuestionClosed, match=r"several such questions, name one: in_a_map/ask\[0\]/ask"):
+        await answer(desk.journal, RUN, "x")
+    assert len(await desk.open()) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -200,3 +201,21 @@ async def test_an_output_of_another_type_is_a_mismatch() -> None:
         await run(graph(int), 1, journal=journal, run_id=RUN)
     with pytest.raises(ReplayMismatch, match="g/number cannot be read as"):
         await resume(graph(list), RUN, journal=journal)
+
+
+async def test_another_draw_than_the_recorded_one_is_told() -> None:
+    """And ends the run, whatever the code does about it."""
+
+    def program(name: str) -> Any:
+        async def code(x: int, ctx: Context) -> int:
+            with suppress(ReplayMismatch):
+                ctx.draw(name, lambda: 7)
+            return await ctx.ask("How many?", int)
+
+        return code
+
+    journal = MemoryJournal()
+    await run(program("first"), 1, journal=journal, run_id=RUN)
+    with pytest.raises(ReplayMismatch, match=r"(?s)'first'.*'second'"):
+        await resume(program("second"), RUN, journal=journal)
+    assert (await resume(program("first"), RUN, journal=journal)).stop_reason == "waiting"
