@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -92,7 +93,12 @@ async def fork(
     )
     replaced = input is not _SAME
     forked = RunForked(
-        run_id=new_id, at=first.at, parent=run_id, path=at, replaced=replaced, input=plain(input) if replaced else None
+        run_id=new_id,
+        at=time.time(),
+        parent=run_id,
+        path=at,
+        replaced=replaced,
+        input=plain(input) if replaced else None,
     )
     writer = await JournalWriter.claim(journal, new_id, new=True)
     try:
@@ -185,7 +191,7 @@ def _finished(run: Run, node: Node[Any, T], recorded: Recorded) -> Result[T]:
 
 def _up_to(events: Sequence[Event], at: str, run_id: str) -> list[Event]:
     """Return the events before the step at a path first started, as those of one part; they say where it is traced."""
-    paths = [e.path for e in events if isinstance(e, StepStarted)]
+    paths = list(dict.fromkeys(e.path for e in events if isinstance(e, StepStarted)))
     if at not in paths:
         near = get_close_matches(at, paths, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else f"; `agentrt show {run_id}` lists them"

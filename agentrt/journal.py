@@ -22,7 +22,8 @@ class RunSummary(Value):
 
     status: `running`, `waiting` for people, or its stop reason. cost: in pico-dollars. questions: how many are open.
     target: what the shell ran, `FILE:NAME`. parent: the run it was forked from. owner, until: who drives it now, and
-    until when that holds unless it is renewed (seconds since the epoch).
+    until when that holds unless it is renewed (seconds since the epoch). worked: how many seconds it was worked on up
+    to the `latest` event of that; what lies between two parts of a run, such as waiting for people, is not in it.
     """
 
     run_id: str
@@ -37,6 +38,8 @@ class RunSummary(Value):
     parent: str | None = None
     owner: str | None = None
     until: float = 0.0
+    worked: float = 0.0
+    latest: float = 0.0
 
 
 class OpenQuestion(Value):

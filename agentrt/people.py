@@ -1,20 +1,35 @@
-"""People: who answers what runs have asked, in whatever process."""
+"""People: who answers what runs have asked, in whatever process, and which runs can then go on."""
 
 from __future__ import annotations
 
 import getpass
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import unified_diff
-from typing import Any
+from typing import Any, Final
 
 from jsonschema import Draft202012Validator
+from jsonschema import ValidationError as SchemaError
 
 from agentrt.errors import InvalidArguments, QuestionClosed
-from agentrt.events import QuestionAnswered, QuestionAsked
-from agentrt.journal import Journal, OpenQuestion
+from agentrt.events import (
+    Event,
+    QuestionAnswered,
+    QuestionAsked,
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    RunForked,
+    RunParked,
+    RunResumed,
+    RunStarted,
+    StepParked,
+)
+from agentrt.journal import Journal, OpenQuestion, RunSummary
 from agentrt.question import VERDICTS
+
+_ALL: Final = 1_000_000
 
 
 async def inbox(journal: Journal, run_id: str | None = None) -> list[OpenQuestion]:
@@ -86,6 +101,80 @@ async def settle(
     return await _answer(journal, run_id, asked, verdict, result, by=by)
 
 
+async def due(journal: Journal, *, now: float | None = None) -> list[str]:
+    """Return the ids of the runs that wait and may go on, those that began first before the others.
+
+    A run is due once a question that it parked on is answered, or that question's time is over (`now` is in seconds
+    since the epoch). To look again and again is cheaper with one `DueRuns`.
+    """
+    return [run.run_id for run in await DueRuns().find(journal, time.time() if now is None else now)]
+
+
+class DueRuns:
+    """Find the runs that are due, again and again: of every record it reads only what is new."""
+
+    def __init__(self) -> None:
+        self._waits: dict[str, tuple[RunSummary, Wait]] = {}
+
+    async def find(self, journal: Journal, now: float) -> list[RunSummary]:
+        """Return the runs that are due, those that began first before the others."""
+        waiting = await journal.runs(_ALL, status="waiting")
+        known, self._waits = self._waits, {}
+        for run in reversed(waiting):
+            before, wait = known.get(run.run_id) or (None, Wait())
+            if run != before:  # an answer is one open question less
+                wait.add(await journal.events(run.run_id, wait.length))
+            self._waits[run.run_id] = run, wait
+        return [run for run, wait in self._waits.values() if wait.is_due(now)]
+
+
+class Wait:
+    """Hold what a run waits for, folded from the events of its record; `length` says how many there have been."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.length = 0
+        self._is_parked = False
+        self._asked: dict[str, QuestionAsked] = {}
+        self._answered: set[str] = set()
+        self._parked_on: set[str] = set()
+        self.add(events)
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Take in what comes next in the record."""
+        for event in events:
+            self.length += 1
+            self._add(event)
+
+    def _add(self, event: Event) -> None:
+        match event:
+            case RunStarted() | RunForked() | RunResumed():
+                self._is_parked = False
+                self._parked_on.clear()  # what a part does not park on again it does not wait for
+            case RunParked():
+                self._is_parked = True
+            case RunFinished() | RunFailed() | RunCancelled():
+                self._is_parked = False
+            case QuestionAsked():
+                self._asked[event.path] = event
+                self._answered.discard(event.path)
+            case QuestionAnswered():
+                self._answered.add(event.path)
+            case StepParked() if event.path in self._asked:
+                self._parked_on.add(event.path)
+            case _:
+                pass
+
+    def is_due(self, now: float) -> bool:
+        """Say whether the run may go on: a question it parked on is answered, or its time is over."""
+        return self._is_parked and any(
+            path in self._answered or _is_over(self._asked[path], now) for path in self._parked_on
+        )
+
+
+def _is_over(asked: QuestionAsked, now: float) -> bool:
+    return asked.until is not None and asked.until <= now
+
+
 async def _find(journal: Journal, run_id: str, path: str | None, verdict: str) -> QuestionAsked:
     """Return the open question that is meant; raises `QuestionClosed`."""
     opened = [q.asked for q in await journal.questions(run_id)]
@@ -97,7 +186,7 @@ async def _find(journal: Journal, run_id: str, path: str | None, verdict: str) -
         return fitting[0]
     if not fitting:
         named = ", ".join(f"{q.path} ({' or '.join(VERDICTS[q.kind])})" for q in opened) or "nothing"
-        raise QuestionClosed(f"run {run_id} waits for nobody to {verdict}; it waits for {named}")
+        raise QuestionClosed(f"no question of run {run_id} takes {verdict!r}; it waits for {named}")
     raise QuestionClosed(f"run {run_id} has several such questions, name one: {', '.join(q.path for q in fitting)}")
 
 
@@ -135,7 +224,12 @@ def _check(value: Any, asked: QuestionAsked) -> None:
     instance: Any = value
     errors = sorted(Draft202012Validator(schema).iter_errors(instance), key=lambda e: e.json_path)
     if errors:
-        raise InvalidArguments(f"{asked.path}: " + "; ".join(f"{e.json_path}: {e.message}" for e in errors))
+        raise InvalidArguments(f"{asked.path}: " + "; ".join(map(_said, errors)))
+
+
+def _said(error: SchemaError) -> str:
+    place = error.json_path.removeprefix("$").removeprefix(".")
+    return f"{place}: {error.message}" if place else error.message
 
 
 def _diff(before: object, after: object) -> str:

@@ -3,12 +3,14 @@
 import re
 from pathlib import Path
 
+import anyio
 import pytest
 
 import agentrt.model
 import agentrt.testing.cassette
-from agentrt import ModelRequest
-from agentrt.testing import FunctionModel
+from agentrt import Agent, ModelRequest, run_sync
+from agentrt.stores import MemoryJournal
+from agentrt.testing import FunctionModel, dump_record
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -39,7 +41,10 @@ def test_tests_of_the_docs_pass(pytester: pytest.Pytester, monkeypatch: pytest.M
     (block,) = (param.values[0] for param in BLOCKS if "def test_" in str(param.values[0]))
     pytester.makepyfile(test_reader=str(block))
     pytester.makeconftest("import pytest\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n")
-    pytester.runpytest_inprocess("-p", "agentrt.testing.plugin", "-p", "no:cacheprovider").assert_outcomes(passed=3)
+    journal = MemoryJournal()
+    run_sync(Agent("reader", model=FunctionModel(lambda _: "A bird.")), "What is an owl?", journal=journal, run_id="r")
+    (pytester.mkdir("runs") / "owl.jsonl").write_bytes(dump_record(anyio.run(journal.events, "r")))
+    pytester.runpytest_inprocess("-p", "agentrt.testing.plugin", "-p", "no:cacheprovider").assert_outcomes(passed=5)
     assert (pytester.path / "cassettes/test_reader/test_with_a_recording.jsonl").exists()
 
 

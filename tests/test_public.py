@@ -22,8 +22,8 @@ NAMES = """
 """
 
 TESTING = """
-    Cassette CassetteMismatch FunctionModel Reply ScriptMismatch ScriptedModel call count recorded run_virtual text
-    virtual_backend virtual_loop
+    Cassette CassetteMismatch FunctionModel RecordMismatch Reply ScriptMismatch ScriptedModel call count dump_record
+    read_record recorded replay_record run_virtual text virtual_backend virtual_loop
 """
 
 HEAVY = "litellm openai networkx opentelemetry.sdk rich typer httpx sqlite3 xllamacpp pytest hypothesis"

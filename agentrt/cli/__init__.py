@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from agentrt.cli.diff import diff
+from agentrt.cli.export import export
 from agentrt.cli.graph import graph
 from agentrt.cli.inbox import answer, approve, deny, inbox, settle
 from agentrt.cli.models import app as models_app
@@ -39,6 +40,7 @@ app.command()(resume)
 app.command()(fork)
 app.command()(replay)
 app.command()(diff)
+app.command()(export)
 app.command()(inbox)
 app.command()(approve)
 app.command()(deny)

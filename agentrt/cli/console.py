@@ -7,12 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from agentrt.events import QuestionAnswered
 from agentrt.usage import PICO
 
 _UNSEEN = {c: None for c in (*range(32), *range(0x7F, 0xA0)) if chr(c) not in "\n\t"}
@@ -121,9 +122,29 @@ def dollars(cost: int) -> str:
     return f"${amount:.4f}" if amount >= 0.001 else f"${max(amount, 1e-6):.6f}"
 
 
+_VERDICTS: Final = {
+    "answer": "answered by {}",
+    "approve": "approved by {}",
+    "deny": "denied by {}",
+    "happened": "it has happened, says {}",
+    "again": "it is to be made again, says {}",
+}
+
+
+def verdict(given: QuestionAnswered) -> str:
+    """Say who answered a question, and how."""
+    said = _VERDICTS.get(given.verdict, f"{given.verdict} by {{}}").format(given.by)
+    return said + (", edited" if given.diff else "") + (f": {given.because}" if given.because else "")
+
+
 def plural(n: int, noun: str) -> str:
     """Return a count with its noun."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def tokens_of(tokens: int, uncertain: int) -> str:
+    """Return a count of tokens, and how many of them nobody has billed."""
+    return plural(tokens, "token") + (f" ({uncertain:,} in doubt)" if uncertain else "")
 
 
 def moment(at: float) -> str:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import anyio
-import anyio.to_thread
 
 from agentrt.cli import options
-from agentrt.cli.console import dollars, note, one_line, print_json, print_table
+from agentrt.cli.console import dollars, note, one_line, plural, print_json, print_table, tokens_of
 from agentrt.cli.exits import told
 from agentrt.cli.output import usage_document
-from agentrt.cli.runs import find_run
+from agentrt.cli.runs import read_run
 from agentrt.events import StepFailed, StepFinished
 from agentrt.recorded import Recorded, RecordedStep
-from agentrt.stores import open_store
 from agentrt.value import Value
 
 _LONGEST = 60
 
 
 class Difference(Value):
-    """Hold how a step of one path differs in two runs: `input`, `output`, or that one has no such step."""
+    """Hold how a step of one path differs in two runs: by its input, its output, or that only one has such a step."""
 
     path: str
     what: str
@@ -43,7 +41,7 @@ def diff(
       agentrt diff 20261127-0934 last
     """
     with told(debug=debug):
-        one, other = anyio.run(_both, first, second, store)
+        one, other = (Recorded(anyio.run(read_run, named, store)[1]) for named in (first, second))
         found = list(differences(one, other))
         if json:
             print_json(
@@ -60,17 +58,8 @@ def diff(
             note("every step is the same", "green")
         for run in (one, other):
             usage = run.total
-            note(f"{_name(run)}: {usage.tokens:,} tokens, {usage.steps:,} steps, {dollars(usage.cost)}")
-
-
-async def _both(first: str, second: str, store: str | None) -> tuple[Recorded, Recorded]:
-    journal = await anyio.to_thread.run_sync(open_store, store)
-    try:
-        ids = [(await find_run(journal, named, store)).run_id for named in (first, second)]
-        one, other = [Recorded(await journal.events(run_id)) for run_id in ids]
-        return one, other
-    finally:
-        await journal.aclose()
+            tokens = tokens_of(usage.tokens, usage.uncertain)
+            note(f"{_name(run)}: {tokens}, {plural(usage.steps, 'step')}, {dollars(usage.cost)}")
 
 
 def differences(one: Recorded, other: Recorded) -> Iterator[Difference]:
@@ -88,11 +77,13 @@ def differences(one: Recorded, other: Recorded) -> Iterator[Difference]:
 
 
 def _differs(path: str, a: RecordedStep | None, b: RecordedStep | None) -> Difference | None:
-    if a is None or b is None or a.started is None or b.started is None:
-        shown = ["" if s is None or s.started is None else s.started.input for s in (a, b)]
-        return Difference(path, "only here", *shown)
-    if (a.started.name, a.started.input) != (b.started.name, b.started.input):
-        return Difference(path, "input", a.started.input, b.started.input)
+    first, second = (None if step is None else step.started for step in (a, b))
+    if a is None or first is None:
+        return None if second is None else Difference(path, "only in the second", None, second.input)
+    if b is None or second is None:
+        return Difference(path, "only in the first", first.input, None)
+    if (first.name, first.input) != (second.name, second.input):
+        return Difference(path, "input", first.input, second.input)
     ends = [_end(a), _end(b)]
     return None if ends[0] == ends[1] else Difference(path, "output", *ends)
 
@@ -108,7 +99,4 @@ def _name(run: Recorded) -> str:
 
 
 def _short(value: object) -> str:
-    return one_line(value, _LONGEST)
-
-
-__all__: Sequence[str] = ("diff", "differences")
+    return "" if value is None else one_line(value, _LONGEST)

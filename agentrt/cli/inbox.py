@@ -5,27 +5,29 @@ from __future__ import annotations
 import json as jsonlib
 import shlex
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 import anyio
-import anyio.to_thread
 
 from agentrt import people
 from agentrt.cli import options
-from agentrt.cli.console import as_json, clean, console, loose_json, moment, note, print_json
+from agentrt.cli.console import as_json, clean, console, loose_json, moment, note, print_json, verdict
 from agentrt.cli.exits import UsageError, told
 from agentrt.cli.perform import store_option
-from agentrt.cli.runs import find_run
-from agentrt.errors import QuestionClosed
+from agentrt.cli.runs import find_run, opened
+from agentrt.errors import InvalidArguments, QuestionClosed
 from agentrt.events import QuestionAnswered
 from agentrt.journal import Journal, OpenQuestion, RunSummary
-from agentrt.stores import open_store
 
 _ANSWERS: Final = {
     "ask": ("answer {run} VALUE {path}",),
     "approve": ("approve {run} {path}", "approve {run} {path} --edit JSON", "deny {run} {path} --because TEXT"),
     "doubt": ("settle {run} {path} --happened RESULT", "settle {run} {path} --again"),
 }
+
+_UNLIMITED: Final = "no limit"
+"""What a question says is left of a budget that there is none of."""
 
 
 def inbox(
@@ -42,7 +44,7 @@ def inbox(
       agentrt inbox last --json
     """
     with told(debug=debug):
-        found = anyio.run(_open_questions, run, store)
+        found = anyio.run(open_questions, run, store)
         if json:
             print_json([_document(q) for q in found])
         elif found:
@@ -53,7 +55,7 @@ def inbox(
 
 
 def approve(
-    run: options.RunId,
+    run: options.AskingRun,
     path: options.QuestionPath = None,
     edit: options.Edit = None,
     because: options.Because = "",
@@ -75,7 +77,7 @@ def approve(
 
 
 def deny(
-    run: options.RunId,
+    run: options.AskingRun,
     path: options.QuestionPath = None,
     because: options.Because = "",
     by: options.By = None,
@@ -94,7 +96,7 @@ def deny(
 
 
 def answer(
-    run: options.RunId,
+    run: options.AskingRun,
     value: options.AnswerValue,
     path: options.QuestionPath = None,
     by: options.By = None,
@@ -110,11 +112,23 @@ def answer(
       agentrt answer last "by train" brief/plan/ask
     """
     with told(debug=debug):
-        _give(run, store, lambda j, r: people.answer(j, r, loose_json(value), path, by=by, keep=keep))
+        _give(run, store, lambda j, r: _answer_typed(j, r, value, path, by=by, keep=keep))
+
+
+async def _answer_typed(
+    journal: Journal, run_id: str, typed: str, path: str | None, *, by: str | None, keep: bool
+) -> QuestionAnswered:
+    """Answer with what was typed: as JSON, or where only a text fits as that."""
+    try:
+        return await people.answer(journal, run_id, loose_json(typed), path, by=by, keep=keep)
+    except InvalidArguments as error:
+        with suppress(InvalidArguments):
+            return await people.answer(journal, run_id, typed, path, by=by, keep=keep)
+        raise error from None
 
 
 def settle(
-    run: options.RunId,
+    run: options.AskingRun,
     path: options.QuestionPath = None,
     happened: options.Happened = None,
     again: options.Again = False,
@@ -139,7 +153,7 @@ def settle(
 def _give(named: str, store: str | None, work: Callable[[Journal, str], Awaitable[QuestionAnswered]]) -> None:
     """Record an answer, and say what is left and how the run goes on."""
     answered, run, left = anyio.run(_given, named, store, work)
-    note(clean(f"{answered.path}: {answered.verdict} by {answered.by}"), "green")
+    note(clean(f"{answered.path}: {verdict(answered)}"), "green")
     if answered.diff:
         note(clean(answered.diff))
     if left:
@@ -151,25 +165,20 @@ def _give(named: str, store: str | None, work: Callable[[Journal, str], Awaitabl
 async def _given(
     named: str, store: str | None, work: Callable[[Journal, str], Awaitable[QuestionAnswered]]
 ) -> tuple[QuestionAnswered, RunSummary, list[OpenQuestion]]:
-    journal = await anyio.to_thread.run_sync(open_store, store)
-    try:
+    async with opened(store) as journal:
         run = await find_run(journal, named, store)
         try:
             answered = await work(journal, run.run_id)
-        except QuestionClosed as error:
+        except (QuestionClosed, InvalidArguments) as error:
             raise UsageError(str(error)) from error
         return answered, run, await journal.questions(run.run_id)
-    finally:
-        await journal.aclose()
 
 
-async def _open_questions(named: str | None, store: str | None) -> list[OpenQuestion]:
-    journal = await anyio.to_thread.run_sync(open_store, store)
-    try:
+async def open_questions(named: str | None, store: str | None) -> list[OpenQuestion]:
+    """Return what is asked, of one run or of all; raises `UsageError` and `JournalError`."""
+    async with opened(store) as journal:
         run_id = None if named is None else (await find_run(journal, named, store)).run_id
         return await people.inbox(journal, run_id)
-    finally:
-        await journal.aclose()
 
 
 def _show(question: OpenQuestion, store: str | None) -> None:
@@ -178,9 +187,9 @@ def _show(question: OpenQuestion, store: str | None) -> None:
     out.print(clean(asked.prompt), style="bold", markup=False)
     out.print(clean(f"  {question.run_id} · {asked.path} · asked {moment(asked.at)}"), style="dim", markup=False)
     for name, value in asked.about.items():
-        if value not in ("", None):
+        if value not in ("", None, _UNLIMITED):
             text = value if isinstance(value, str) else as_json(value)
-            out.print(clean(f"  {name}: {text}"), markup=False)
+            out.print(clean(f"  {name.replace('_', ' ')}: {text}"), markup=False)
     if asked.until is not None:
         default = as_json(asked.default)
         out.print(f"  until {moment(asked.until)}, then: {clean(default)}", markup=False)

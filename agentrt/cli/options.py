@@ -2,23 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
+T = TypeVar("T")
 
-def recent_runs(incomplete: str) -> list[str]:
-    """Return the ids that the shell offers for RUN: those of the newest runs in the default store."""
+
+def recent_runs(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the ids that the shell offers for RUN: those of the newest runs."""
+    from agentrt.cli.runs import newest_runs
+
+    return _offered(newest_runs, _store(context), 50, of=lambda run: run.run_id, incomplete=incomplete)
+
+
+def asking_runs(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the ids that the shell offers where a question is answered: those of runs that ask something."""
+    from agentrt.cli.inbox import open_questions
+
+    return _offered(open_questions, None, _store(context), of=lambda q: q.run_id, incomplete=incomplete)
+
+
+def open_paths(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the paths that the shell offers for a question: those of what the run named before asks."""
+    from agentrt.cli.inbox import open_questions
+
+    run = context.params.get("run")
+    return _offered(open_questions, run, _store(context), of=lambda q: q.asked.path, incomplete=incomplete)
+
+
+def _store(context: typer.Context) -> str | None:
+    store: str | None = context.params.get("store")
+    return store
+
+
+def _offered(
+    find: Callable[..., Awaitable[Sequence[T]]], *named: object, of: Callable[[T], str], incomplete: str
+) -> list[str]:
+    """Return what a store holds that begins like the word to complete; nothing where it cannot be read."""
     import anyio
 
-    from agentrt.cli.runs import newest_runs
-    from agentrt.errors import JournalError
+    from agentrt.errors import AgentrtError
 
     try:
-        found = anyio.run(newest_runs, None, 50)
-    except JournalError:  # a shell that completes a word has nowhere to say so; the command will
+        found = anyio.run(find, *named)
+    except AgentrtError:  # a shell that completes a word has nowhere to say so; the command will
         return []
-    return [r.run_id for r in found if r.run_id.startswith(incomplete)]
+    return [word for word in dict.fromkeys(map(of, found)) if word.startswith(incomplete)]
+
+
+def _run_argument(help: str, *, asking: bool = False) -> Any:
+    """Return the argument that names a run; `asking` offers those that ask something."""
+    offered = asking_runs if asking else recent_runs
+    return typer.Argument(metavar="RUN", show_default=False, help=help, autocompletion=offered)
 
 
 def embedded_models(incomplete: str) -> list[str]:
@@ -85,10 +123,15 @@ Widths = Annotated[
 ]
 Concurrency = Annotated[int, typer.Option(metavar="N", min=1, help="How many steps may work at once.")]
 RunHelp = Annotated[bool, typer.Option("--help", help="Show this message; after a FILE, its input's fields too.")]
-RunId = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or last.", autocompletion=recent_runs),
-]
+_A_RUN: Final = "A run's id, the beginning of one, or last."
+RunId = Annotated[str, _run_argument(_A_RUN)]
+RunOrDue = Annotated[str | None, _run_argument(f"{_A_RUN} Without it, the last.")]
+AskingRun = Annotated[str, _run_argument(_A_RUN, asking=True)]
+OptionalRun = Annotated[str | None, _run_argument("One run's questions alone.", asking=True)]
+FirstRun = Annotated[str, _run_argument("A run.")]
+SecondRun = Annotated[str, _run_argument("Another run.")]
+Due = Annotated[bool, typer.Option("--due", help="Go on with all runs whose questions are answered, or out of time.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Stay, and go on with each run once it is due, until Ctrl-C.")]
 Embedded = Annotated[
     str,
     typer.Argument(metavar="NAME", help="An embedded model, like smollm2-135m.", autocompletion=embedded_models),
@@ -108,14 +151,11 @@ OtherInput = Annotated[
     str | None, typer.Option("--input", metavar="INPUT", help="Another input for that step: JSON, or text.")
 ]
 QuestionPath = Annotated[
-    str | None, typer.Argument(metavar="PATH", show_default=False, help="Which question, where the run has several.")
-]
-OptionalRun = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", show_default=False, help="One run's questions alone.", autocompletion=recent_runs),
+    typer.Argument(
+        metavar="PATH", show_default=False, help="Which question, where the run has several.", autocompletion=open_paths
+    ),
 ]
-FirstRun = Annotated[str, typer.Argument(metavar="RUN", help="A run.", autocompletion=recent_runs)]
-SecondRun = Annotated[str, typer.Argument(metavar="RUN", help="Another run.", autocompletion=recent_runs)]
 Edit = Annotated[
     str | None, typer.Option(metavar="JSON", help="Arguments to change, as an object; they must fit the tool.")
 ]
@@ -127,6 +167,7 @@ Again = Annotated[bool, typer.Option("--again", help="It has not happened: make 
 Because = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the agent to read.")]
 By = Annotated[str | None, typer.Option(metavar="NAME", help="Who answers, if not you.")]
 Keep = Annotated[bool, typer.Option("--keep", help="Keep this as guidance for later questions of its kind.")]
+To = Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write; without it, to stdout.")]
 Depth = Annotated[int | None, typer.Option(metavar="N", min=1, help="Show only so many levels.")]
 Full = Annotated[bool, typer.Option("--full", help="Show every step, and texts at their length.")]
 Most = Annotated[int, typer.Option(metavar="N", min=1, help="How many, the newest first.")]

@@ -6,18 +6,18 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 
-from agentrt.cli.console import dollars, note, plural, print_json, seconds
+from agentrt.cli.console import dollars, note, plural, print_json, seconds, tokens_of
 from agentrt.cli.exits import ExitStatus, UsageError, describe, status_of, tell
 from agentrt.cli.order import Order
 from agentrt.cli.output import print_output, stdout_kept, usage_document
 from agentrt.cli.progress import Progress, keep_ticking, shown
 from agentrt.cli.tally import Tally
-from agentrt.errors import BudgetExceeded, JournalError, StepFailed
-from agentrt.events import RunFailed, RunParked
+from agentrt.errors import BudgetExceeded, JournalError, RunTaken, StepFailed
+from agentrt.events import Event, RunFailed, RunParked, RunResumed, RunStarted
 from agentrt.journal import Journal
 from agentrt.options import Options
 from agentrt.result import Result, StopReason
@@ -35,8 +35,30 @@ class Work:
     begin: Callable[[Options], Awaitable[Result[Any]]]
 
 
-def execute(order: Order, prepare: Callable[[Order, Tally], Work]) -> ExitStatus:
+Prepare: TypeAlias = Callable[[Order, Tally], Work]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Hold how a run that was carried out ended: with a result or a failure. What never began has no run id."""
+
+    tally: Tally
+    result: Result[Any] | None
+    failure: Exception | KeyboardInterrupt | None
+
+    @property
+    def is_taken(self) -> bool:
+        """Say whether it did not begin because somebody else goes on with the run."""
+        return isinstance(self.failure, RunTaken) and self.tally.run_id is None
+
+
+def execute(order: Order, prepare: Prepare) -> ExitStatus:
     """Carry out what was ordered, print how it went, and return the exit status."""
+    return report(order, attempt(order, prepare))
+
+
+def attempt(order: Order, prepare: Prepare) -> Ending:
+    """Carry out what was ordered, and show its progress."""
     tally = Tally({})
     result: Result[Any] | None = None
     failure: Exception | KeyboardInterrupt | None = None
@@ -45,6 +67,12 @@ def execute(order: Order, prepare: Callable[[Order, Tally], Work]) -> ExitStatus
             result = _attempt(order, prepare, tally)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error becomes one line; --debug shows the rest
             failure = error
+    return Ending(tally, result, failure)
+
+
+def report(order: Order, ending: Ending) -> ExitStatus:
+    """Print how a run went, and return the exit status."""
+    tally, result, failure = ending.tally, ending.result, ending.failure
     if order.json:
         print_json(_document(tally, result, failure))
     elif result is not None and not _is_waiting(result):
@@ -54,6 +82,8 @@ def execute(order: Order, prepare: Callable[[Order, Tally], Work]) -> ExitStatus
         tell(failure, debug=order.debug)
     if summarised:
         _print_summary(order, tally, result, failure)
+    elif result is not None and not order.quiet and not order.json:
+        note(f"run {result.run_id} was done before: agentrt show {result.run_id}{store_option(order.store)}", "green")
     if result is not None:
         return _status(result)
     assert failure is not None
@@ -74,12 +104,16 @@ def _is_partial(result: Result[Any]) -> bool:
     return result.stop_reason is StopReason.PARTIAL
 
 
-def _attempt(order: Order, prepare: Callable[[Order, Tally], Work], tally: Tally) -> Result[Any]:
+def _attempt(order: Order, prepare: Prepare, tally: Tally) -> Result[Any]:
     work = prepare(order, tally)
-    if not order.quiet and not order.json:
-        note(work.opening)
+
     with _traced(quiet=order.quiet), shown(tally, quiet=order.quiet) as progress:
-        how: Options = {**work.options, "observers": (tally, progress)}
+
+        def open_(event: Event) -> None:
+            if isinstance(event, RunStarted | RunResumed) and not order.json:
+                progress.say(work.opening)
+
+        how: Options = {**work.options, "observers": (tally, open_, progress)}
         return anyio.run(_run, work, how, progress)
 
 
@@ -144,9 +178,9 @@ def _print_summary(order: Order, tally: Tally, result: Result[Any] | None, failu
         stopped.replace("_", " "),
         plural(usage.steps or tally.done, "step"),
         *([f"{tally.retries:,} retried"] if tally.retries else []),
-        plural(usage.tokens, "token"),
+        tokens_of(usage.tokens, usage.uncertain),
         dollars(usage.cost),
-        seconds(tally.elapsed(0)),
+        seconds(tally.worked + tally.elapsed(0)),
     ]
     note(" · ".join(facts), "green" if stopped == StopReason.DONE else "yellow")
     store = store_option(order.store)

@@ -17,7 +17,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from agentrt.cli.console import clean, console, dollars, on_terminal, plural, seconds
+from agentrt.cli.console import clean, console, dollars, note, on_terminal, plural, seconds
 from agentrt.cli.tally import Tally
 from agentrt.events import Emitted, Event
 
@@ -27,11 +27,13 @@ _MOST_NODES: Final = 8
 
 
 class Progress(Protocol):
-    """Show a run: `tick` is called `interval` seconds apart, and as an observer it gets every event."""
+    """Show a run: `tick` is called `interval` seconds apart, `say` shows a line, an observer gets every event."""
 
     interval: float
 
     def __call__(self, event: Event) -> None: ...
+
+    def say(self, text: str) -> None: ...
 
     def tick(self) -> None: ...
 
@@ -63,6 +65,9 @@ class Silence:
     def __call__(self, event: Event) -> None:
         """Take no notice."""
 
+    def say(self, text: str) -> None:
+        """Keep it to itself."""
+
     def tick(self) -> None:
         """Draw nothing."""
 
@@ -78,6 +83,9 @@ class Lines:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Emitted) and isinstance(event.value, str):
             sys.stderr.write(clean(event.value) + "\n")
+
+    def say(self, text: str) -> None:
+        note(text)
 
     def tick(self) -> None:
         sys.stderr.write(f"{_counts(self._tally)} · running: {_running(self._tally)}\n")
@@ -117,6 +125,9 @@ class LiveDisplay:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Emitted) and isinstance(event.value, str):
             self._live.console.print(Text(clean(event.value)))
+
+    def say(self, text: str) -> None:
+        self._live.console.print(Text(text, style="dim"), soft_wrap=True)
 
     def tick(self) -> None:
         self._live.update(self.picture(), refresh=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 
 import anyio
@@ -12,11 +13,13 @@ from agentrt import continuation
 from agentrt.budget import Budget
 from agentrt.cli import options
 from agentrt.cli.console import clean, loose_json, note
+from agentrt.cli.due import go_on_with_due
 from agentrt.cli.exits import UsageError, told
+from agentrt.cli.models import fetch_missing
 from agentrt.cli.order import Order
 from agentrt.cli.output import print_output, stdout_kept
-from agentrt.cli.perform import Work, execute, store_option
-from agentrt.cli.runs import find_run
+from agentrt.cli.perform import Ending, Prepare, Work, attempt, execute, report, store_option
+from agentrt.cli.runs import find_run, opened
 from agentrt.cli.source import Source, load
 from agentrt.cli.tally import Tally
 from agentrt.journal import Journal, RunSummary
@@ -27,14 +30,17 @@ from agentrt.runs import new_run_id
 from agentrt.stores import open_store
 
 Begin = Callable[[Node[Any, Any], Journal, Options], Awaitable[Result[Any]]]
+Load = Callable[[str], Source]
 
 
 def resume(
-    run: options.RunId = "last",
+    run: options.RunOrDue = None,
     target: options.NewTarget = None,
     model: options.ModelName = None,
     budget: options.Raised = None,
     rerun_changed: options.RerunChanged = False,
+    due: options.Due = False,
+    watch: options.Watch = False,
     store: options.Store = None,
     json: options.RunJson = False,
     quiet: options.Quiet = False,
@@ -44,34 +50,49 @@ def resume(
 
     Finished steps answer from the record and are not paid again.
 
+    --due goes on with all runs whose questions are answered or out of time; --watch stays and does so until Ctrl-C.
+
+    Several processes may do that at once. The exit status is the worst of all runs': 1, 2, 3 or 4, in this order.
+
     \b
     Examples:
       agentrt resume last
       agentrt resume 20261127-0934 --budget tokens=50k
       agentrt resume last --in changed.py:graph --rerun-changed
+      agentrt resume --due
+      agentrt resume --watch
     """
-    found = _found(run, store, debug=debug)
-    order = Order(
-        target=_target(found, target, store),
-        model=model,
-        budget=budget,
-        store=store,
-        json=json,
-        quiet=quiet,
-        debug=debug,
-    )
 
-    def begin(node: Node[Any, Any], journal: Journal, how: Options) -> Awaitable[Result[Any]]:
-        return continuation.resume(
-            node,
-            found.run_id,
-            journal=journal,
-            budget=Budget.parse(budget) if budget else None,
-            rerun_changed=rerun_changed,
-            options=how,
+    def go_on(found: RunSummary, load: Load = load) -> tuple[Order, Ending]:
+        order = Order(
+            target=_target(found, target, store),
+            model=model,
+            budget=budget,
+            store=store,
+            json=json,
+            quiet=quiet,
+            debug=debug,
         )
 
-    raise typer.Exit(execute(order, _prepared(f"run {found.run_id} goes on", begin)))
+        def begin(node: Node[Any, Any], journal: Journal, how: Options) -> Awaitable[Result[Any]]:
+            return continuation.resume(
+                node,
+                found.run_id,
+                journal=journal,
+                budget=Budget.parse(budget) if budget else None,
+                rerun_changed=rerun_changed,
+                options=how,
+            )
+
+        return order, attempt(order, _prepared(f"run {found.run_id} goes on", begin, load, worked=found.worked))
+
+    with told(debug=debug):
+        if not due and not watch:
+            raise typer.Exit(report(*go_on(anyio.run(_find, run or "last", store))))
+        if run or target:
+            raise UsageError("--due and --watch go on with whatever is due, as it was run: leave out RUN and --in")
+        loaded = cache(load)
+        raise typer.Exit(go_on_with_due(lambda found: go_on(found, loaded), store, watch=watch, quiet=quiet))
 
 
 def fork(
@@ -93,17 +114,18 @@ def fork(
       agentrt fork last brief/writer#2 --model openai/gpt-5
       agentrt fork last brief/planner --input '"Why did churn fall?"'
     """
-    found = _found(run, store, debug=debug)
     new_id = new_run_id()
-    order = Order(
-        target=_target(found, target, store),
-        model=model,
-        budget=budget,
-        store=store,
-        json=json,
-        quiet=quiet,
-        debug=debug,
-    )
+    with told(debug=debug):
+        found = anyio.run(_find, run, store)
+        order = Order(
+            target=_target(found, target, store),
+            model=model,
+            budget=budget,
+            store=store,
+            json=json,
+            quiet=quiet,
+            debug=debug,
+        )
 
     def begin(node: Node[Any, Any], journal: Journal, how: Options) -> Awaitable[Result[Any]]:
         replaced = {} if input is None else {"input": loose_json(input)}
@@ -133,8 +155,8 @@ def replay(
       agentrt replay last
       agentrt replay last --in changed.py:graph
     """
-    found = _found(run, store, debug=debug)
     with told(debug=debug):
+        found = anyio.run(_find, run, store)
         with stdout_kept():
             source = load(_target(found, target, store))
             result = anyio.run(_replayed, source.node, found.run_id, store)
@@ -143,36 +165,27 @@ def replay(
 
 
 async def _replayed(node: Node[Any, Any], run_id: str, store: str | None) -> Result[Any]:
-    journal = await anyio.to_thread.run_sync(open_store, store)
-    try:
+    async with opened(store) as journal:
         return await continuation.replay(node, run_id, journal=journal)
-    finally:
-        await journal.aclose()
 
 
-def _prepared(opening: str, begin: Begin) -> Callable[[Order, Tally], Work]:
-    def prepare(order: Order, _: Tally) -> Work:
-        source: Source = load(order.target)
-        journal = open_store(order.store)
-        how: Options = {"journal": journal, "target": source.address}
+def _prepared(opening: str, begin: Begin, load: Load = load, *, worked: float = 0.0) -> Prepare:
+    def prepare(order: Order, tally: Tally) -> Work:
+        tally.worked = worked
+        source = load(order.target)
+        how: Options = {"target": source.address}
         if order.model:
+            fetch_missing(source, order.model)
             how["model"] = order.model
+        how["journal"] = journal = open_store(order.store)
         return Work(clean(opening), how, lambda given: begin(source.node, journal, given))
 
     return prepare
 
 
-def _found(named: str, store: str | None, *, debug: bool) -> RunSummary:
-    with told(debug=debug):
-        return anyio.run(_find, named, store)
-
-
 async def _find(named: str, store: str | None) -> RunSummary:
-    journal = await anyio.to_thread.run_sync(open_store, store)
-    try:
+    async with opened(store) as journal:
         return await find_run(journal, named, store)
-    finally:
-        await journal.aclose()
 
 
 def _target(found: RunSummary, chosen: str | None, store: str | None) -> str:

@@ -24,8 +24,6 @@ from agentrt.runs import new_run_id
 from agentrt.runtime import run as run_node
 from agentrt.scheduler import DEFAULT_CONCURRENCY
 
-_TRACE_VARIABLES = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("TRACES_", "", "METRICS_"))
-
 
 class RunCommand(TyperCommand):
     """Say the usage of `agentrt run` as it is typed: what follows FILE is told apart by the input's type."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
@@ -12,6 +14,7 @@ from rich.text import Text
 from agentrt.cli import options
 from agentrt.cli.console import dollars, moment, note, print_json, print_table, seconds
 from agentrt.cli.exits import UsageError, told
+from agentrt.events import Event
 from agentrt.journal import Journal, RunSummary
 from agentrt.owner import has_died
 from agentrt.stores import default_store, open_store
@@ -45,31 +48,41 @@ def runs(
             note(_no_runs(store))
 
 
-async def newest_runs(store: str | None, limit: int) -> list[RunSummary]:
-    """Return the newest runs of a store, newest first; raises `JournalError`."""
+@asynccontextmanager
+async def opened(store: str | None) -> AsyncIterator[Journal]:
+    """Open a store while the body works with it; raises `JournalError`."""
     journal = await anyio.to_thread.run_sync(open_store, store)
     try:
-        return await journal.runs(limit)
+        yield journal
     finally:
         await journal.aclose()
+
+
+async def newest_runs(store: str | None, limit: int) -> list[RunSummary]:
+    """Return the newest runs of a store, newest first; raises `JournalError`."""
+    async with opened(store) as journal:
+        return await journal.runs(limit)
 
 
 def _row(r: RunSummary) -> tuple[object, ...]:
     shown = status_of_run(r)
     status = Text(shown, style=_STYLES.get(shown, "yellow"))
-    return (r.run_id, r.name, status, moment(r.started), seconds(duration(r)), r.tokens, dollars(r.cost))
+    return (r.run_id, r.name, status, moment(r.started), seconds(worked(r)), r.tokens, dollars(r.cost))
+
+
+CUT_OFF: Final = "cut off"
 
 
 def status_of_run(r: RunSummary) -> str:
     """Return a run's status for the eye: one that nobody drives any more was cut off, and can be resumed."""
     if r.status == "running" and (r.owner is None or r.until < time.time() or has_died(r.owner)):
-        return "cut off"
+        return CUT_OFF
     return r.status.replace("_", " ")
 
 
-def duration(r: RunSummary) -> float:
-    """Return how many seconds a run took, or has been going."""
-    return (r.ended if r.ended is not None else time.time()) - r.started
+def worked(r: RunSummary) -> float:
+    """Return how many seconds a run was worked on, until now if it still is."""
+    return r.worked + (time.time() - r.latest if status_of_run(r) == "running" else 0.0)
 
 
 def summary_document(r: RunSummary) -> dict[str, object]:
@@ -80,6 +93,7 @@ def summary_document(r: RunSummary) -> dict[str, object]:
         "status": r.status,
         "started": r.started,
         "ended": r.ended,
+        "seconds": worked(r),
         "tokens": r.tokens,
         "usd": r.cost / PICO,
     }
@@ -87,6 +101,13 @@ def summary_document(r: RunSummary) -> dict[str, object]:
 
 def _no_runs(store: str | None) -> str:
     return f"no runs yet in {store or default_store()}: agentrt run FILE starts one"
+
+
+async def read_run(named: str, store: str | None) -> tuple[RunSummary, list[Event]]:
+    """Return a run and its record; raises `UsageError` and `JournalError`."""
+    async with opened(store) as journal:
+        found = await find_run(journal, named, store)
+        return found, await journal.events(found.run_id)
 
 
 async def find_run(journal: Journal, named: str, store: str | None) -> RunSummary:

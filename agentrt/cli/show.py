@@ -11,7 +11,6 @@ from itertools import chain
 from typing import Final
 
 import anyio
-import anyio.to_thread
 from rich.text import Text
 
 from agentrt.cli import options
@@ -25,13 +24,13 @@ from agentrt.cli.console import (
     plural,
     print_json,
     seconds,
+    tokens_of,
 )
 from agentrt.cli.exits import told
-from agentrt.cli.runs import duration, find_run, status_of_run, summary_document
+from agentrt.cli.runs import CUT_OFF, read_run, status_of_run, summary_document, worked
 from agentrt.cli.steptree import Step, StepTree, said, walk
-from agentrt.events import Event, RunFailed
+from agentrt.events import RunFailed
 from agentrt.journal import RunSummary
-from agentrt.stores import open_store
 from agentrt.usage import PICO
 
 _SIBLINGS: Final = 12
@@ -39,6 +38,7 @@ _TROUBLED: Final = 5
 _NOTES: Final = 5
 _LONGEST: Final = 70
 _WHOLE: Final = 100_000
+_PAUSE: Final = 1.0
 _STYLES: Final = {"done": "", "failed": "red", "running": "cyan", "waiting": "yellow", "abandoned": "yellow"}
 
 
@@ -64,21 +64,14 @@ def show(
     """
     with told(debug=debug):
         with console(sys.stderr).status("reading the run") if on_terminal(sys.stderr) else nullcontext():
-            summary, events = anyio.run(_read, store, run)
+            summary, events = anyio.run(read_run, run, store)
             tree = StepTree(events)
+            if status_of_run(summary) == CUT_OFF:
+                tree.cut_off()
         if json:
             print_json(_document(summary, tree))
         else:
             _print(summary, tree, View(depth=depth, full=full))
-
-
-async def _read(store: str | None, run: str) -> tuple[RunSummary, list[Event]]:
-    journal = await anyio.to_thread.run_sync(open_store, store)
-    try:
-        summary = await find_run(journal, run, store)
-        return summary, await journal.events(summary.run_id)
-    finally:
-        await journal.aclose()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,9 +212,9 @@ def _headline(summary: RunSummary, tree: StepTree) -> Text:
     facts = [
         summary.name,
         moment(summary.started),
-        seconds(duration(summary)) if summary.ended is not None else "not ended",
+        _time(summary),
         plural(tree.total, "step"),
-        plural(summary.tokens, "token"),
+        tokens_of(summary.tokens, sum(s.uncertain for s in tree.roots)),
         dollars(summary.cost),
         *(["budget " + ", ".join(f"{k}={v:g}" for k, v in limits.items())] if limits else []),
     ]
@@ -229,10 +222,20 @@ def _headline(summary: RunSummary, tree: StepTree) -> Text:
     return Text.assemble((summary.run_id, "bold"), "  ", (status, style), "  ", clean(" · ".join(facts)))
 
 
+def _time(summary: RunSummary) -> str:
+    """Say how long a run was worked on, and from its start to its end where that is longer."""
+    took = seconds(worked(summary))
+    if summary.ended is None:
+        return f"{took} so far"
+    whole = summary.ended - summary.started
+    return took if whole - worked(summary) < _PAUSE else f"{took} of work in {seconds(whole)}"
+
+
 def _document(summary: RunSummary, tree: StepTree) -> dict[str, object]:
     closing = tree.closing
     return {
         **summary_document(summary),
+        "uncertain_tokens": sum(s.uncertain for s in tree.roots),
         "input": tree.opening.input if tree.opening else None,
         "limits": tree.opening.limits if tree.opening else {},
         "output": getattr(closing, "output", None),
@@ -254,6 +257,7 @@ def _step_document(step: Step) -> dict[str, object]:
         "seconds": step.seconds,
         "waited": step.waited,
         "tokens": step.tokens,
+        "uncertain_tokens": step.uncertain,
         "usd": step.cost / PICO,
         "after": step.after,
         "join": None if step.join is None else {"arrived": step.join[0], "expected": step.join[1]},

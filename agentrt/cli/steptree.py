@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agentrt.cli.console import verdict
 from agentrt.events import (
     BranchDied,
     BudgetClamped,
@@ -29,6 +30,7 @@ from agentrt.events import (
     RunParked,
     RunResumed,
     RunStarted,
+    StepAbandoned,
     StepFailed,
     StepFinished,
     StepRetried,
@@ -36,13 +38,15 @@ from agentrt.events import (
     UsageRecorded,
     outcome,
 )
+from agentrt.usage import Usage
 
 
 @dataclass(slots=True)
 class Step:
-    """Hold one step; `tokens` and `cost` (pico-dollars) include the steps below.
+    """Hold one step; `tokens`, those of them that are `uncertain`, and `cost` (pico-dollars) include the steps below.
 
-    An earlier attempt that called others is a step of the kind `attempt` below the one that was retried.
+    `started` is when it first did, `worked` how many seconds it has run in all parts of its run. An earlier attempt
+    that called others is a step of the kind `attempt` below the one that was retried.
     """
 
     path: str
@@ -52,6 +56,7 @@ class Step:
     outcome: str = "running"
     started: float | None = None
     ended: float | None = None
+    worked: float = 0.0
     waited: float = 0.0
     join: tuple[int, int] | None = None
     after: tuple[str, ...] = ()
@@ -60,6 +65,7 @@ class Step:
     output: object = None
     error: ErrorInfo | None = None
     tokens: int = 0
+    uncertain: int = 0
     cost: int = 0
     below: int = 0
     attempt: int = 1
@@ -74,9 +80,7 @@ class Step:
 
     @property
     def seconds(self) -> float | None:
-        if self.started is None or self.ended is None:
-            return None
-        return self.ended - self.started
+        return None if self.started is None or self.ended is None else self.worked
 
 
 class StepTree:
@@ -89,8 +93,12 @@ class StepTree:
         self.total = 0
         self.opening: RunStarted | None = None
         self.closing: RunFinished | RunFailed | RunCancelled | RunParked | None = None
+        self._latest = self._cut_off = 0.0
+        self._began: dict[str, float] = {}
         for event in events:
             self._take(event)
+            if not isinstance(event, QuestionAnswered):  # it may come while nobody works
+                self._latest = event.at
         self._sum_up()
 
     def _take(self, event: Event) -> None:
@@ -108,8 +116,7 @@ class StepTree:
             self._retry(event)
         elif isinstance(event, UsageRecorded):
             step = self._at(event.path)
-            step.tokens += event.usage.tokens
-            step.cost += event.usage.cost
+            self._charge(step, event.usage)
         elif (write := _NOTES.get(type(event))) is not None:
             self._note(event, write(event))
 
@@ -121,8 +128,17 @@ class StepTree:
         elif isinstance(event, BudgetExhausted):
             step.exhausted = event.policy
 
+    def _charge(self, step: Step, usage: Usage) -> None:
+        step.tokens += usage.tokens
+        step.uncertain += usage.uncertain
+        step.cost += usage.cost
+        if usage.uncertain:
+            step.notes.append(
+                f"{usage.uncertain:,} tokens in doubt: nobody knows the bill, and the most it can be is charged"
+            )
+
     def _resume(self, event: RunResumed) -> None:
-        self.closing = None
+        self.closing, self._cut_off = None, self._latest
         limits = ", ".join(f"{name}={limit:g}" for name, limit in event.limits.items())
         self._at(event.name).notes.append(f"resumed under {limits}" if limits else "resumed")
         if self.opening is not None:
@@ -130,13 +146,18 @@ class StepTree:
 
     def _start(self, event: StepStarted) -> None:
         step = self._at(event.path)
-        step.name, step.kind, step.started, step.outcome = event.name, event.kind, event.at, "running"
+        step.name, step.kind, step.outcome = event.name, event.kind, "running"
+        step.started = event.at if step.started is None else step.started
+        step.ended, self._began[event.path] = None, event.at
         step.input, step.after, step.join, step.waited = event.input, event.after, event.join, event.waited
         step.attributes = event.attributes or {}
 
     def _end(self, event: Ending) -> None:
         step = self._at(event.path)
         step.ended, step.outcome = event.at, outcome(event, step.exhausted)
+        if isinstance(event, StepAbandoned):  # which is written when its run goes on
+            step.ended = self._cut_off
+        step.worked += step.ended - self._began.pop(event.path, step.ended)
         if isinstance(event, StepFinished):
             step.output = event.output
         elif isinstance(event, StepFailed):
@@ -154,11 +175,18 @@ class StepTree:
             return
         attempt = Step(event.path, f"attempt {event.attempt}", kind="attempt", outcome="failed", children=called)
         attempt.started, attempt.ended, attempt.error = called[0].started, event.at, event.error
+        attempt.worked = event.at - (attempt.started or event.at)
         attempt.attempt = event.attempt
         attempt.notes.append(again)
         step.children = [*earlier, attempt]
         for lost in walk(called):
             self.steps.pop(lost.path, None)
+
+    def cut_off(self) -> None:
+        """Take it that the run's process has gone: what seems to run was cut off with it."""
+        for step in walk(self.roots):
+            if step.outcome == "running":
+                step.outcome = "cut off"
 
     def _at(self, path: str) -> Step:
         """Return the step of a path; a step that a budget denied its start is known by that alone."""
@@ -173,6 +201,7 @@ class StepTree:
         for step in reversed(list(walk(self.roots))):  # a step comes after the one it is below
             for child in step.children:
                 step.tokens += child.tokens
+                step.uncertain += child.uncertain
                 step.cost += child.cost
                 step.below += 1 + child.below
 
@@ -197,12 +226,17 @@ _NOTES: Final[Mapping[type, Callable[[Any], str]]] = {
     BranchDied: _died,
     Emitted: _emitted,
     QuestionAsked: lambda e: f"asks people: {e.prompt}",
-    QuestionAnswered: lambda e: f"{e.verdict} by {e.by}" + (f": {e.because}" if e.because else ""),
+    QuestionAnswered: verdict,
 }
 
 
 def said(step: Step) -> tuple[object, object]:
-    """Return what a step was given and what it answered; of a model call the last message and the reply."""
+    """Return what a step was given and what it answered.
+
+    Of a model call that is the last message and the reply, of an approval the verdict.
+    """
+    if step.kind == "question" and isinstance(step.output, dict) and "verdict" in step.output:
+        return step.input, step.output["verdict"]
     if step.kind != "chat":
         return step.input, step.output
     return _last_text(step.input), _reply(step.output)

@@ -27,13 +27,15 @@ from agentrt.usage import Usage
 class Tally:
     """Observe a run: which nodes run, how many steps are done, what is spent of each limit.
 
-    `limits` are the run's caps by dimension; times are seconds since the epoch.
+    `limits` are the run's caps by dimension, `worked` the seconds of its earlier parts. Times are seconds since the
+    epoch.
     """
 
     def __init__(self, limits: Mapping[str, float]) -> None:
         self.limits = dict(limits)
         self.run_id: str | None = None
         self.name = ""
+        self.worked = 0.0
         self.started: float | None = None
         self.done = 0
         self.failed = 0

@@ -75,6 +75,10 @@ CREATE TABLE IF NOT EXISTS agentrt.runs (
     events    BIGINT NOT NULL,
     questions BIGINT NOT NULL  -- neither answered nor withdrawn
 ) WITH (fillfactor = 70);
+ALTER TABLE agentrt.runs ADD COLUMN IF NOT EXISTS worked DOUBLE PRECISION NOT NULL DEFAULT 0;  -- seconds, up to...
+ALTER TABLE agentrt.runs ADD COLUMN IF NOT EXISTS latest DOUBLE PRECISION NOT NULL DEFAULT 0;  -- ... the latest event
+UPDATE agentrt.runs SET worked = coalesce(ended - started, 0), latest = coalesce(ended, started)
+    WHERE (SELECT version FROM agentrt.schema) < 4;
 CREATE INDEX IF NOT EXISTS runs_by_time ON agentrt.runs (started, id);
 CREATE INDEX IF NOT EXISTS runs_by_status ON agentrt.runs (status, started, id);
 CREATE TABLE IF NOT EXISTS agentrt.events (
@@ -113,7 +117,7 @@ CREATE TABLE IF NOT EXISTS agentrt.guidance (  -- answers that were to be kept f
 UPDATE agentrt.schema SET version = {SCHEMA_VERSION} WHERE version < {SCHEMA_VERSION};
 """
 _TYPES: Final = {
-    "started": "float8", "ended": "float8", "until": "float8",
+    "started": "float8", "ended": "float8", "until": "float8", "worked": "float8", "latest": "float8",
     "tokens": "int8", "cost": "int8", "epoch": "int8", "events": "int8", "questions": "int8",
 }  # fmt: skip
 _PARAMETERS: Final = ", ".join(f"${i}::{_TYPES.get(name, 'text')}[]" for i, name in enumerate(COLUMNS, 1))

@@ -82,6 +82,8 @@ class Run:
     cost: int = 0
     events: int = 0
     questions: int = 0
+    worked: float = 0.0
+    latest: float = 0.0
     asked: dict[str, Question] = field(default_factory=dict)
     added: list[tuple[int, Row]] = field(default_factory=list)
     changed: dict[str, Question] = field(default_factory=dict)
@@ -102,6 +104,8 @@ class Run:
             parent=self.parent,
             owner=self.owner,
             until=self.until,
+            worked=self.worked,
+            latest=self.latest,
         )
 
     def append(self, events: Iterable[Event], rows: Iterable[Row]) -> None:
@@ -109,8 +113,17 @@ class Run:
         for event, row in zip(events, rows, strict=True):
             self.events += 1
             self.added.append((self.events, row))
+            self._work(event)
             if (follow := _FOLLOW.get(type(event))) is not None:
                 follow(self, event)
+
+    def _work(self, event: Event) -> None:
+        """Count the time between two events, unless it is that before a part of the run or before an answer."""
+        if isinstance(event, QuestionAnswered):
+            return
+        if self.latest and not isinstance(event, RunStarted | RunResumed | RunForked):
+            self.worked += max(event.at - self.latest, 0.0)
+        self.latest = event.at
 
     def ask(self, event: QuestionAsked) -> None:
         path = writable(event.path)
@@ -146,9 +159,9 @@ def _resumed(run: Run, _: RunResumed) -> None:
     run.status, run.ended = "running", None
 
 
-def _forked(run: Run, _: RunForked) -> None:
+def _forked(run: Run, event: RunForked) -> None:
     """Leave out what was recorded before: that is another run's, and paid."""
-    run.status, run.ended = "running", None
+    run.status, run.started, run.ended, run.worked = "running", event.at, None, 0.0
     run.use(0, 0)
 
 

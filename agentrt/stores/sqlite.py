@@ -32,7 +32,7 @@ from agentrt.stores.thread import GroupThread
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 _APPLICATION_ID: Final = int.from_bytes(b"agrt")
 _BUSY_SECONDS: Final = 10.0
 _BUSY_PAUSE: Final = 0.01
@@ -89,7 +89,12 @@ CREATE TABLE guidance (  -- answers that were to be kept for later questions
     PRIMARY KEY (run, answered)
 );
 """
-_SCHEMAS: Final = (_RUNS_1, _VERSION_2, _VERSION_3)
+_VERSION_4: Final = """
+ALTER TABLE runs ADD COLUMN worked REAL NOT NULL DEFAULT 0;  -- seconds, up to the latest event
+ALTER TABLE runs ADD COLUMN latest REAL NOT NULL DEFAULT 0;  -- when that was
+UPDATE runs SET worked = coalesce(ended - started, 0), latest = coalesce(ended, started);
+"""
+_SCHEMAS: Final = (_RUNS_1, _VERSION_2, _VERSION_3, _VERSION_4)
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "the disk is full: make room, or choose another place",
     sqlite3.SQLITE_IOERR: "the disk cannot be read or written: check it, or choose another place",

@@ -1,22 +1,29 @@
-"""The pytest plugin: virtual time and interleavings by marker, cassettes and scripted models as fixtures.
+"""The pytest plugin: virtual time and interleavings by marker; cassettes, scripted models, recorded runs as fixtures.
 
 It changes nothing for tests that use none of these. Async tests are run by anyio's own plugin, which comes with anyio.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Generator
+from collections.abc import Coroutine, Generator
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, TypeVar, Unpack, cast
 
 import pytest
 
 from agentrt.model import Model
+from agentrt.node import Node
+from agentrt.options import Options
+from agentrt.result import Result
 from agentrt.testing.cassette import Cassette, Mode, recorded
 from agentrt.testing.models import Reply, ScriptedModel
-from agentrt.testing.virtual import virtual_backend
+from agentrt.testing.records import RecordMismatch, replay_record
+from agentrt.testing.virtual import run_virtual, virtual_backend
 
+T = TypeVar("T")
 _BACKEND: Final = "anyio_backend"
 _VIRTUAL: Final = "virtual"
 _ORDER: Final = "order"
@@ -122,6 +129,22 @@ class Cassettes:
         return chosen
 
 
+class ReplayRun(Protocol):
+    """Go through the run in a file again, as `replay_record` does; a path is relative to the test's file."""
+
+    def __call__(
+        self, node: Node[Any, T], path: str | os.PathLike[str], /, **options: Unpack[Options]
+    ) -> Coroutine[Any, Any, Result[T]]: ...
+
+
+class ReplayRunSync(Protocol):
+    """Do the same in a test that is not async, in virtual time."""
+
+    def __call__(
+        self, node: Node[Any, T], path: str | os.PathLike[str], /, **options: Unpack[Options]
+    ) -> Result[T]: ...
+
+
 @pytest.fixture
 def scripted_model(request: pytest.FixtureRequest) -> ScriptedModels:
     """Make models that answer from a script: `scripted_model("first reply", "second reply")`."""
@@ -132,6 +155,32 @@ def scripted_model(request: pytest.FixtureRequest) -> ScriptedModels:
 def cassette(request: pytest.FixtureRequest) -> Cassettes:
     """Make models that are recorded once and replayed ever after: `cassette("openai/gpt-5-mini")`."""
     return Cassettes(request.node, _of(request.node))
+
+
+@pytest.fixture
+def replay_run(request: pytest.FixtureRequest) -> ReplayRun:
+    """Go through a recorded run again: `result = await replay_run(graph, "runs/brief.jsonl")`."""
+    folder = request.path.parent
+
+    async def replay(node: Node[Any, T], path: str | os.PathLike[str], /, **options: Unpack[Options]) -> Result[T]:
+        __tracebackhide__ = True
+        return await replay_record(node, folder / path, **options)
+
+    return replay
+
+
+@pytest.fixture
+def replay_run_sync(replay_run: ReplayRun) -> ReplayRunSync:
+    """Go through a recorded run again: `result = replay_run_sync(graph, "runs/brief.jsonl")`."""
+
+    def replay(node: Node[Any, T], path: str | os.PathLike[str], /, **options: Unpack[Options]) -> Result[T]:
+        __tracebackhide__ = True
+        try:
+            return run_virtual(partial(replay_run, node, path, **options))
+        except (RecordMismatch, OSError, ValueError) as error:
+            raise error.with_traceback(None)  # noqa: B904 - the frames between are those of the event loop
+
+    return replay
 
 
 def _of(item: pytest.Item) -> list[ScriptedModel | Cassette]:

@@ -59,6 +59,7 @@ def test_json_is_one_object(shell: Shell, write: Write) -> None:
     tokens = found["bounds"]["tokens"]
     assert (tokens["least"], tokens["greatest"], tokens["uncapped"]) == (2, 2_000_000, None)
     assert list(tokens["unbounded"]) == ["brief/solver"]
+    assert "error" not in document(shell("run", write(BRIEF), "hi", "--dry-run", "--json"))
 
 
 def test_a_run_that_cannot_fit_is_refused(shell: Shell, write: Write) -> None:

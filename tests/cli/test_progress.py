@@ -68,10 +68,13 @@ def test_plain_line_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert line.endswith("running: researcher ×7")
 
 
-def test_quiet_is_silent() -> None:
+def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     """--quiet shows nothing at all."""
     with shown(tally(), quiet=True) as progress:
         assert isinstance(progress, Silence)
+        progress.say("run r begins")
+        progress.tick()
+    assert capsys.readouterr().err == ""
 
 
 def test_retries_and_waits_are_visible(capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,11 +98,13 @@ def test_on_a_terminal_it_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
     with shown(tally(tokens=100), quiet=False) as progress:
         progress(Emitted(path="g", at=1.0, value="red \x1b]0;alert\x07"))
         progress(Emitted(path="g", at=1.0, value={"not": "text"}))
+        progress.say("run r begins")
         print("printed by a tool")
         assert not sys.stdout.isatty(), "nobody else should draw here"
         progress.tick()
     drawn = terminal.getvalue()
     assert "red ]0;alert\n" in drawn
+    assert "run r begins" in drawn
     assert "printed by a tool\n" in drawn
     assert "not" not in drawn
     assert drawn.index("printed by a tool") < drawn.index("researcher ×7")

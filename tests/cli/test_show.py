@@ -7,7 +7,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from agentrt.cli.options import recent_runs
 from agentrt.cli.show import View, _print, lines
 from agentrt.cli.steptree import StepTree
 from agentrt.events import (
@@ -17,6 +16,9 @@ from agentrt.events import (
     Emitted,
     ErrorInfo,
     Event,
+    RunFinished,
+    RunParked,
+    RunResumed,
     RunStarted,
     StepCancelled,
     StepFailed,
@@ -27,7 +29,7 @@ from agentrt.events import (
 )
 from agentrt.journal import RunSummary
 from agentrt.owner import this_process
-from agentrt.stores import SqliteJournal
+from agentrt.stores import SqliteJournal, open_store
 from agentrt.usage import Usage
 from tests.cli.conftest import Shell, Write, document
 
@@ -108,15 +110,6 @@ def test_runs_are_a_table(shell: Shell, write: Write) -> None:
     table = shell("runs", "--limit", "2").stdout.splitlines()
     assert table[0].split() == ["RUN", "NAME", "STATUS", "STARTED", "TIME", "TOKENS", "COST"]
     assert len(table) == 3
-
-
-def test_shell_completes_ids(shell: Shell, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shell offers the ids of recorded runs, and none where the store cannot be read."""
-    run_id = document(shell("run", write(FLOW), "2", "--json"))["run_id"]
-    assert recent_runs(run_id[:3]) == [run_id]
-    assert recent_runs("x") == []
-    monkeypatch.setenv("AGENTRT_STORE", "nonsense")
-    assert recent_runs("") == []
 
 
 def test_full_shows_whole_texts() -> None:
@@ -202,8 +195,49 @@ def test_a_run_without_an_end_runs_or_was_cut_off(shell: Shell, tmp_path: Path, 
     anyio.run(record)
     shown = shell("show", "r1").stdout.splitlines()
     assert shown[0].startswith(f"r1  {status}  g")
-    assert shown[0].endswith("not ended · 2 steps · 0 tokens · $0.00 · budget usd=0.5")
-    assert "└─ a running  in" in shown[-1]
+    assert shown[0].endswith("so far · 2 steps · 0 tokens · $0.00 · budget usd=0.5")
+    assert f"└─ a {status}  in" in shown[-1]
+
+
+USED = Usage(input_tokens=300, output_tokens=200, uncertain=500)
+
+
+def kept(*events: Event) -> None:
+    """Have a record of a run `r` in the store."""
+
+    async def keep() -> None:
+        journal = open_store()
+        epoch = await journal.claim("r", this_process(), seconds=60, new=True)
+        await journal.append("r", epoch, [RunStarted(run_id="r", at=1.0, name="g", input="in", limits={}), *events])
+        await journal.release("r", epoch)
+        await journal.aclose()
+
+    anyio.run(keep)
+
+
+def test_a_run_that_waited_tells_how_long_it_was_worked_on(shell: Shell) -> None:
+    """And how long it took with all that lay between its parts."""
+    parked = RunParked(run_id="r", at=3.0, usage=Usage())
+    went_on = RunResumed(run_id="r", at=3600.0, name="g", limits={})
+    done = RunFinished(run_id="r", at=3605.0, output=1, usage=Usage(), stop_reason="done")
+    kept(parked, went_on, done)
+    assert " · 7.0 s of work in 1 h 00 min · " in shell("show").stdout
+    assert "  7.0 s  " in shell("runs").stdout
+    assert document(shell("runs", "--json"))[0]["seconds"] == 7.0
+
+
+def test_a_run_that_waits_is_not_worked_on(shell: Shell) -> None:
+    """However long."""
+    kept(RunParked(run_id="r", at=3.0, usage=Usage()))
+    assert " · 2.0 s so far · " in shell("show").stdout
+    assert document(shell("show", "--json"))["seconds"] == 2.0
+
+
+def test_charges_in_doubt_are_stated(shell: Shell) -> None:
+    """Among the tokens that were charged."""
+    kept(step("g"), step("g/chat", "chat"), UsageRecorded(path="g/chat", at=2.0, usage=USED))
+    assert "500 tokens (500 in doubt)" in shell("show").stdout
+    assert document(shell("show", "--json"))["uncertain_tokens"] == 500
 
 
 def test_many_notes_are_cut() -> None:

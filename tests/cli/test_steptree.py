@@ -7,11 +7,14 @@ from agentrt.events import (
     CacheHit,
     ErrorInfo,
     Event,
+    QuestionAnswered,
     RateLimitWaited,
     RunResumed,
     RunStarted,
+    StepAbandoned,
     StepFailed,
     StepFinished,
+    StepParked,
     StepRetried,
     StepStarted,
     UsageRecorded,
@@ -143,3 +146,30 @@ def test_a_run_that_retries_is_shown(shell: Shell, write: Write) -> None:
     assert "look (attempt 2)  3 → 3" in shown
     assert "· attempt 1 failed, again after 0.00 s: ValueError: blind" in shown
     assert document(shell("show", "--json"))["steps"][1]["attempt"] == 2
+
+
+def test_a_step_takes_the_time_of_all_its_parts() -> None:
+    """Without that between them, spent on waiting for people or lost with a process."""
+    parked = [begin("g"), begin("g/a", at=2.0), StepParked(path="g/a", at=3.0), StepParked(path="g", at=3.0)]
+    asked = QuestionAnswered(path="g/a", at=90.0, verdict="answer", by="ada")
+    cut = [resumed(100.0), begin("g", at=101.0), begin("g/b", at=101.0), begin("g/b/c", at=104.0)]
+    more = [resumed(200.0), *(StepAbandoned(path=p, at=200.0) for p in ("g/b/c", "g/b", "g"))]
+    tree = StepTree([*parked, asked, *cut, asked, *more])
+    assert {s.path: s.seconds for s in tree.steps.values()} == {"g": 5.0, "g/a": 1.0, "g/b": 3.0, "g/b/c": 0.0}
+    tree = StepTree([*parked, asked, *cut, asked, *more, begin("g", at=200.0), done("g", at=203.0)])
+    assert (tree.roots[0].seconds, tree.roots[0].started, tree.roots[0].ended) == (8.0, 1.0, 203.0)
+
+
+def resumed(at: float) -> RunResumed:
+    return RunResumed(run_id="r", at=at, name="g", limits={})
+
+
+def test_what_nobody_has_billed_is_stated() -> None:
+    """At the call, and in the sums above it."""
+    used = Usage(input_tokens=300, output_tokens=200, uncertain=500)
+    tree = StepTree([begin("g"), begin("g/chat", "chat"), UsageRecorded(path="g/chat", at=2.0, usage=used)])
+    assert [s.uncertain for s in tree.steps.values()] == [500, 500]
+    assert tree.steps["g/chat"].notes == [
+        "500 tokens in doubt: nobody knows the bill, and the most it can be is charged"
+    ]
+    assert _step_document(tree.roots[0])["uncertain_tokens"] == 500

@@ -185,7 +185,7 @@ async def test_summary_says_where_a_run_comes_from(journal: Journal) -> None:
 
 PARKED = RunParked(run_id="r", at=2.0, usage=USED)
 RESUMED = RunResumed(run_id="r", at=4.0, name="brief", limits={})
-FORKED = RunForked(run_id="r", at=1.0, parent="q", path="brief/a")
+FORKED = RunForked(run_id="r", at=1.5, parent="q", path="brief/a")
 CANCELLED = RunCancelled(run_id="r", at=2.0, usage=USED)
 
 
@@ -213,11 +213,38 @@ async def test_status_follows_the_run(journal: Journal, events: list[Event], sta
 
 
 async def test_a_fork_has_not_paid_for_its_past(journal: Journal) -> None:
-    """It counts what is used from there on."""
+    """It counts what is used from there on, and is as old as itself."""
     used = UsageRecorded(path="brief/chat", at=2.0, usage=USED)
     await begin(journal, "r", used, used, FORKED, used)
     run = await journal.run("r")
-    assert (run.tokens, run.cost) == (42, 700)
+    assert (run.tokens, run.cost, run.started) == (42, 700, FORKED.at)
+
+
+@pytest.mark.parametrize(
+    ("events", "worked", "latest"),
+    [
+        ([], 0.0, 1.0),
+        ([step()], 1.0, 2.0),
+        ([step(), finished(at=3.5)], 2.5, 3.5),
+        ([asked(), RunParked("r", 3.0, USED), QuestionAnswered("brief/ask", 90.0, "answer", "ada")], 2.0, 3.0),
+        ([RunParked("r", 3.0, USED), RunResumed("r", 100.0, "brief", {}), finished(at=102.0)], 4.0, 102.0),
+        ([step(), RunResumed("r", 100.0, "brief", {}), StepAbandoned("a", 100.5)], 1.5, 100.5),
+        ([step(), RunForked("r", 9.0, "q", "brief/a"), RunResumed("r", 11.0, "b", {}), finished(at=13.0)], 2.0, 13.0),
+        ([step(), Emitted("a", 0.5, "the clock was set"), finished(at=1.5)], 2.0, 1.5),
+    ],
+)  # fmt: skip
+async def test_the_time_of_work_is_that_of_all_parts(
+    journal: Journal, events: list[Event], worked: float, latest: float
+) -> None:
+    """Without what lies between them; where a part was cut off, up to its last event."""
+    epoch = await begin(journal)
+    for event in events:
+        if isinstance(event, QuestionAnswered):
+            await journal.answer("r", event)
+        else:
+            await journal.append("r", epoch, [event])
+    summary = await journal.run("r")
+    assert (summary.worked, summary.latest) == (worked, latest)
 
 
 async def test_a_bill_beyond_what_databases_count(journal: Journal) -> None:

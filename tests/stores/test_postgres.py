@@ -160,13 +160,23 @@ async def test_newer_schema_is_told(journal: PostgresJournal, server: Server) ->
 
 
 async def test_an_older_schema_is_brought_up_to_date(journal: PostgresJournal, server: Server) -> None:
-    """Its runs can be read and gone on with."""
+    """Its runs can be read and gone on with, and have the time they took; whoever comes first does it."""
     await begin(journal, "r", step(1))
-    server.sql("DROP TABLE agentrt.guidance; UPDATE agentrt.schema SET version = 2")
-    newer = PostgresJournal(server.url)
+    server.sql(
+        "DROP TABLE agentrt.guidance; ALTER TABLE agentrt.runs DROP COLUMN worked, DROP COLUMN latest;"
+        "UPDATE agentrt.runs SET ended = 3; UPDATE agentrt.schema SET version = 2"
+    )
+    journals = [PostgresJournal(server.url) for _ in range(3)]
+    async with anyio.create_task_group() as tasks:
+        for newer in journals:
+            tasks.start_soon(newer.runs)
+    newer = journals[0]
     assert await newer.events("r") == await journal.events("r")
     assert await newer.guidance("brief") == []
-    await newer.aclose()
+    summary = await newer.run("r")
+    assert (summary.worked, summary.latest) == (2.0, 3.0)
+    for newer in journals:
+        await newer.aclose()
 
 
 async def test_many_make_the_tables_at_once(server: Server) -> None:

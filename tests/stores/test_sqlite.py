@@ -364,10 +364,18 @@ async def test_an_older_file_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     events: list[Event] = [started(), step("x" * 1000)]
     older_file(path, (7, "r", "brief", "done", 1.0, 3.0, 42, 700), events)
-    for _ in range(2):  # the second time it is up to date
+    for latest in (3.0, 2.0):  # the second time it is up to date
         journal = SqliteJournal(path)
         assert await journal.run("r") == RunSummary(
-            run_id="r", name="brief", status="done", started=1.0, ended=3.0, tokens=42, cost=700
+            run_id="r",
+            name="brief",
+            status="done",
+            started=1.0,
+            ended=3.0,
+            tokens=42,
+            cost=700,
+            worked=2.0,
+            latest=latest,
         )
         assert await journal.events("r") == events
         epoch = await journal.claim("r", "me", seconds=30)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from agentrt.cli import app
 
 PLUGIN = ("-p", "agentrt.testing.plugin", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
@@ -82,6 +85,34 @@ async def test_tape(cassette):
     assert (await run(Agent("a"), "QUESTION", model=other)).output == "other"
 """
 
+FLOW = """
+from agentrt import END, START, Graph
+
+def add(n: int) -> int:
+    return n + 1
+
+graph = Graph("sum", input=int, output=int)
+graph.chain(START, add, END)
+"""
+
+REPLAYS = """
+import pytest
+from flow import graph
+
+@pytest.mark.anyio
+@pytest.mark.virtual_time
+async def test_async(replay_run):
+    assert (await replay_run(graph, "runs/sum.jsonl")).output == 2
+
+def test_sync(replay_run_sync):
+    events = []
+    assert replay_run_sync(graph, "runs/sum.jsonl", observers=[events.append]).output == 2
+    assert events
+
+def test_missing(replay_run_sync):
+    replay_run_sync(graph, "runs/other.jsonl")
+"""
+
 
 @pytest.fixture(autouse=True)
 def unset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +182,26 @@ def test_all_is_recorded_anew(pytester: pytest.Pytester) -> None:
     result = recording(pytester, "all")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*asked 1 times*"])
+
+
+def test_recorded_runs_are_replayed(pytester: pytest.Pytester) -> None:
+    """From files beside the test; of a change the test's line and the difference are shown, and nothing of what is
+    between them."""
+    flow = pytester.makepyfile(flow=FLOW)
+    pytester.makeini("[pytest]\npythonpath = .")
+    folder = pytester.mkdir("tests")
+    (folder / "test_flow.py").write_text(REPLAYS, encoding="utf-8")
+    store = f"sqlite:///{pytester.path}/runs.db"
+    for command in (["run", "flow.py", "1"], ["export", "last", "--to", str(folder / "runs" / "sum.jsonl")]):
+        assert CliRunner().invoke(app, [*command, "--store", store]).exit_code == 0
+    result = pytester.runpytest_inprocess(*PLUGIN)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["E *FileNotFoundError: no record *runs/other.jsonl: agentrt export RUN --to *"])
+    edit(flow, "n + 1", "n + 3")
+    result = pytester.runpytest_subprocess(*PLUGIN, "-k", "not missing")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*RecordMismatch: */runs/sum.jsonl: sum/add is not what was recorded", "E*-2", "E*+4"])
+    result.stdout.no_fnmatch_line("*records.py*")
 
 
 def recording(pytester: pytest.Pytester, mode: str) -> pytest.RunResult:

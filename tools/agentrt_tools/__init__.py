@@ -1,5 +1,6 @@
 """Ready-made tools for agents."""
 
+from agentrt_tools.ask_human import AskHuman, ask_human
 from agentrt_tools.calculator import calculator
 
-__all__ = ["calculator"]
+__all__ = ["AskHuman", "ask_human", "calculator"]

@@ -1,0 +1,108 @@
+"""Asking a person: a tool by which an agent gets answers that only people have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter
+
+from agentrt import Context, DefinitionError, InvalidArguments, Tool
+from agentrt.budget import STEPS
+from agentrt.interval import Interval, Outlook, started
+from agentrt.question import Question
+
+NOBODY: Final = "Nobody has answered in time."
+"""What an agent reads if nobody answers in time, unless it is told something else."""
+_Asked: TypeAlias = tuple[str, Mapping[str, Any]]
+_DESCRIPTION: Final = (
+    "Ask a person and wait for the answer. Use it for what you cannot find out and for what you may not decide."
+)
+
+
+class AskHuman(Tool[..., object]):
+    """Let an agent ask a person: its run parks until somebody has answered, and goes on with the answer.
+
+    output: the type of every answer; without it the model may state a JSON schema, else answers are text.
+    timeout: after so many seconds the answer is `default`, once the run goes on.
+
+    The person sees the question, and what the agent said when it asked.
+    """
+
+    def __init__(
+        self,
+        output: Any = None,
+        *,
+        name: str = "ask_human",
+        description: str = _DESCRIPTION,
+        timeout: float | None = None,
+        default: object = NOBODY,
+    ) -> None:
+        function = _as_asked if output is None else _as_stated(name, output)
+        super().__init__(function, name=name, description=description, effect="idempotent")
+        self.output = object  # not what its function returns, but what people answer
+        self._seconds = timeout
+        self._default = None if timeout is None else default
+
+    def interval(self, outlook: Outlook) -> Interval:
+        return started(f"{outlook.path}/ask", (STEPS,))
+
+    async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = "") -> object:
+        """Ask in a step below this one."""
+        given = {**dict(zip((p.name for p in self.parameters), args, strict=False)), **kwargs}
+        prompt, schema = self.function(**given)
+        about = {"why": why}
+        question = Question(
+            "ask", prompt, object, about=about, schema=schema, timeout=self._seconds, default=self._default
+        )
+        return await ctx.run(question, prompt)
+
+
+def _as_asked(question: str, answer_schema: dict[str, Any] | None = None) -> _Asked:
+    """Return what is asked, with the schema of an answer as a model wants it.
+
+    Args:
+        question: What you want to know, with all that the person needs to answer it.
+        answer_schema: JSON schema of the answer, without $ref. Leave it out for a text.
+    """
+    if answer_schema is None:
+        return question, {"type": "string"}
+    from jsonschema import Draft202012Validator, SchemaError
+
+    if any("$ref" in part or "$dynamicRef" in part for part in _parts(answer_schema)):
+        raise InvalidArguments("answer_schema: write it without $ref")  # nobody fetches what a model points at
+    try:
+        Draft202012Validator.check_schema(answer_schema)
+    except SchemaError as error:
+        raise InvalidArguments(f"answer_schema: {error.json_path}: {error.message}") from error
+    return question, answer_schema
+
+
+def _as_stated(name: str, output: Any) -> Callable[[str], _Asked]:
+    try:
+        schema = TypeAdapter(output).json_schema()
+    except PydanticSchemaGenerationError as error:
+        raise DefinitionError(f"{name}: no JSON schema for answers of {output!r}") from error
+
+    def stated(question: str) -> _Asked:
+        """Return what is asked, with the schema of the type that was stated.
+
+        Args:
+            question: What you want to know, with all that the person needs to answer it.
+        """
+        return question, schema
+
+    return stated
+
+
+def _parts(value: object) -> Iterator[Mapping[str, object]]:
+    """Yield every object in a JSON value."""
+    if isinstance(value, Mapping):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _parts(part)
+
+
+ask_human: Final = AskHuman()
