@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, Unpack, cast
 
 from agentrt.budget import Budget
 from agentrt.errors import DefinitionError, JournalError
 from agentrt.events import Event, RunFinished, RunForked, RunResumed, RunStarted, StepStarted, plain
-from agentrt.function import as_node
+from agentrt.function import Runnable, as_node
 from agentrt.journal import Journal, JournalWriter
 from agentrt.messages import Message
 from agentrt.model import ModelRequest, ModelResponse
 from agentrt.node import Node
-from agentrt.options import Options
+from agentrt.options import Options, ReplayOptions, ResumeOptions
 from agentrt.recorded import Before, Recorded
 from agentrt.replay import RecordedPast, input_of, output_of
 from agentrt.result import Result, StopReason
@@ -28,13 +28,13 @@ _SAME: Final = object()
 
 
 async def resume(
-    node: Node[Any, T],
+    node: Runnable[T],
     run_id: str,
     *,
     journal: Journal,
     budget: Budget | None = None,
     rerun_changed: bool = False,
-    options: Options | None = None,
+    **options: Unpack[ResumeOptions],
 ) -> Result[T]:
     """Go on with a recorded run that was cut off, failed, ran out of budget or waited for people.
 
@@ -47,7 +47,7 @@ async def resume(
     writer = await JournalWriter.claim(journal, run_id, new=False)
     try:
         recorded = Recorded(await journal.events(run_id))
-        run = _continued(node, recorded, run_id, {"journal": journal, **(options or {})}, budget)
+        run = _continued(node, recorded, run_id, {**options, "journal": journal}, budget)
     except BaseException:
         await writer.release()
         raise
@@ -60,23 +60,24 @@ async def resume(
 
 
 async def fork(
-    node: Node[Any, T],
+    node: Runnable[T],
     run_id: str,
     *,
     journal: Journal,
     at: str,
     input: Any = _SAME,
     budget: Budget | None = None,
-    options: Options | None = None,
+    new_id: str | None = None,
+    **options: Unpack[ResumeOptions],
 ) -> Result[T]:
     """Begin a new run that shares a recorded one's past up to the step at a path, and goes its own way from there.
 
     That step is run anew, on another `input` if one is given. The past is not paid again, nor counted against the new
-    run's budget. Raises `DefinitionError` for a step that is not in the record.
+    run's budget. `new_id` names the new run. Raises `DefinitionError` for a step that is not in the record.
     """
     node = as_node(node)
     events = await journal.events(run_id)
-    new_id = (options or {}).get("run_id") or new_run_id()
+    new_id = new_id or new_run_id()
     past = _up_to(events, at, run_id)
     first = past[0]
     assert isinstance(first, RunStarted)
@@ -105,7 +106,7 @@ async def fork(
         shared = [began, *past[1:], forked]
         await journal.append(new_id, writer.epoch, shared)
         recorded = Recorded(shared)
-        run = _continued(node, recorded, new_id, {"journal": journal, **(options or {})}, budget)
+        run = _continued(node, recorded, new_id, {**options, "journal": journal}, budget)
     except BaseException:
         await writer.release()
         raise
@@ -113,21 +114,21 @@ async def fork(
     return await run.execute()
 
 
-async def replay(node: Node[Any, T], run_id: str, *, journal: Journal, options: Options | None = None) -> Result[T]:
+async def replay(node: Runnable[T], run_id: str, *, journal: Journal, **options: Unpack[ReplayOptions]) -> Result[T]:
     """Go through a recorded run again, offline: no model is asked and no tool used, everything between them is done.
 
     What the code makes of the recorded answers is compared with the record, step by step. Raises `ReplayMismatch`
     where they differ, which makes of a finished run a regression test.
     """
-    return await replay_events(node, await journal.events(run_id), options=options)
+    return await replay_events(node, await journal.events(run_id), **options)
 
 
-async def replay_events(node: Node[Any, T], events: Sequence[Event], *, options: Options | None = None) -> Result[T]:
+async def replay_events(node: Runnable[T], events: Sequence[Event], **options: Unpack[ReplayOptions]) -> Result[T]:
     """Go through a run again as `replay` does, from its events."""
     node = as_node(node)
     recorded = Recorded(events)
     run_id = recorded.run.run_id if recorded.run is not None else ""
-    run = _continued(node, recorded, run_id, {**(options or {}), "model": _Offline()}, None)
+    run = _continued(node, recorded, run_id, {**options, "model": _Offline()}, None)
     run.journal = None
     run.past, run.seed = RecordedPast(recorded, again=True), str(_began(recorded).options.get("seed") or run_id)
     run.before = Before(kind="replay", trace=recorded.trace)
@@ -164,8 +165,10 @@ def _began(recorded: Recorded) -> RunStarted:
     return recorded.run
 
 
-def _continued(node: Node[Any, Any], recorded: Recorded, run_id: str, options: Options, budget: Budget | None) -> Run:
-    """Return the run as it was started, but for what `options` and `budget` say otherwise."""
+def _continued(
+    node: Node[Any, Any], recorded: Recorded, run_id: str, given: Mapping[str, object], budget: Budget | None
+) -> Run:
+    """Return the run as it was started, but for what the given options and `budget` say otherwise."""
     began = _began(recorded)
     if began.name != node.name:
         raise DefinitionError(f"run {run_id} is one of {began.name!r}, not of {node.name!r}")
@@ -176,7 +179,7 @@ def _continued(node: Node[Any, Any], recorded: Recorded, run_id: str, options: O
         known["model"] = model
     if isinstance(concurrency := began.options.get("concurrency"), int):
         known["concurrency"] = concurrency
-    options = {**known, **options, "run_id": run_id}
+    options = cast("Options", {**known, **given})
     if budget is not None:
         options["budget"] = replace(options.get("budget") or Budget(), **budget.limits())  # type: ignore[arg-type]
     return Run(node, input_of(node, began.input, began.name), options)

@@ -8,7 +8,7 @@ import typing
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import cached_property, partial
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import anyio.to_thread
 
@@ -23,6 +23,8 @@ from agentrt.retry import Retry
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
 T = TypeVar("T")
+Runnable: TypeAlias = Node[Any, T] | Callable[..., Awaitable[T]]
+"""What runs: a node, or an async function that is one."""
 
 
 class FunctionNode(Node[Any, Out]):

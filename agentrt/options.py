@@ -13,24 +13,38 @@ from agentrt.model import Model
 Observer: TypeAlias = Callable[[Event], None]
 
 
-class Options(TypedDict, total=False):
-    """Say how to run.
+class ReplayOptions(TypedDict, total=False):
+    """Say how to go through a run again.
 
-    budget: caps the whole run.
-    model: takes the place of every model the graph names.
-    journal: keeps the run's events.
     observers: get every event, in order; one that fails is logged and dropped.
     concurrency: how many steps may work at once; steps that wait for steps below them do not count.
-    run_id: names the run; without it a new id is made.
     deps: what nodes, tools, instructions and guardrails read as `ctx.deps`; it is kept in no record.
+    """
+
+    observers: Sequence[Observer]
+    concurrency: int
+    deps: object
+
+
+class ResumeOptions(ReplayOptions, total=False):
+    """Say how to go on with a run, besides what `ReplayOptions` say.
+
+    model: takes the place of every model the graph names.
     target: where the node is found, `FILE:NAME`, for the shell to go on with the run.
     """
 
-    budget: Budget | None
     model: Model | str | None
-    journal: Journal | None
-    observers: Sequence[Observer]
-    concurrency: int
-    run_id: str | None
-    deps: object
     target: str | None
+
+
+class Options(ResumeOptions, total=False):
+    """Say how to run, besides what `ReplayOptions` and `ResumeOptions` say.
+
+    budget: caps the whole run.
+    journal: keeps the run's events.
+    run_id: names the run; without it a new id is made.
+    """
+
+    budget: Budget | None
+    journal: Journal | None
+    run_id: str | None

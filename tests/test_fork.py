@@ -49,7 +49,7 @@ async def test_a_fork_on_the_same_input_comes_to_the_same(at: str) -> None:
     parent = await journal.events(RUN)
     undisturbed = dict(world.effects)
     world.begin(up_to(parent, at))
-    result = await fork(world.graph, RUN, journal=journal, at=at, options={"run_id": "fork"})
+    result = await fork(world.graph, RUN, journal=journal, at=at, new_id="fork")
     events = await journal.events("fork")
     shared = next(i for i, e in enumerate(events) if isinstance(e, ev.RunForked))
     assert result.output == wanted
@@ -79,7 +79,7 @@ async def test_a_fork_that_is_cut_off_goes_on() -> None:
     await run(world.graph, 1, journal=journal, run_id=RUN)
     before = await journal.events(RUN)
     world.begin(up_to(before, "main/writer#2"))
-    result = await fork(world.graph, RUN, journal=journal, at="main/writer#2", options={"run_id": "fork"})
+    result = await fork(world.graph, RUN, journal=journal, at="main/writer#2", new_id="fork")
     events = await journal.events("fork")
     shared = next(i for i, e in enumerate(events) if isinstance(e, ev.RunForked))
     for at in range(shared + 1, len(events)):
@@ -150,7 +150,7 @@ async def test_another_model_answers_from_there_on() -> None:
     """What the old one had said stays said."""
     echo, journal = await begun()
     two = echo.model("two")
-    result = await fork(echo.graph, RUN, journal=journal, at="g/whole#2", options={"model": two})
+    result = await fork(echo.graph, RUN, journal=journal, at="g/whole#2", model=two)
     assert result.output == "two(one(one(a)+one(b)))"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ from agentrt.cli.tally import Tally
 from agentrt.errors import BudgetExceeded, JournalError, RunTaken, StepFailed
 from agentrt.events import Event, RunFailed, RunParked, RunResumed, RunStarted
 from agentrt.journal import Journal
-from agentrt.options import Options
+from agentrt.options import Observer
 from agentrt.result import Result, StopReason
 from agentrt.stores import open_store
 
@@ -28,11 +28,11 @@ _TRACE_VARIABLES = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Hold what is to be carried out: a line that says so, the options it runs with, and the run itself."""
+    """Hold what is to be carried out: a line that says so, the journal that is closed after it, and the run itself."""
 
     opening: str
-    options: Options
-    begin: Callable[[Options], Awaitable[Result[Any]]]
+    journal: Journal | None
+    begin: Callable[[Sequence[Observer]], Awaitable[Result[Any]]]
 
 
 Prepare: TypeAlias = Callable[[Order, Tally], Work]
@@ -113,8 +113,7 @@ def _attempt(order: Order, prepare: Prepare, tally: Tally) -> Result[Any]:
             if isinstance(event, RunStarted | RunResumed) and not order.json:
                 progress.say(work.opening)
 
-        how: Options = {**work.options, "observers": (tally, open_, progress)}
-        return anyio.run(_run, work, how, progress)
+        return anyio.run(_run, work, (tally, open_, progress), progress)
 
 
 def journal_of(order: Order) -> Journal | None:
@@ -124,23 +123,22 @@ def journal_of(order: Order) -> Journal | None:
         raise UsageError(f"{error} (--no-store records nothing)") from error
 
 
-async def _run(work: Work, how: Options, progress: Progress) -> Result[Any]:
+async def _run(work: Work, observers: Sequence[Observer], progress: Progress) -> Result[Any]:
     """Run it, recorded and displayed; what it raises leaves unwrapped."""
-    journal = how.get("journal")
     failure: Exception | None = None
     result: Result[Any] | None = None
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(keep_ticking, progress)
             try:
-                result = await work.begin(how)
+                result = await work.begin(observers)
             except Exception as error:  # noqa: BLE001 - raised below, outside the task group that would wrap it
                 failure = error
             tasks.cancel_scope.cancel()
     finally:
-        if journal is not None:
+        if work.journal is not None:
             with anyio.CancelScope(shield=True):
-                await journal.aclose()
+                await work.journal.aclose()
     if result is None:
         assert failure is not None
         raise failure

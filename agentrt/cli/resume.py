@@ -24,12 +24,12 @@ from agentrt.cli.source import Source, load
 from agentrt.cli.tally import Tally
 from agentrt.journal import Journal, RunSummary
 from agentrt.node import Node
-from agentrt.options import Options
+from agentrt.options import ResumeOptions
 from agentrt.result import Result
 from agentrt.runs import new_run_id
 from agentrt.stores import open_store
 
-Begin = Callable[[Node[Any, Any], Journal, Options], Awaitable[Result[Any]]]
+Begin = Callable[[Node[Any, Any], Journal, ResumeOptions], Awaitable[Result[Any]]]
 Load = Callable[[str], Source]
 
 
@@ -74,14 +74,14 @@ def resume(
             debug=debug,
         )
 
-        def begin(node: Node[Any, Any], journal: Journal, how: Options) -> Awaitable[Result[Any]]:
+        def begin(node: Node[Any, Any], journal: Journal, how: ResumeOptions) -> Awaitable[Result[Any]]:
             return continuation.resume(
                 node,
                 found.run_id,
                 journal=journal,
                 budget=Budget.parse(budget) if budget else None,
                 rerun_changed=rerun_changed,
-                options=how,
+                **how,
             )
 
         return order, attempt(order, _prepared(f"run {found.run_id} goes on", begin, load, worked=found.worked))
@@ -127,7 +127,7 @@ def fork(
             debug=debug,
         )
 
-    def begin(node: Node[Any, Any], journal: Journal, how: Options) -> Awaitable[Result[Any]]:
+    def begin(node: Node[Any, Any], journal: Journal, how: ResumeOptions) -> Awaitable[Result[Any]]:
         replaced = {} if input is None else {"input": loose_json(input)}
         return continuation.fork(
             node,
@@ -135,7 +135,8 @@ def fork(
             journal=journal,
             at=at,
             budget=Budget.parse(budget) if budget else None,
-            options={**how, "run_id": new_id},
+            new_id=new_id,
+            **how,
             **replaced,
         )
 
@@ -173,12 +174,14 @@ def _prepared(opening: str, begin: Begin, load: Load = load, *, worked: float = 
     def prepare(order: Order, tally: Tally) -> Work:
         tally.worked = worked
         source = load(order.target)
-        how: Options = {"target": source.address}
+        how: ResumeOptions = {"target": source.address}
         if order.model:
             fetch_missing(source, order.model)
             how["model"] = order.model
-        how["journal"] = journal = open_store(order.store)
-        return Work(clean(opening), how, lambda given: begin(source.node, journal, given))
+        journal = open_store(order.store)
+        return Work(
+            clean(opening), journal, lambda observers: begin(source.node, journal, {**how, "observers": observers})
+        )
 
     return prepare
 

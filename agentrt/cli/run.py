@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any
 
 import typer
@@ -19,7 +19,8 @@ from agentrt.cli.output import stdout_kept
 from agentrt.cli.perform import Work, execute, journal_of
 from agentrt.cli.source import Source, load
 from agentrt.cli.tally import Tally
-from agentrt.options import Options
+from agentrt.options import Observer, Options
+from agentrt.result import Result
 from agentrt.runs import new_run_id
 from agentrt.runtime import run as run_node
 from agentrt.scheduler import DEFAULT_CONCURRENCY
@@ -133,7 +134,13 @@ def _prepare(order: Order, tally: Tally) -> Work:
         "journal": journal_of(order),
         "target": source.address,
     }
-    return Work(_opening(order, node.name, how), how, lambda options: run_node(node, value, **options))
+    opening = _opening(order, node.name, how)
+
+    def begin(observers: Sequence[Observer]) -> Awaitable[Result[Any]]:
+        observed: Options = {**how, "observers": observers}
+        return run_node(node, value, **observed)
+
+    return Work(opening, how.get("journal"), begin)
 
 
 def _opening(order: Order, name: str, how: Options) -> str:

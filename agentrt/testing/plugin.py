@@ -14,9 +14,9 @@ from typing import Any, Final, Protocol, TypeVar, Unpack, cast
 
 import pytest
 
+from agentrt.function import Runnable
 from agentrt.model import Model
-from agentrt.node import Node
-from agentrt.options import Options
+from agentrt.options import ReplayOptions
 from agentrt.result import Result
 from agentrt.testing.cassette import Cassette, Mode, recorded
 from agentrt.testing.models import Reply, ScriptedModel
@@ -133,7 +133,7 @@ class ReplayRun(Protocol):
     """Go through the run in a file again, as `replay_record` does; a path is relative to the test's file."""
 
     def __call__(
-        self, node: Node[Any, T], path: str | os.PathLike[str], /, **options: Unpack[Options]
+        self, node: Runnable[T], path: str | os.PathLike[str], /, **options: Unpack[ReplayOptions]
     ) -> Coroutine[Any, Any, Result[T]]: ...
 
 
@@ -141,7 +141,7 @@ class ReplayRunSync(Protocol):
     """Do the same in a test that is not async, in virtual time."""
 
     def __call__(
-        self, node: Node[Any, T], path: str | os.PathLike[str], /, **options: Unpack[Options]
+        self, node: Runnable[T], path: str | os.PathLike[str], /, **options: Unpack[ReplayOptions]
     ) -> Result[T]: ...
 
 
@@ -162,7 +162,7 @@ def replay_run(request: pytest.FixtureRequest) -> ReplayRun:
     """Go through a recorded run again: `result = await replay_run(graph, "runs/brief.jsonl")`."""
     folder = request.path.parent
 
-    async def replay(node: Node[Any, T], path: str | os.PathLike[str], /, **options: Unpack[Options]) -> Result[T]:
+    async def replay(node: Runnable[T], path: str | os.PathLike[str], /, **options: Unpack[ReplayOptions]) -> Result[T]:
         __tracebackhide__ = True
         return await replay_record(node, folder / path, **options)
 
@@ -173,7 +173,7 @@ def replay_run(request: pytest.FixtureRequest) -> ReplayRun:
 def replay_run_sync(replay_run: ReplayRun) -> ReplayRunSync:
     """Go through a recorded run again: `result = replay_run_sync(graph, "runs/brief.jsonl")`."""
 
-    def replay(node: Node[Any, T], path: str | os.PathLike[str], /, **options: Unpack[Options]) -> Result[T]:
+    def replay(node: Runnable[T], path: str | os.PathLike[str], /, **options: Unpack[ReplayOptions]) -> Result[T]:
         __tracebackhide__ = True
         try:
             return run_virtual(partial(replay_run, node, path, **options))

@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterable, Sequence
 from difflib import unified_diff
 from pathlib import Path
-from typing import Any, Final, TypeVar, Unpack
+from typing import Final, TypeVar, Unpack
 
 from agentrt.continuation import replay_events
 from agentrt.errors import ReplayMismatch
 from agentrt.events import Event, RunEvent, RunForked, RunResumed, RunStarted, decode, encode, plain
-from agentrt.node import Node
-from agentrt.options import Options
+from agentrt.function import Runnable
+from agentrt.options import ReplayOptions
 from agentrt.result import Result
 
 T = TypeVar("T")
@@ -46,7 +46,9 @@ def read_record(path: str | os.PathLike[str]) -> list[Event]:
     return events
 
 
-async def replay_record(node: Node[Any, T], path: str | os.PathLike[str], /, **options: Unpack[Options]) -> Result[T]:
+async def replay_record(
+    node: Runnable[T], path: str | os.PathLike[str], /, **options: Unpack[ReplayOptions]
+) -> Result[T]:
     """Go through the run in a file again, offline, as `agentrt.replay` does, and return its result.
 
     Raises `RecordMismatch` where it does not come out as recorded, what `read_record` raises, and what the run raises
@@ -55,7 +57,7 @@ async def replay_record(node: Node[Any, T], path: str | os.PathLike[str], /, **o
     __tracebackhide__ = True
     events = read_record(path)
     try:
-        return await replay_events(node, events, options=options)
+        return await replay_events(node, events, **options)
     except ReplayMismatch as error:
         file = _shown(path)
         raise RecordMismatch(f"{file}: {_difference(error)}\n{_AGAIN} {file}") from None

@@ -365,8 +365,7 @@ async def test_a_fork_is_linked_to_the_run_it_parts_from(spans: Spans) -> None:
     """Its first part to the latest trace of the past they share, the next to its own; nothing was abandoned."""
     journal = MemoryJournal()
     await run(chain(same, quiz), 1, journal=journal, run_id=RUN)
-    options: Any = {"run_id": "f"}
-    await fork(chain(same, quiz), RUN, journal=journal, at="chain/quiz", options=options)
+    await fork(chain(same, quiz), RUN, journal=journal, at="chain/quiz", new_id="f")
     await resume(chain(same, quiz), "f", journal=journal)
     first, second, third = roots(spans)
     assert leads_to(second) == [("fork", place(first.context))]

@@ -272,7 +272,7 @@ async def _in_parts(seed: int, failing: int, concurrency: int, parts: list[Part]
         options: Any = {"observers": [watch], "concurrency": concurrency}
         with anyio.CancelScope() as watch.scope, contextlib.suppress(AgentrtError):
             if before:
-                await resume(graph, "r", journal=journal, options=options)
+                await resume(graph, "r", journal=journal, **options)
             else:
                 await run(graph, 7, journal=journal, run_id="r", **options)
         assert trace.get_current_span() is trace.INVALID_SPAN
