@@ -198,6 +198,7 @@ class Drive:
                 activation.given_up = True
                 if (worker := self.running.get(activation)) is not None:
                     worker.cancel()
+                self.scheduler.withdraw(activation.path)
             plan.cancelling.clear()
         if plan.sharing:
             for fork in plan.sharing:

@@ -301,11 +301,12 @@ class StepAbandoned(Value):
 
 
 class RunParked(Value):
-    """A run has nothing to do but wait for people; its process may end."""
+    """A run has nothing to do but wait for people, who are asked `questions`, by path; its process may end."""
 
     run_id: str
     at: float
     usage: Usage
+    questions: tuple[str, ...] = ()
 
 
 class QuestionAsked(Value):

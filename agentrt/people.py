@@ -24,7 +24,6 @@ from agentrt.events import (
     RunParked,
     RunResumed,
     RunStarted,
-    StepParked,
 )
 from agentrt.journal import Journal, OpenQuestion, RunSummary
 from agentrt.question import VERDICTS
@@ -136,7 +135,7 @@ class Wait:
         self._is_parked = False
         self._asked: dict[str, QuestionAsked] = {}
         self._answered: set[str] = set()
-        self._parked_on: set[str] = set()
+        self._parked_on: tuple[str, ...] = ()
         self.add(events)
 
     def add(self, events: Iterable[Event]) -> None:
@@ -149,9 +148,8 @@ class Wait:
         match event:
             case RunStarted() | RunForked() | RunResumed():
                 self._is_parked = False
-                self._parked_on.clear()  # what a part does not park on again it does not wait for
             case RunParked():
-                self._is_parked = True
+                self._is_parked, self._parked_on = True, event.questions
             case RunFinished() | RunFailed() | RunCancelled():
                 self._is_parked = False
             case QuestionAsked():
@@ -159,8 +157,6 @@ class Wait:
                 self._answered.discard(event.path)
             case QuestionAnswered():
                 self._answered.add(event.path)
-            case StepParked() if event.path in self._asked:
-                self._parked_on.add(event.path)
             case _:
                 pass
 

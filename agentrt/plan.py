@@ -67,7 +67,8 @@ class Plan(ABC):
     """Decide what runs next.
 
     The driver calls `start` once and then one of `succeeded`, `failed` and `refused` for every activation it was
-    given, except those that appear in `cancelling`, whose late outcomes are ignored. It stops when `finished`.
+    given, except those that appear in `cancelling`, which run, wait for people or are about to start, and whose late
+    outcomes are ignored. It stops when `finished`.
     `exhausted` is set when a budget around the plan refuses: then nothing more becomes ready, what runs may end, and
     errors wait for their step to be run again under a higher limit (rules E2, E5).
     """
@@ -125,6 +126,7 @@ class BatchPlan(Plan):
         self._keep_errors = keep_errors
         self._values: list[Any] = [None] * len(activations)
         self._running: dict[Activation, None] = {}
+        self._parked: list[Activation] = []
         self._left = len(activations)
 
     def start(self) -> Sequence[Activation]:
@@ -150,7 +152,7 @@ class BatchPlan(Plan):
             return ()
         self.failure = failure
         self.finished = True
-        self.cancelling += self._running
+        self.cancelling += (*self._running, *self._parked)
         self._running.clear()
         return ()
 
@@ -163,6 +165,7 @@ class BatchPlan(Plan):
         if activation not in self._running:
             return ()
         del self._running[activation]
+        self._parked.append(activation)
         self.parked = self.parked or parked
         return self._more(1)
 
@@ -347,7 +350,6 @@ class GraphPlan(Plan):
         branch = activation.branch
         assert branch is not None
         if not branch.ended:
-            branch.current = None
             self.parked = self.parked or parked
         return ()
 

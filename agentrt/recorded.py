@@ -70,6 +70,7 @@ class RecordedStep:
         "awaits_attempt",
         "before",
         "began",
+        "began_before",
         "drawn",
         "ended",
         "is_counted",
@@ -101,7 +102,7 @@ class RecordedStep:
         self.drawn: list[Drawn] = []
         self.remembers = False
         self.spends = 0
-        self.began = 0
+        self.began = self.began_before = 0
         self.question: QuestionAsked | None = None
         self.answer: QuestionAnswered | None = None
 
@@ -192,7 +193,11 @@ class Recorded:
                 self._step(event.path).awaits_attempt = False
             case StepCancelled():
                 self._cancel(event.path)
-            case StepAbandoned() | StepParked():
+            case StepParked():
+                step = self._step(event.path)
+                step.ended, step.is_running = None, False
+                step.began = step.began_before  # it left by itself: what this start began is not in doubt
+            case StepAbandoned():
                 step = self._step(event.path)
                 step.ended, step.is_running = None, False
             case BudgetExhausted():
@@ -208,6 +213,7 @@ class Recorded:
         step.started, step.ended, step.is_running = event, None, True
         step.is_counted = step.is_counted or bool(event.counts)
         step.is_given_up = False
+        step.began_before = step.began
         step.lost, step.lost_before = [], []
 
     def _goes_on(self, caller: RecordedStep) -> None:

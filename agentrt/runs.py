@@ -97,6 +97,7 @@ class Run:
         self.before = Before()
         self.writer: JournalWriter | None = None
         self._cut_off: Sequence[Event] = ()
+        self._waited: RunParked | None = None
         self._aborted: AgentrtError | None = None
         self._cancel: Callable[[], object] = lambda: None
         self._carrier: Callable[[], Mapping[str, str]] = dict
@@ -174,6 +175,7 @@ class Run:
         """Take up where a record ends: what has finished answers from it, and is not paid again."""
         assert recorded.run is not None
         self.past, self.writer = past, writer
+        self._waited = recorded.closing if isinstance(recorded.closing, RunParked) else None
         self.seed = str(recorded.run.options.get("seed") or recorded.run.run_id)
         self.before = recorded.before
         self._cut_off = list(recorded.cut_off(time.time()))
@@ -244,13 +246,20 @@ class Run:
             outcome = await scheduler.step(root, caller, self.budget, 0.0)
         except BaseException:
             self._note_trace(scheduler)
-            record(RunCancelled(run_id=run_id, at=scheduler.clock(), usage=self.ledger.usage()))
+            at = scheduler.clock()
+            record(self._waits_on(at) or RunCancelled(run_id=run_id, at=at, usage=self.ledger.usage()))
             raise
         caller.settle()
         self._progress = caller.progress
         self._note_trace(scheduler)
-        record(self._closing_event(outcome, scheduler))
+        record(self._waits_on(scheduler.clock()) or self._closing_event(outcome, scheduler))
         return outcome
+
+    def _waits_on(self, at: float) -> RunParked | None:
+        """Let a run wait as before that waited for people, and cannot go on with this program."""
+        if self._aborted is None or self._waited is None:
+            return None
+        return RunParked(run_id=self.run_id, at=at, usage=self.ledger.usage(), questions=self._waited.questions)
 
     def _resumed(self, at: float, limits: Mapping[str, float]) -> RunResumed:
         before = self.before
@@ -301,7 +310,7 @@ class Run:
     def _closing_event(self, outcome: Any, scheduler: Scheduler) -> RunFinished | RunFailed | RunParked:
         at, usage, stop_reason = scheduler.clock(), self.ledger.usage(), self._stop_reason(outcome, scheduler)
         if isinstance(outcome, Parked):
-            return RunParked(run_id=self.run_id, at=at, usage=usage)
+            return RunParked(run_id=self.run_id, at=at, usage=usage, questions=tuple(scheduler.questions))
         if not isinstance(outcome, Failure):
             return RunFinished(run_id=self.run_id, at=at, output=outcome, usage=usage, stop_reason=stop_reason)
         return RunFailed(

@@ -94,6 +94,8 @@ class Scheduler:
         self.thread = threading.get_ident()
         self.exhaustion: BudgetExceeded | None = None
         self.dropped: list[Failure] = []
+        self.questions: dict[str, None] = {}
+        """The steps that wait for answers, by path."""
         self._tasks = tasks
         self._limit = concurrency
         self._queue: deque[Drive] = deque()
@@ -183,6 +185,11 @@ class Scheduler:
             await anyio.sleep_forever()
         return outcome
 
+    def withdraw(self, path: str) -> None:
+        """Take note that nobody waits any more for what a step and those below it ask people."""
+        for asked in [q for q in self.questions if q == path or q.startswith(f"{path}/")]:
+            del self.questions[asked]
+
     def abort(self, error: AgentrtError) -> None:
         """End the whole run by an error that no step may go on from: all are cancelled where they next wait."""
         self._is_aborted = True
@@ -244,6 +251,8 @@ class Scheduler:
             return self._failed(activation, context, caller, context.failure_of(error, value))
         if (parked := _parked_in(error)) is not None:
             self.record(StepParked(path=path, at=self.clock()))
+            if path == parked.path:
+                self.questions[path] = None
             caller.note_unfinished(context)
             return parked
         if _is_stray(error):

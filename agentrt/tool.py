@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from agentrt.budget import STEPS, TOOL_CALLS, Budget
 from agentrt.errors import DefinitionError
 from agentrt.function import FunctionNode, as_node
+from agentrt.interval import NONE, Interval, Outlook, started
 from agentrt.messages import ToolSpec, tool_name
 from agentrt.node import Context, Effect, Node
 from agentrt.partial import Partial
@@ -30,6 +31,7 @@ class Tool(FunctionNode[R], Generic[P, R]):
     that takes longer is cancelled and raises `StepTimeout`. `retry` tries it again when it fails.
     effect: what it means to use it twice, for a run whose process was killed meanwhile. `idempotent` is used again,
         `keyed` too, and gives the other side `ctx.key`, by which it knows the call; for `unsafe` a person is asked.
+        What the function does before it asks people itself (`ctx.ask`) it does again when they have answered.
     approval: whether a person has to approve each call, or a function of the arguments that says so of this call.
 
     Raises `DefinitionError` for a parameter without a type.
@@ -60,6 +62,11 @@ class Tool(FunctionNode[R], Generic[P, R]):
         self.description = description or self.description
         self.attributes = {"description": self.description}
         self.arguments  # noqa: B018 - builds the schema now, so that a missing type is told where the tool is defined
+
+    def interval(self, outlook: Outlook) -> Interval:
+        """Add the question whether a call may be made to what the function takes."""
+        asks = started(f"{outlook.path}/approve", (STEPS,)) if self.approval is not False else Interval()
+        return super().interval(outlook) + Interval(NONE if self.approval is not True else asks.least, asks.most)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self.function(*args, **kwargs)

@@ -23,6 +23,7 @@ from agentrt import (
     InvalidArguments,
     ModelRequest,
     QuestionClosed,
+    ReplayMismatch,
     Result,
     Retry,
     StepFailed,
@@ -37,7 +38,7 @@ from agentrt import (
 )
 from agentrt import events as ev
 from agentrt.messages import ToolMessage
-from agentrt.people import answer, approve, deny, inbox, settle
+from agentrt.people import answer, approve, deny, due, inbox, settle
 from agentrt.recorded import Recorded
 from agentrt.stores.memory import MemoryJournal
 from agentrt.testing import FunctionModel, call
@@ -587,3 +588,109 @@ async def test_one_of_several_questions_has_to_be_named() -> None:
     with pytest.raises(QuestionClosed, match=r"several such questions, name one: in_a_map/ask\[0\]/ask"):
         await answer(desk.journal, RUN, "x")
     assert len(await desk.open()) == 3
+
+
+@pytest.mark.parametrize("how", ["fork", "map"])
+async def test_what_nobody_waits_for_any_more_is_not_asked(how: str) -> None:
+    """The question of a branch that lost its race, or of a call whose neighbour failed."""
+
+    async def racer(n: int, ctx: Context) -> str:
+        if n == 0:
+            await anyio.sleep(5)
+            if how == "map":
+                raise ConnectionError
+            return "first"
+        return await ctx.ask("Which?")
+
+    async def tried(text: str, ctx: Context) -> str:
+        try:
+            return " ".join(await ctx.map(racer, [0, 1]))
+        except ConnectionError:
+            return "failed"
+
+    async def both(text: str) -> list[int]:
+        return [0, 1]
+
+    async def last(text: str, ctx: Context) -> str:
+        return await ctx.ask(f"After {text}?")
+
+    graph = Graph("g")
+    if how == "fork":
+        graph.edge(START, both)
+        graph.edge(both, racer, each=True)
+        graph.edge(racer, last, join=first(1))
+    else:
+        graph.chain(START, tried, last)
+    graph.edge(last, END)
+    desk = Desk(graph)
+    await desk.begin()
+    assert await desk.open() == ["g/last/ask"]
+    with pytest.raises(QuestionClosed, match="does not wait"):
+        await answer(desk.journal, RUN, "x", next(e.path for e in kinds(await desk.record(), ev.QuestionAsked)))
+    await answer(desk.journal, RUN, "yes")
+    assert (await desk.go_on()).output == "yes"
+
+
+async def test_a_race_that_is_decided_later_withdraws_what_the_losers_ask() -> None:
+    """By the answer of one of them, in the next part of the run."""
+
+    async def items(text: str) -> list[str]:
+        return ["a", "b", "c"]
+
+    async def last(text: str, ctx: Context) -> str:
+        return await ctx.ask(f"After {text}?")
+
+    graph = Graph("g")
+    graph.edge(START, items)
+    graph.edge(items, ask, each=True)
+    graph.edge(ask, last, join=first(1))
+    graph.edge(last, END)
+    desk = Desk(graph)
+    await desk.begin()
+    assert len(await desk.open()) == 3
+    await answer(desk.journal, RUN, "x", "g/ask[1]/ask[q]")
+    await desk.go_on()
+    assert await desk.open() == ["g/last/ask"]
+
+
+async def test_a_tool_that_asks_by_itself_is_not_in_doubt() -> None:
+    """It left by itself to wait; only what a process cut off is in doubt."""
+
+    @tool(effect="unsafe")
+    async def book(day: str, ctx: Context) -> str:
+        """Book."""
+        return f"{day}, {await ctx.ask('Window or aisle?')}"
+
+    model = FunctionModel(
+        lambda r: r.messages[-1].text if isinstance(r.messages[-1], ToolMessage) else call("book", day="Monday")
+    )
+    desk = Desk(Agent("agent", model=model, tools=[book]))
+    await desk.begin()
+    await answer(desk.journal, RUN, "aisle")
+    assert (await desk.go_on()).output == "Monday, aisle"
+
+
+async def test_a_run_waits_on_where_a_changed_program_cannot_go_on_with_it() -> None:
+    """Its other questions stay open, and it is due for the program that began."""
+
+    def program(prompt: str) -> Any:
+        async def one(n: int, ctx: Context) -> str:
+            return await ctx.ask(f"{prompt} {n}?")
+
+        async def code(text: str, ctx: Context) -> list[str]:
+            return await ctx.map(one, [0, 1])
+
+        return code
+
+    desk = Desk(program("How many"))
+    await desk.begin()
+    await answer(desk.journal, RUN, "5", "code/one[0]/ask")
+    desk.graph = program("How much")
+    with pytest.raises(ReplayMismatch):
+        await desk.go_on()
+    assert (await desk.journal.run(RUN)).status == "waiting"
+    assert await desk.open() == ["code/one[1]/ask"]
+    assert await due(desk.journal) == [RUN]
+    desk.graph = program("How many")
+    await answer(desk.journal, RUN, "6")
+    assert (await desk.go_on()).output == ["5", "6"]

@@ -167,6 +167,8 @@ def _forked(run: Run, event: RunForked) -> None:
 
 def _parked(run: Run, event: RunParked) -> None:
     run.status = "waiting"
+    for path in set(run.asked) - {writable(path) for path in event.questions}:
+        run.close(path, "its run does not wait for it any more")
     _used(run, event.usage)
 
 
