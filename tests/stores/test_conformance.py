@@ -185,6 +185,7 @@ async def test_summary_says_where_a_run_comes_from(journal: Journal) -> None:
 
 
 PARKED = RunParked(run_id="r", at=2.0, usage=USED)
+ANSWERED_LATE = QuestionAnswered("brief/ask", 90.0, "answer", "ada")
 WAITING = RunParked(run_id="r", at=2.0, usage=USED, questions=("brief/ask",))
 RESUMED = RunResumed(run_id="r", at=4.0, name="brief", limits={})
 FORKED = RunForked(run_id="r", at=1.5, parent="q", path="brief/a")
@@ -228,7 +229,7 @@ async def test_a_fork_has_not_paid_for_its_past(journal: Journal) -> None:
         ([], 0.0, 1.0),
         ([step()], 1.0, 2.0),
         ([step(), finished(at=3.5)], 2.5, 3.5),
-        ([asked(), msgspec.structs.replace(WAITING, at=3.0), QuestionAnswered("brief/ask", 90.0, "answer", "ada")], 2.0, 3.0),
+        ([asked(), msgspec.structs.replace(WAITING, at=3.0), ANSWERED_LATE], 2.0, 3.0),
         ([RunParked("r", 3.0, USED), RunResumed("r", 100.0, "brief", {}), finished(at=102.0)], 4.0, 102.0),
         ([step(), RunResumed("r", 100.0, "brief", {}), StepAbandoned("a", 100.5)], 1.5, 100.5),
         ([step(), RunForked("r", 9.0, "q", "brief/a"), RunResumed("r", 11.0, "b", {}), finished(at=13.0)], 2.0, 13.0),
