@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from typing import Final, Literal, TypeAlias, TypedDict
 
 from agentrt.errors import DefinitionError
@@ -20,10 +19,14 @@ OnExhausted: TypeAlias = Literal["raise", "partial", "wrap_up"]
 _LIMITS: Final = (*DIMENSIONS, "seconds")
 
 
-@cache
-def named(dimensions: tuple[int, ...]) -> tuple[str, ...]:
-    """Return the names of dimensions that are counted."""
-    return tuple(DIMENSIONS[d] for d in dimensions)
+class _Names(dict[tuple[int, ...], tuple[str, ...]]):
+    def __missing__(self, dimensions: tuple[int, ...]) -> tuple[str, ...]:
+        names = self[dimensions] = tuple(DIMENSIONS[d] for d in dimensions)
+        return names
+
+
+NAMES: Final = _Names()
+"""The names of dimensions that are counted together: looked up for every step, so a dict and no function."""
 
 
 class Limits(TypedDict, total=False):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 
-from agentrt.budget import Budget, named
+from agentrt.budget import NAMES, Budget
 from agentrt.calls import Calls
 from agentrt.draws import Draws
 from agentrt.drive import Drive
@@ -57,11 +57,24 @@ _DEEPEST: Final = 16
 class StepContext(Context):
     """Be the context of one running step."""
 
-    __slots__ = (
-        "_activation", "_calls", "_draws", "_failure", "_held", "_lent", "_over", "_remembers", "_waits",
-        "account", "attempts", "busy", "counts", "deadline", "denial", "depth", "limits", "past", "path",
-        "progress", "run_id", "scheduler", "silent", "spends", "state",
-    )  # fmt: skip
+    # What most steps never change is set on the class: a context is made for every step.
+    limits: tuple[Limit, ...] = ()
+    progress: Progress | None = None
+    state: object = None
+    denial: BudgetExceeded | None = None
+    counts: tuple[str, ...] = ()
+    attempts = 0
+    spends = 0
+    busy = False
+    silent = False
+    _calls: Calls | None = None
+    _draws: Draws | None = None
+    _failure: Failure | None = None
+    _held: list[StepReservation] | None = None
+    _lent = False
+    _over = False
+    _remembers = False
+    _waits = 0
 
     def __init__(
         self,
@@ -75,29 +88,15 @@ class StepContext(Context):
     ) -> None:
         self.scheduler = scheduler
         self.depth = depth
-        self.run_id = scheduler.run_id
         self.path = path
         self.account = account
         self.deadline = deadline
         self.past = past
-        self.limits: tuple[Limit, ...] = ()
-        self.progress: Progress | None = None
-        self.state: object = None
-        self.denial: BudgetExceeded | None = None
-        self.counts: tuple[str, ...] = ()
-        self.busy = False
         self._activation = activation
-        self._calls: Calls | None = None
-        self._failure: Failure | None = None
-        self._held: list[StepReservation] | None = None
-        self._lent = False
-        self._over = False
-        self._waits = 0
-        self.attempts = 0
-        self._draws: Draws | None = None
-        self._remembers = False
-        self.spends = 0
-        self.silent = False
+
+    @property
+    def run_id(self) -> str:
+        return self.scheduler.run_id
 
     def open(self, budgets: Iterable[Budget], caller: StepContext) -> None:
         """Open an account for each budget on this step, the first one outermost; raises `BudgetExceeded`."""
@@ -122,15 +121,14 @@ class StepContext(Context):
 
     def count_start(self, dimensions: tuple[int, ...]) -> None:
         """Spend one of each dimension, unless an earlier part of the run has; raises `BudgetExceeded` (rule B2)."""
-        past = self.past
-        if past is None or not past.is_counted(self.path):
+        if self.past is None or not self.past.is_counted(self.path):
             self.scheduler.ledger.count(self.account, dimensions, self.path)
-            self.counts = named(dimensions)
+            self.counts = NAMES[dimensions]
 
     def begin_attempt(self, dimensions: tuple[int, ...]) -> None:
         """Spend one of each dimension for another attempt; raises `BudgetExceeded`."""
         self._count(dimensions)
-        self.counts = named(dimensions)
+        self.counts = NAMES[dimensions]
         self.record(AttemptStarted(path=self.path, at=self.clock(), counts=self.counts))
 
     def count_call(self, node: Node[Any, Any], most: int, path: str) -> None:
@@ -468,7 +466,7 @@ class StepContext(Context):
             return  # an earlier part of the run has
         self._count(dimensions)
         if self.is_recorded:
-            self.record(Counted(path=self.path, at=self.clock(), counts=named(dimensions)))
+            self.record(Counted(path=self.path, at=self.clock(), counts=NAMES[dimensions]))
 
     def _count(self, dimensions: tuple[int, ...]) -> None:
         try:
@@ -535,7 +533,7 @@ class StepContext(Context):
             reservation.release()
             raise
         if self.scheduler.flush is not None:
-            await reservation.make_durable(self.scheduler.flush, named(dimensions))
+            await reservation.make_durable(self.scheduler.flush, NAMES[dimensions])
         return reservation
 
     def record_denial(self, denial: BudgetExceeded) -> None:

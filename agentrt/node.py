@@ -145,9 +145,13 @@ class Context(ABC, Generic[D]):
 
     path: str
     """The path of this step (docs/design.md, "Paths")."""
-    run_id: str
     state: object
     """What the step keeps for wrapping up, if its budget is exhausted; None at the start of every attempt."""
+
+    @property
+    @abstractmethod
+    def run_id(self) -> str:
+        """Return what names the run."""
 
     @property
     @abstractmethod
