@@ -33,7 +33,7 @@ from agentrt.events import (
 )
 from agentrt.function import as_node
 from agentrt.guidance import Guidance, place_of
-from agentrt.ledger import Account, Limit, Request
+from agentrt.ledger import Account, Limit, Request, Ticket
 from agentrt.model import Model
 from agentrt.node import Context, Node, Reservation
 from agentrt.plan import Activation, BatchPlan, Failure, Parked, Plan
@@ -41,6 +41,7 @@ from agentrt.progress import Denied, Past, Progress
 from agentrt.question import Question
 from agentrt.remaining import Remaining
 from agentrt.reservation import StepReservation
+from agentrt.slot import Slot
 
 if TYPE_CHECKING:
     from random import Random
@@ -65,16 +66,14 @@ class StepContext(Context):
     counts: tuple[str, ...] = ()
     attempts = 0
     spends = 0
-    busy = False
     silent = False
     _calls: Calls | None = None
     _draws: Draws | None = None
     _failure: Failure | None = None
     _held: list[StepReservation] | None = None
-    _lent = False
     _over = False
     _remembers = False
-    _waits = 0
+    _slot: Slot | None = None
 
     def __init__(
         self,
@@ -277,12 +276,8 @@ class StepContext(Context):
 
     async def run_here(self, activation: Activation, budget: Budget | None) -> Any:
         """Run a step below this one in this task, on this step's slot; return its output or its `Failure`."""
-        self.busy = True
-        try:
+        with self.slot:
             outcome = await self.scheduler.step(activation, self, budget, 0.0, self.depth + 1)
-        finally:
-            self.busy = False
-            self.lend_if_waiting()
         if isinstance(outcome, Failure):
             self.tell([activation.path], outcome.error)
         return outcome
@@ -505,28 +500,16 @@ class StepContext(Context):
 
     async def reserve(self, request: Request, *dimensions: int) -> Reservation:
         self._check_running()
-        ledger, clock, record = self.scheduler.ledger, self.scheduler.clock, self.scheduler.record
-        ticket = ledger.request(self.account, request, self.path)
+        ticket = self.scheduler.ledger.request(self.account, request, self.path)
         if ticket.waiting:
-            began = clock()
-            decided = anyio.Event()
-            ticket.notify = decided.set
-            try:
-                await decided.wait()
-            except BaseException:
-                ledger.withdraw(ticket)
-                raise
-            if self._over:  # what was left behind got its turn only now: it would hold the reservation for ever
-                ledger.withdraw(ticket)
-            self._check_running()
-            record(BudgetWaited(path=self.path, at=clock(), seconds=clock() - began))
+            await self._wait_for(ticket)
         if ticket.refusal is not None:
             self.record_denial(ticket.refusal)
             raise ticket.refusal
         reservation = StepReservation(self.scheduler, ticket)
         self._held = [*(r for r in self._held or () if r.held), reservation]
-        if reservation.granted < request.want:
-            record(BudgetClamped(path=self.path, at=clock(), wanted=request.want, granted=reservation.granted))
+        if (granted := reservation.granted) < request.want:
+            self.record(BudgetClamped(path=self.path, at=self.clock(), wanted=request.want, granted=granted))
         try:
             self._count(dimensions)
         except BudgetExceeded:
@@ -536,54 +519,37 @@ class StepContext(Context):
             await reservation.make_durable(self.scheduler.flush, NAMES[dimensions])
         return reservation
 
+    async def _wait_for(self, ticket: Ticket) -> None:
+        """Wait until the ledger has decided on a request."""
+        began, decided = self.clock(), anyio.Event()
+        ticket.notify = decided.set
+        try:
+            await decided.wait()
+        except BaseException:
+            self.scheduler.ledger.withdraw(ticket)
+            raise
+        if self._over:  # what was left behind got its turn only now: it would hold the reservation for ever
+            self.scheduler.ledger.withdraw(ticket)
+        self._check_running()
+        self.record(BudgetWaited(path=self.path, at=self.clock(), seconds=self.clock() - began))
+
     def record_denial(self, denial: BudgetExceeded) -> None:
         now = self.scheduler.clock()
         self.scheduler.record(BudgetDenied(path=denial.path, at=now, scope=denial.scope, dimension=denial.dimension))
 
     @property
+    def slot(self) -> Slot:
+        if self._slot is None:
+            self._slot = Slot(self.scheduler)
+        return self._slot
+
+    @property
     def may_run_here(self) -> bool:
         """Say whether the step's own slot is free for a step below it, and its stack not too deep."""
-        return not self.busy and not self._lent and self.depth < _DEEPEST
+        return self.slot.is_free and self.depth < _DEEPEST
 
     async def wait(self, until: Callable[[], Awaitable[object]]) -> None:
-        """Wait for steps below this one, or for a time to be over, lending the slot meanwhile."""
-        self._waits += 1
-        self.lend_if_waiting()
-        try:
-            await until()
-        except BaseException:
-            # Cancelled: the step unwinds at once, over the limit if need be. Waiting for a slot here could wait for
-            # the very steps that are about to be cancelled.
-            if self._stops_waiting():
-                self.scheduler.reclaim_nowait()
-            raise
-        if self._stops_waiting():
-            await self.scheduler.reclaim()
-
-    async def wait_to_unwind(self, event: anyio.Event) -> None:
-        """Wait, whatever happens, for steps below that are being cancelled; their cleaning up may need the slot."""
-        self._waits += 1
-        self.lend_if_waiting()
-        try:
-            with anyio.CancelScope(shield=True):
-                await event.wait()
-        finally:
-            if self._stops_waiting():
-                self.scheduler.reclaim_nowait()
-
-    def _stops_waiting(self) -> bool:
-        """Note that one wait is over; return whether the slot is to be taken back."""
-        self._waits -= 1
-        if self._waits or not self._lent:
-            return False
-        self._lent = False
-        return True
-
-    def lend_if_waiting(self) -> None:
-        """Lend the slot if nothing uses it and something waits for it."""
-        if self._waits and not self.busy and not self._lent:
-            self._lent = True
-            self.scheduler.lend()
+        await self.slot.wait(until)
 
     def failure_of(self, error: Exception, value: object) -> Failure:
         """Return the failure of the step below if this is its error, so that the first step to fail is named."""

@@ -71,7 +71,7 @@ class Drive:
             if ready:
                 self.scheduler.push(self, ready)
                 self._done = anyio.Event()
-                await self.context.wait(self._done.wait)
+                await self.context.slot.wait(self._done.wait)
         finally:
             self._closed = True
             if self.running:
@@ -102,13 +102,9 @@ class Drive:
         """Run one step after another in this task, on the slot of the step around; return what is ready then."""
         context, plan, step, budget = self.context, self.plan, self.scheduler.step, self.budget
         depth = context.depth + 1
-        context.busy = True
-        try:
+        with context.slot:
             while len(ready) == 1 and not plan.finished:
                 ready = self._feed(ready[0], await step(ready[0], context, budget, 0.0, depth))
-        finally:
-            context.busy = False
-            context.lend_if_waiting()
         return ready
 
     @property
@@ -177,12 +173,8 @@ class Drive:
     async def _step_here(self, activation: Activation) -> Sequence[Activation]:
         """Run one step in this task, or recall it, and feed its outcome to the plan, which says who is told of it."""
         context = self.context
-        context.busy = True
-        try:
+        with context.slot:
             outcome = await self.scheduler.step(activation, context, self.budget, 0.0, context.depth + 1)
-        finally:
-            context.busy = False
-            context.lend_if_waiting()
         return self._feed(activation, outcome)
 
     def _note(self) -> None:
@@ -238,7 +230,7 @@ class Drive:
         for worker in self.running.values():
             worker.cancel()
         self._done = anyio.Event()
-        await self.context.wait_to_unwind(self._done)
+        await self.context.slot.wait_to_unwind(self._done)
 
 
 def _divide_again(account: Account, budget: Budget, left: Mapping[str, float], branches: int) -> None:
