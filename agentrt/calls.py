@@ -13,31 +13,31 @@ from agentrt.errors import DefinitionError
 class Calls:
     """Number the calls of one attempt of a step, by name; know which are in flight."""
 
-    __slots__ = ("_active", "_busy", "_made", "_news", "_of_nodes", "_parked", "_path")
+    __slots__ = ("_busy", "_made", "_news", "_of_nodes", "_parked", "_path")
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._made: dict[str, int] = {}
         self._of_nodes: dict[str, int] = {}
         self._busy: set[str] = set()
-        self._active = self._parked = 0
+        self._parked = 0
         self._news: anyio.Event | None = None
 
-    def begin(self, labels: set[str]) -> None:
-        """Take labels for calls that begin now; raises `DefinitionError` while another call has one of them."""
-        for label in labels & self._busy:
-            raise DefinitionError(
-                f"{self._path} already runs {label.rstrip('[')!r}: give concurrent calls of one name different "
-                "keys, ctx.run(…, key=…) or ctx.map(…, key=…), or use one ctx.map, so that their paths do not "
-                "depend on timing"
-            )
-        self._busy |= labels
-        self._active += 1
+    def begin(self, *labels: str) -> None:
+        """Take the labels of a call that begins now; raises `DefinitionError` while another call has one of them."""
+        for label in labels:
+            if label in self._busy:
+                raise DefinitionError(
+                    f"{self._path} already runs {label.rstrip('[')!r}: give concurrent calls of one name different "
+                    "keys, ctx.run(…, key=…) or ctx.map(…, key=…), or use one ctx.map, so that their paths do not "
+                    "depend on timing"
+                )
+        self._busy.update(labels)
 
-    def end(self, labels: set[str]) -> None:
-        self._busy -= labels
-        self._active -= 1
-        self._tell()
+    def end(self, *labels: str) -> None:
+        self._busy.difference_update(labels)
+        if self._news is not None:
+            self._tell()
 
     def path_of(self, label: str) -> str:
         """Number the calls of one name (docs/design.md, "Paths")."""
@@ -48,6 +48,8 @@ class Calls:
 
     def label(self, name: str, key: str | int | None) -> str:
         """Return what one call is known by; raises `DefinitionError` for a key that cannot stand in a path."""
+        if key is None:
+            return name
         if str(key).isdigit() and f"{name}[" in self._made:
             raise self._mixed(name)
         return _label(name, key)
@@ -66,20 +68,20 @@ class Calls:
     def note_node(self, name: str) -> None:
         self._of_nodes[name] = self.of_node(name) + 1
 
-    async def park(self, wait: Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]) -> None:
-        """Have one call wait, by `wait`, until no other is in flight that does not wait for people as well.
+    async def park(self, wait: Callable[[Callable[[], Awaitable[object]]], Awaitable[None]], labels: int = 1) -> None:
+        """Have a call of so many labels wait, by `wait`, until each other in flight waits for people as well.
 
         To leave the step any earlier would cancel the others, which may be paid already.
         """
         await checkpoint()  # tasks that code has just started come to their own calls
-        self._parked += 1
+        self._parked += labels
         self._tell()
         try:
-            while self._parked < self._active:
+            while self._parked < len(self._busy):
                 self._news = self._news or anyio.Event()
                 await wait(self._news.wait)
         finally:
-            self._parked -= 1
+            self._parked -= labels
 
     def _tell(self) -> None:
         if self._news is not None:

@@ -252,8 +252,8 @@ class StepContext(Context):
     async def run(self, node: Any, value: Any, *, key: str | int | None = None, budget: Budget | None = None) -> Any:
         self._check_running()
         target, calls = as_node(node), self._called
-        labels = {label := calls.label(target.name, key)}
-        calls.begin(labels)
+        label = calls.label(target.name, key)
+        calls.begin(label)
         try:
             activation = Activation(target, value, calls.path_of(label))
             if self.may_run_here:
@@ -261,10 +261,10 @@ class StepContext(Context):
             plan = BatchPlan(self.path, [activation])
             return (await Drive(self, plan, budget).run())[0]
         except Parked:
-            await calls.park(self.wait)
+            await calls.park(self.slot.wait)
             raise
         finally:
-            calls.end(labels)
+            calls.end(label)
 
     def _output_of(self, outcome: Any) -> Any:
         """Return the output of a step below; raises its error, or that it waits for people."""
@@ -295,8 +295,8 @@ class StepContext(Context):
         target, calls = as_node(node), self._called
         if limit is not None and limit < 1:
             raise DefinitionError(f"ctx.map(limit={limit}): run at least one at a time")
-        labels = {label := calls.label_of_map(target.name, key, len(values))}
-        calls.begin(labels)
+        label = calls.label_of_map(target.name, key, len(values))
+        calls.begin(label)
         try:
             prefix = calls.path_of(label)
             activations = [Activation(target, v, f"{prefix}{i}]") for i, v in enumerate(values)]
@@ -305,23 +305,23 @@ class StepContext(Context):
             plan = BatchPlan(self.path, activations, limit=limit)
             return cast("list[Any]", await Drive(self, plan, budget).run())
         except Parked:
-            await calls.park(self.wait)
+            await calls.park(self.slot.wait)
             raise
         finally:
-            calls.end(labels)
+            calls.end(label)
 
     async def gather(self, calls: Sequence[tuple[Node[Any, Any], Any]]) -> list[Any]:
         self._check_running()
         called = self._called
         names = {node.name for node, _ in calls}
-        called.begin(names)
+        called.begin(*names)
         try:
             return await self._gather([Activation(n, value, called.path_of(n.name)) for n, value in calls])
         except Parked:
-            await called.park(self.wait)
+            await called.park(self.slot.wait, len(names))
             raise
         finally:
-            called.end(names)
+            called.end(*names)
 
     async def _gather(self, activations: Sequence[Activation]) -> list[Any]:
         if len(activations) == 1 and self.may_run_here:
@@ -546,7 +546,7 @@ class StepContext(Context):
     @property
     def may_run_here(self) -> bool:
         """Say whether the step's own slot is free for a step below it, and its stack not too deep."""
-        return self.slot.is_free and self.depth < _DEEPEST
+        return (self._slot is None or self._slot.is_free) and self.depth < _DEEPEST
 
     async def wait(self, until: Callable[[], Awaitable[object]]) -> None:
         await self.slot.wait(until)

@@ -32,7 +32,8 @@ class Slot:
 
     def __exit__(self, *_: object) -> None:
         self._is_used = False
-        self._lend()
+        if self._waits:
+            self._lend()
 
     async def wait(self, until: Callable[[], Awaitable[object]]) -> None:
         """Wait for steps below, or for a time to be over, lending the slot meanwhile."""
@@ -61,8 +62,8 @@ class Slot:
                 self._scheduler.reclaim_nowait()
 
     def _lend(self) -> None:
-        """Lend the slot if the step waits and nothing below uses it."""
-        if self._waits and self.is_free:
+        """Lend the slot of a step that waits, if nothing below uses it."""
+        if self.is_free:
             self._is_lent = True
             self._scheduler.lend()
 
