@@ -431,12 +431,15 @@ class _Watch:
         is_asyncio = anyio.get_cancelled_exc_class().__module__.startswith("asyncio")
         self._current = sys.modules["asyncio"].current_task if is_asyncio else lambda: None
         self._host = self._current()
-        self._is_native = False
+        self._is_native = self._is_over = False
         self._task: anyio.TaskInfo | None = None
 
     async def keep(self) -> None:
         self._task = anyio.get_current_task()
-        await anyio.sleep_forever()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._is_over = True
 
     def is_ending(self, error: BaseException) -> bool:
         """Say so of the cancellation that an error is; one of the host by asyncio itself is known by its message."""
@@ -444,7 +447,7 @@ class _Watch:
             self._is_native = not str(error).startswith("Cancelled via cancel scope")
         if self._is_native and self._host is not None and self._host.cancelling():
             return True
-        return self._task is not None and self._task.has_pending_cancellation()
+        return self._is_over or (self._task is not None and self._task.has_pending_cancellation())
 
 
 @asynccontextmanager
