@@ -94,8 +94,8 @@ class Scheduler:
         self.thread = threading.get_ident()
         self.exhaustion: BudgetExceeded | None = None
         self.dropped: list[Failure] = []
-        self.questions: dict[str, None] = {}
-        """The steps that wait for answers, by path."""
+        self.questions: dict[str, float | None] = {}
+        """Until when the steps that wait for answers do so, by path."""
         self._tasks = tasks
         self._limit = concurrency
         self._queue: deque[Drive] = deque()
@@ -252,7 +252,7 @@ class Scheduler:
         if (parked := _parked_in(error)) is not None:
             self.record(StepParked(path=path, at=self.clock()))
             if path == parked.path:
-                self.questions[path] = None
+                self.questions[path] = parked.until
             caller.note_unfinished(context)
             return parked
         if _is_stray(error):
