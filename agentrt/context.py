@@ -217,7 +217,8 @@ class StepContext(Context):
     def hand_over(self, progress: Progress) -> None:
         """Give what this step had done, as it ends without an outcome, to the progress of the step around."""
         counted = bool(self.counts) or (self.past is not None and self.past.is_counted(self.path))
-        progress.merge(self.path, self.progress, self.limits, counted=counted, spends=self.spends)
+        drawn = () if self._draws is None else [Drawn(self.path, 0.0, name, value) for name, value in self._draws.made]
+        progress.merge(self.path, self.progress, self.limits, counted=counted, spends=self.spends, drawn=drawn)
 
     def note_not_started(self, activations: Sequence[Activation]) -> None:
         if activations and self.account.is_capped:
@@ -362,7 +363,7 @@ class StepContext(Context):
         branch = self._activation.branch
         if branch is None:
             return {}
-        if not self._remembers and self.scheduler.flush is not None:
+        if not self._remembers and self.is_recorded:
             self._remembers = True
             self.record(Remembered(path=self.path, at=self.clock()))
         if branch.memory is None:
@@ -384,7 +385,7 @@ class StepContext(Context):
 
     @property
     def is_recorded(self) -> bool:
-        return self.scheduler.flush is not None
+        return self.scheduler.is_recorded
 
     async def begin_effect(self) -> None:
         if self.scheduler.flush is not None:
@@ -434,7 +435,7 @@ class StepContext(Context):
         return self._draws
 
     def _record_draw(self, name: str, value: object) -> None:
-        if self.scheduler.flush is not None:
+        if self.is_recorded:
             self.record(Drawn(path=self.path, at=self.clock(), name=name, value=value))
 
     def emit(self, value: object) -> None:
@@ -515,8 +516,8 @@ class StepContext(Context):
         except BudgetExceeded:
             reservation.release()
             raise
-        if self.scheduler.flush is not None:
-            await reservation.make_durable(self.scheduler.flush, NAMES[dimensions])
+        if self.is_recorded:
+            await reservation.make_durable(NAMES[dimensions])
         return reservation
 
     async def _wait_for(self, ticket: Ticket) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from pydantic_core import from_json, to_json
 
-from agentrt.messages import new_messages
+from agentrt.messages import Message, new_messages
 from agentrt.usage import Usage
 from agentrt.value import Value
 
@@ -153,10 +153,14 @@ class StepFailed(Value):
 
 
 class StepCancelled(Value):
-    """A step was cancelled before it had an output."""
+    """A step was cancelled before it had an output.
+
+    given_up: whether code of the step around it did that, and may go on; else all around was cancelled with it.
+    """
 
     path: str
     at: float
+    given_up: bool = False
 
 
 class StepRetried(Value):
@@ -293,11 +297,26 @@ class EffectBegun(Value):
     at: float
 
 
+class CallGivenUp(Value):
+    """Code gave up a step that waited for people, and may go on."""
+
+    path: str
+    at: float
+
+
 class StepAbandoned(Value):
     """A step was cut off with its process; written when the run goes on."""
 
     path: str
     at: float
+
+
+class RunMismatched(Value):
+    """The program did otherwise than is on record, and was stopped: what this part of the run began is not its own."""
+
+    run_id: str
+    at: float
+    error: ErrorInfo
 
 
 class RunParked(Value):
@@ -391,7 +410,9 @@ class Emitted(Value):
     value: object
 
 
-RunEvent: TypeAlias = RunStarted | RunForked | RunResumed | Traced | RunParked | RunFinished | RunFailed | RunCancelled
+RunEvent: TypeAlias = (
+    RunStarted | RunForked | RunResumed | Traced | RunMismatched | RunParked | RunFinished | RunFailed | RunCancelled
+)
 StepEvent: TypeAlias = (
     StepStarted | StepRetried | AttemptStarted | StepFinished | StepFailed | StepCancelled | StepParked | StepAbandoned
 )
@@ -415,6 +436,7 @@ Event: TypeAlias = (
     | ModelEvent
     | PersonEvent
     | EffectBegun
+    | CallGivenUp
     | Drawn
     | Remembered
     | Emitted
@@ -459,9 +481,8 @@ def encode(event: Event) -> bytes:
 
 def _dump_finished(event: StepFinished, row: dict[str, object]) -> bytes:
     """Write a step's output so that nobody takes it for another value when the run goes on: `form` says what it was."""
-    kind = type(event.output)
-    if kind not in _PLAIN:
-        row["form"] = kind.__name__ if issubclass(kind, Value) else f"{kind.__module__}.{kind.__qualname__}"
+    if form := form_of(event.output):
+        row["form"] = form
     lost: list[str] = []
 
     def text(value: object) -> str:
@@ -470,6 +491,14 @@ def _dump_finished(event: StepFinished, row: dict[str, object]) -> bytes:
 
     data = _dump(row, text)
     return _dump({**row, "form": NOT_JSON}) if lost else data
+
+
+def form_of(value: object) -> str:
+    """Return of what class a value is, '' if plain JSON says that."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return ""
+    return kind.__name__ if issubclass(kind, Value) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _dump(value: object, fallback: Callable[[object], object] = repr) -> bytes:
@@ -504,10 +533,15 @@ def plain(value: object) -> object:
     return from_json(_dump(_new_content(_untouched(value))))
 
 
+def plain_output(value: object) -> object:
+    """Return a step's output as `decode` gives it."""
+    return from_json(_dump(_untouched(value)))
+
+
 def _new_content(value: object) -> object:
-    messages = getattr(value, "messages", None)
-    if not isinstance(messages, tuple):
+    if not getattr(value, "is_recorded_by_new_messages", False):
         return value
+    messages: tuple[Message, ...] = getattr(value, "messages", ())
     return {"messages": new_messages(messages)}
 
 
