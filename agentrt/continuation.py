@@ -172,11 +172,11 @@ def _continued(
     if began.name != node.name:
         raise DefinitionError(f"run {run_id} is one of {began.name!r}, not of {node.name!r}")
     known: Options = {"run_id": run_id}
-    if (limits := cast("dict[str, Any] | None", began.options.get("budget"))) is not None:
+    if (limits := cast("dict[str, Any] | None", recorded.options.get("budget"))) is not None:
         known["budget"] = Budget(**limits)
-    if isinstance(model := began.options.get("model"), str):
+    if isinstance(model := recorded.options.get("model"), str):
         known["model"] = model
-    if isinstance(concurrency := began.options.get("concurrency"), int):
+    if isinstance(concurrency := recorded.options.get("concurrency"), int):
         known["concurrency"] = concurrency
     options = cast("Options", {**known, **given})
     if budget is not None:

@@ -52,7 +52,7 @@ class RunResumed(Value):
 
     kind: how it came about: `resume`, `fork` or `replay`. attempt: which part of the run it is, from 1; 0 where nobody
     counted. usage: what the parts before had spent. trace: the latest `Traced.carrier`. answers: what people answered
-    that no step has made use of yet, without what they said.
+    that no step has made use of yet, without what they said. options: as in `RunStarted`, as they are from now on.
     """
 
     run_id: str
@@ -64,6 +64,7 @@ class RunResumed(Value):
     usage: Usage = Usage()
     trace: Mapping[str, str] = {}
     answers: tuple[QuestionAnswered, ...] = ()
+    options: Mapping[str, object] = {}
 
 
 class Traced(Value):

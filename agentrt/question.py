@@ -123,7 +123,7 @@ async def approved(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, A
 async def happened(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, Any]) -> QuestionAnswered | None:
     """Ask people about an effect that was cut off with its process; return the answer that says it has happened."""
     about = {"tool": tool.name, "arguments": arguments, **_costs(ctx, tool)}
-    prompt = f"{tool.name} was cut off while it ran, and it is unsafe to run it twice. Did it happen?"
+    prompt = f"{tool.name} began and did not come to its end, and it is unsafe to run it twice. Did it happen?"
     question = Question("doubt", prompt, about=about, schema={})
     for n in range(ctx.doubts):  # what was made again may have been cut off again: each time is asked about
         answer: QuestionAnswered = await ctx.run(question, arguments, key=n + 1)

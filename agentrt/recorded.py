@@ -135,6 +135,8 @@ class Recorded:
         self.reserved: dict[str, Usage] = {}
         self.usage = Usage()
         self.parts = 0
+        self.options: Mapping[str, object] = {}
+        """How the run was started, or went on last."""
         self.trace: Mapping[str, str] = {}
         self._spent: dict[str, list[int]] = {}
         self._length = 0
@@ -155,13 +157,14 @@ class Recorded:
     def _add_to_run(self, event: Event) -> None:
         match event:
             case RunStarted():
-                self.run, self.parts = event, 1
+                self.run, self.parts, self.options = event, 1, event.options
             case RunForked():
                 self._fork(event)
             case RunResumed():
                 self.reopen()
                 self.closing = None
                 self.parts += 1
+                self.options = {**self.options, **event.options}
             case Traced():
                 self.trace = event.carrier
             case RunParked() | RunFinished() | RunFailed() | RunCancelled():
@@ -301,7 +304,7 @@ class Recorded:
     @property
     def seed(self) -> str:
         """Return what the run's random numbers and ids follow from: its id, or that of the run it was forked from."""
-        return "" if self.run is None else str(self.run.options.get("seed") or self.run.run_id)
+        return "" if self.run is None else str(self.options.get("seed") or self.run.run_id)
 
     @property
     def total(self) -> Usage:

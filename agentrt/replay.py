@@ -7,7 +7,7 @@ that it is still the same step, and asked the same, is checked, since code betwe
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, Final
@@ -30,6 +30,7 @@ from agentrt.events import (
 )
 from agentrt.handoff import Handoff
 from agentrt.ledger import Limit
+from agentrt.messages import Message
 from agentrt.node import Node
 from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
@@ -37,7 +38,6 @@ from agentrt.progress import MISSING, Past
 from agentrt.question import Question
 from agentrt.recorded import Recorded, RecordedStep, holds
 
-_FORMS: Final = {"Partial": Partial, "Handoff": Handoff}
 _LEAVES: Final = frozenset({"chat", "tool", "retrieval", Question.kind})
 
 
@@ -240,14 +240,28 @@ def _replace_input(activation: Activation, recorded: Recorded) -> None:
 def output_of(node: Node[Any, Any], ended: StepFinished) -> Any:
     """Return a recorded output as the type its node declares; raises `ReplayMismatch` where it is none of it."""
     try:
-        declared = _FORMS.get(ended.form, node.output)
-        if ended.form == NOT_JSON or (ended.form and declared in (object, Any)):
+        if ended.form in _OWN:
+            return _OWN[ended.form](ended.output)
+        if ended.form == NOT_JSON or (ended.form and node.output in (object, Any)):
             raise TypeError("it was no plain JSON: declare as its type what pydantic can write and read")
-        output = _adapter(declared).validate_python(ended.output)
+        output = _adapter(node.output).validate_python(ended.output)
         _check_form(output, ended.form)
     except (ValidationError, msgspec.ValidationError, PydanticSchemaGenerationError, TypeError) as error:
         raise ReplayMismatch.unreadable(ended.path, node.output, error) from error
     return output
+
+
+def _handoff(output: Any) -> Handoff:
+    messages = _adapter(tuple[Message, ...]).validate_python(output["messages"])
+    return Handoff(**{**output, "messages": messages})
+
+
+def _partial(output: Any) -> Partial:
+    return msgspec.convert(output, Partial)
+
+
+_OWN: Final[Mapping[str, Callable[[Any], Any]]] = {"Partial": _partial, "Handoff": _handoff}
+"""What nodes return besides their declared types, and how that is read back."""
 
 
 def _check_form(output: object, form: str) -> None:

@@ -218,7 +218,10 @@ class Run:
         if progress is None or limit is None:
             raise RuntimeError(f"run {self.run_id} cannot go on: {_why_not(denial, kept=progress is not None)}")
         _check_raised(denial, limit.budget, budget)
+        is_the_runs = limit.budget is self.budget
         limit.budget = replace(limit.budget, share=None, **budget.limits())  # type: ignore[arg-type]
+        if is_the_runs:
+            self.budget = limit.budget
         self.ledger.raise_limits(limit.account, limit.budget)
         self.past, self._stopped, self._cut_off = KeptPast(progress, await self._record()), None, ()
         self.before = Before(parts=self.before.parts + 1, usage=self.ledger.usage(), trace=self.before.trace)
@@ -311,6 +314,7 @@ class Run:
             usage=before.usage,
             trace=before.trace,
             answers=before.answers,
+            options=self._described(),
         )
 
     def _note_trace(self, scheduler: Scheduler) -> None:

@@ -207,10 +207,12 @@ class Scheduler:
         recorded, asked = ("it was given up after seconds", seconds), ("nobody gave it up in seconds", 2 * seconds)
         return ReplayMismatch(activation.path, recorded=recorded, asked=asked)
 
-    def withdraw(self, path: str) -> None:
-        """Take note that nobody waits any more for what a step and those below it ask people."""
-        for asked in [q for q in self.questions if q == path or q.startswith(f"{path}/")]:
-            del self.questions[asked]
+    def withdraw(self, path: str) -> bool:
+        """Take note that nobody waits any more for what a step and those below it ask people; say if they did."""
+        asked = [q for q in self.questions if q == path or q.startswith(f"{path}/")]
+        for question in asked:
+            del self.questions[question]
+        return bool(asked)
 
     def abort(self, error: AgentrtError) -> None:
         """End the whole run by an error that no step may go on from: all are cancelled where they next wait."""
