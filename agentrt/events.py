@@ -321,12 +321,16 @@ class RunMismatched(Value):
 
 
 class RunParked(Value):
-    """A run has nothing to do but wait for people, who are asked `questions`, by path; its process may end."""
+    """A run has nothing to do but wait for people, who are asked `questions`, by path; its process may end.
+
+    due: when the first of them is answered by itself, in seconds since the epoch.
+    """
 
     run_id: str
     at: float
     usage: Usage
     questions: tuple[str, ...] = ()
+    due: float | None = None
 
 
 class QuestionAsked(Value):

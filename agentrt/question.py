@@ -63,7 +63,7 @@ class Question(Node[Any, Any]):
         if answer is None and asked.until is not None and ctx.clock() >= asked.until:
             answer = self._by_default(ctx, asked)
         if answer is None:
-            raise Parked(ctx.path)
+            raise Parked(ctx.path, asked.until)
         return self._read(answer) if self._kind == "ask" else answer
 
     def _is_same(self, asked: QuestionAsked) -> bool:

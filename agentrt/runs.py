@@ -300,7 +300,7 @@ class Run:
         """Let a run wait as before that waited for people, and cannot go on with this program."""
         if self._aborted is None or self._waited is None:
             return None
-        return RunParked(run_id=self.run_id, at=at, usage=self.ledger.usage(), questions=self._waited.questions)
+        return msgspec.structs.replace(self._waited, run_id=self.run_id, at=at, usage=self.ledger.usage())
 
     def _resumed(self, at: float, limits: Mapping[str, float]) -> RunResumed:
         before = self.before
@@ -352,7 +352,9 @@ class Run:
     def _closing_event(self, outcome: Any, scheduler: Scheduler) -> RunFinished | RunFailed | RunParked:
         at, usage, stop_reason = scheduler.clock(), self.ledger.usage(), self._stop_reason(outcome, scheduler)
         if isinstance(outcome, Parked):
-            return RunParked(run_id=self.run_id, at=at, usage=usage, questions=tuple(scheduler.questions))
+            questions = scheduler.questions
+            due = min((until for until in questions.values() if until is not None), default=None)
+            return RunParked(run_id=self.run_id, at=at, usage=usage, questions=tuple(questions), due=due)
         if not isinstance(outcome, Failure):
             return RunFinished(run_id=self.run_id, at=at, output=outcome, usage=usage, stop_reason=stop_reason)
         return RunFailed(

@@ -98,8 +98,8 @@ class Scheduler:
         self.dropped: list[Failure] = []
         self.is_ending: Callable[[BaseException], bool] = lambda _: False
         """Say of the error by which a task is cancelled whether the whole run is."""
-        self.questions: dict[str, None] = {}
-        """The steps that wait for answers, by path."""
+        self.questions: dict[str, float | None] = {}
+        """Until when the steps that wait for answers do so, by path."""
         self._tasks = tasks
         self._limit = concurrency
         self._queue: deque[Drive] = deque()
@@ -279,7 +279,7 @@ class Scheduler:
         if parked is not None:
             self.record(StepParked(path=path, at=self.clock()))
             if path == parked.path:
-                self.questions[path] = None
+                self.questions[path] = parked.until
             caller.note_unfinished(context)
             return parked
         if _is_stray(error):

@@ -187,12 +187,9 @@ FAULTS = [
     ("stores/record", "if run.epoch != epoch:", "if False:", STORES),
     ("stores/record", "elif question.closed is not None:", "elif False:", STORES),
     ("stores/record", "run.epoch += 1", "run.epoch = run.epoch or 1", STORES),
-    (
-        "stores/record",
-        "if event.keep and question is not None and question.closed is None:",
-        "if question is not None:",
-        STORES,
-    ),
+    ("stores/record", "if event.keep:", "if True:", STORES),
+    ("stores/record", "0.0 if is_answered else event.due", "event.due", STORES),
+    ("stores/record", "run.kept.clear()", "pass", STORES),
     ("replay", "yield from _failed_at(below, recorded)", "pass", CONTINUED),
 ]
 
