@@ -151,6 +151,14 @@ class RunRow:
             self.changed[path] = question
             self.questions -= 1
 
+    def reopen(self, path: str) -> None:
+        """Ask a question again that was closed without an answer."""
+        question = self.asked.get(path)
+        if question is not None and question.closed is not None and not question.is_answered:
+            question.closed = None
+            self.changed[path] = question
+            self.questions += 1
+
     def go_on(self) -> None:
         """Begin a part of the run."""
         self.status, self.ended, self.due = "running", None, None
@@ -190,6 +198,8 @@ def _parked(run: RunRow, event: RunParked) -> None:
     run.status, run.due = _WAITING, 0.0 if is_answered else event.due
     for path in set(run.asked) - waited_for:
         run.close(path, _WITHDRAWN)
+    for path in waited_for:
+        run.reopen(path)
     _used(run, event.usage)
 
 
