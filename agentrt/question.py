@@ -111,15 +111,15 @@ class Question(Node[Any, Any]):
             return TypeAdapter(self.output).validate_python(answer.value)
         except ValidationError as error:
             self._ask(
-                ctx, refused=answer, why=f"{answer.by} answered {answer.value!r}, which does not fit: {_why(error)}"
+                ctx, refused=answer, why=f"{answer.by} answered {answer.value!r}, which does not fit: {mistakes(error)}"
             )
             raise Parked(ctx.path) from error
 
 
-def _why(error: ValidationError) -> str:
+def mistakes(error: ValidationError) -> str:
     """Say in one line what is wrong with a value."""
-    mistakes = ((".".join(map(str, e["loc"])), e["msg"]) for e in error.errors())
-    return "; ".join(f"{place}: {message}" if place else message for place, message in mistakes)
+    found = ((".".join(map(str, e["loc"])), e["msg"]) for e in error.errors())
+    return "; ".join(f"{place}: {message}" if place else message for place, message in found)
 
 
 async def approved(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, Any], why: str) -> Mapping[str, Any]:

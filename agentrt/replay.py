@@ -155,7 +155,10 @@ class RecordedPast(Past):
         """Give the step that a fork begins with the input it was given there."""
         fork = self.recorded.fork
         if fork is not None and fork.replaced and activation.path == fork.path:
-            activation.value = input_of(activation.node, fork.input, fork.path)
+            try:
+                activation.value = input_of(activation.node, fork.input, fork.path)
+            except ReplayMismatch as error:
+                raise ReplayMismatch.misfit(fork.path, activation.node.input, error.__cause__) from error
 
     def _step(self, path: str) -> RecordedStep | None:
         step = self._steps.get(path)
