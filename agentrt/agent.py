@@ -225,13 +225,8 @@ class Agent(Node[In, Out], Generic[In, Out]):
             task, messages = value.input, mended([*earlier, *added(earlier, value.messages)])
         else:
             task, messages = value, [*earlier, UserMessage(as_text(value))]
-        guidance = ctx.draw("guidance", lambda: self._guidance(ctx)) if self.toolbox.asks else ""
+        guidance = ctx.draw("guidance", lambda: "\n".join(f"- {g}" for g in ctx.guidance))
         return Conversation(self.instructions, task, messages, tell_budget=self.tell_budget, guidance=guidance)
-
-    def _guidance(self, ctx: Context) -> str:
-        """Say what people had kept of their answers to questions of this agent's tools."""
-        depth = ctx.path.count("/") + 2
-        return "\n".join(f"- {g}" for g in ctx.guidance if g.place.count("/") == depth)
 
     def _keep(self, ctx: Context, conversation: Conversation) -> None:
         if self.history == "branch":

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-_PATH: Final = "__agentrt_path__"
+_PATHS: Final = "__agentrt_paths__"
 
 
 def blame(error: BaseException, path: str) -> None:
-    """Note on an error that the step at a path failed by it."""
-    error.__dict__[_PATH] = path
+    """Note on an error that the step at a path failed by it; several may, if they waited for the same."""
+    error.__dict__.setdefault(_PATHS, set()).add(path)
 
 
 def blamed(error: BaseException, path: str) -> Sequence[str]:
     """Return the steps right below the one at a path that an error comes of: it is theirs, or holds, or followed it."""
-    found: list[str] = []
+    found: set[str] = set()
     seen: set[int] = set()
     ahead: list[BaseException | None] = [error]
     while ahead:
@@ -23,10 +23,7 @@ def blamed(error: BaseException, path: str) -> Sequence[str]:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        step = one.__dict__.get(_PATH, "")
-        if step and step.rpartition("/")[0] == path:
-            found.append(step)
-            continue
+        found.update(p for p in one.__dict__.get(_PATHS, ()) if p.rpartition("/")[0] == path)
         ahead += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):
             ahead += one.exceptions

@@ -80,6 +80,7 @@ class Calls:
             while self._parked < len(self._busy):
                 self._news = self._news or anyio.Event()
                 await wait(self._news.wait)
+            await checkpoint()  # code may give the call up for what another has brought
         finally:
             self._parked -= labels
 

@@ -19,6 +19,7 @@ from agentrt.events import (
     BudgetClamped,
     BudgetDenied,
     BudgetWaited,
+    CallGivenUp,
     Counted,
     Drawn,
     EffectBegun,
@@ -217,7 +218,8 @@ class StepContext(Context):
     def hand_over(self, progress: Progress) -> None:
         """Give what this step had done, as it ends without an outcome, to the progress of the step around."""
         counted = bool(self.counts) or (self.past is not None and self.past.is_counted(self.path))
-        progress.merge(self.path, self.progress, self.limits, counted=counted, spends=self.spends)
+        drawn = () if self._draws is None else [Drawn(self.path, 0.0, name, value) for name, value in self._draws.made]
+        progress.merge(self.path, self.progress, self.limits, counted=counted, spends=self.spends, drawn=drawn)
 
     def note_not_started(self, activations: Sequence[Activation]) -> None:
         if activations and self.account.is_capped:
@@ -254,17 +256,28 @@ class StepContext(Context):
         target, calls = as_node(node), self._called
         label = calls.label(target.name, key)
         calls.begin(label)
+        activation = Activation(target, value, calls.path_of(label))
         try:
-            activation = Activation(target, value, calls.path_of(label))
             if self.may_run_here:
                 return self._output_of(await self.run_here(activation, budget))
             plan = BatchPlan(self.path, [activation])
             return (await Drive(self, plan, budget).run())[0]
         except Parked:
-            await calls.park(self.slot.wait)
+            await self._park(1, [activation])
             raise
         finally:
             calls.end(label)
+
+    async def _park(self, labels: int, activations: Sequence[Activation]) -> None:
+        """Wait for the other calls of this step's code, which may give up meanwhile those that wait for people."""
+        try:
+            await self._called.park(self.slot.wait, labels)
+        except BaseException as error:
+            given_up = not self.scheduler.is_ending(error)
+            for activation in activations:
+                if self.scheduler.withdraw(activation.path) and given_up:
+                    self.record(CallGivenUp(path=activation.path, at=self.clock()))
+            raise
 
     def _output_of(self, outcome: Any) -> Any:
         """Return the output of a step below; raises its error, or that it waits for people."""
@@ -296,16 +309,16 @@ class StepContext(Context):
         if limit is not None and limit < 1:
             raise DefinitionError(f"ctx.map(limit={limit}): run at least one at a time")
         label = calls.label_of_map(target.name, key, len(values))
+        if budget is not None:
+            budget = budget.divided(self.budget.remaining, max(1, len(values)))
         calls.begin(label)
+        prefix = calls.path_of(label)
+        activations = [Activation(target, v, f"{prefix}{i}]") for i, v in enumerate(values)]
         try:
-            prefix = calls.path_of(label)
-            activations = [Activation(target, v, f"{prefix}{i}]") for i, v in enumerate(values)]
-            if budget is not None:
-                budget = budget.divided(self.budget.remaining, max(1, len(values)))
             plan = BatchPlan(self.path, activations, limit=limit)
             return cast("list[Any]", await Drive(self, plan, budget).run())
         except Parked:
-            await calls.park(self.slot.wait)
+            await self._park(1, activations)
             raise
         finally:
             calls.end(label)
@@ -315,10 +328,11 @@ class StepContext(Context):
         called = self._called
         names = {node.name for node, _ in calls}
         called.begin(*names)
+        activations = [Activation(n, value, called.path_of(n.name)) for n, value in calls]
         try:
-            return await self._gather([Activation(n, value, called.path_of(n.name)) for n, value in calls])
+            return await self._gather(activations)
         except Parked:
-            await called.park(self.slot.wait, len(names))
+            await self._park(len(names), activations)
             raise
         finally:
             called.end(*names)
@@ -362,7 +376,7 @@ class StepContext(Context):
         branch = self._activation.branch
         if branch is None:
             return {}
-        if not self._remembers and self.scheduler.flush is not None:
+        if not self._remembers and self.is_recorded:
             self._remembers = True
             self.record(Remembered(path=self.path, at=self.clock()))
         if branch.memory is None:
@@ -384,7 +398,7 @@ class StepContext(Context):
 
     @property
     def is_recorded(self) -> bool:
-        return self.scheduler.flush is not None
+        return self.scheduler.is_recorded
 
     async def begin_effect(self) -> None:
         if self.scheduler.flush is not None:
@@ -434,7 +448,7 @@ class StepContext(Context):
         return self._draws
 
     def _record_draw(self, name: str, value: object) -> None:
-        if self.scheduler.flush is not None:
+        if self.is_recorded:
             self.record(Drawn(path=self.path, at=self.clock(), name=name, value=value))
 
     def emit(self, value: object) -> None:
@@ -515,8 +529,8 @@ class StepContext(Context):
         except BudgetExceeded:
             reservation.release()
             raise
-        if self.scheduler.flush is not None:
-            await reservation.make_durable(self.scheduler.flush, NAMES[dimensions])
+        if self.is_recorded:
+            await reservation.make_durable(NAMES[dimensions])
         return reservation
 
     async def _wait_for(self, ticket: Ticket) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from agentrt.budget import Budget
 from agentrt.errors import DefinitionError, JournalError, ReplayMismatch
-from agentrt.events import Event, RunFinished, RunForked, RunResumed, RunStarted, StepStarted, plain
+from agentrt.events import Event, RunFinished, RunForked, RunStarted, StepStarted, plain
 from agentrt.function import Runnable, as_node
 from agentrt.journal import Journal, JournalWriter
 from agentrt.messages import Message
@@ -20,7 +20,7 @@ from agentrt.model import ModelRequest, ModelResponse
 from agentrt.node import Node
 from agentrt.options import Options, ReplayOptions, ResumeOptions
 from agentrt.question import Question, mistakes
-from agentrt.recorded import Before, Closing, Recorded
+from agentrt.recorded import Recorded
 from agentrt.replay import RecordedPast, input_of, output_of
 from agentrt.result import Result, StopReason
 from agentrt.runs import Run, new_run_id
@@ -42,9 +42,10 @@ async def resume(
     """Go on with a recorded run that was cut off, failed, ran out of budget or waited for people.
 
     `node` is what was run then; finished steps answer from the record and are not paid again. `budget` raises limits of
-    the run; `rerun_changed` runs steps anew that are not what the record says. What was in flight is run again; what it
-    may have cost is charged at its maximum. A run that is done returns its result. Raises what `run` raises, `RunTaken`
-    while another drives the run, here or elsewhere, and `ReplayMismatch` where the node does not do what is recorded.
+    the run, and nothing but limits; `rerun_changed` runs steps anew that are not what the record says. What was in
+    flight is run again; what it may have cost is charged at its maximum. A run that is done returns its result. Raises
+    what `run` raises, `RunTaken` while another drives the run, here or elsewhere, and `ReplayMismatch` where the node
+    does not do what is recorded.
     """
     node = as_node(node)
     writer = await JournalWriter.claim(journal, run_id, new=False)
@@ -88,14 +89,13 @@ async def fork(
         _check_input(node, events, at, plain(input))
     first = past[0]
     assert isinstance(first, RunStarted)
-    seed = first.options.get("seed") or run_id
     began = RunStarted(
         run_id=new_id,
         at=first.at,
         name=first.name,
         input=first.input,
         limits=first.limits,
-        options={**first.options, "seed": seed},
+        options={**first.options, "seed": Recorded([first]).seed},
         target=first.target,
         parent=run_id,
     )
@@ -107,12 +107,13 @@ async def fork(
         replaced=replaced,
         input=plain(input) if replaced else None,
     )
+    shared = [began, *past[1:], forked]
+    recorded = Recorded(shared)
+    recorded.reopen()
+    run = _continued(node, recorded, new_id, {**options, "journal": journal}, budget)
     writer = await JournalWriter.claim(journal, new_id, new=True)
     try:
-        shared = [began, *past[1:], forked]
         await journal.append(new_id, writer.epoch, shared)
-        recorded = Recorded(shared)
-        run = _continued(node, recorded, new_id, {**options, "journal": journal}, budget)
     except BaseException:
         await writer.release()
         raise
@@ -135,9 +136,7 @@ async def replay_events(node: Runnable[T], events: Sequence[Event], **options: U
     recorded = Recorded(events)
     run_id = recorded.run.run_id if recorded.run is not None else ""
     run = _continued(node, recorded, run_id, {**options, "model": _Offline()}, None)
-    run.journal = None
-    run.past, run.seed = RecordedPast(recorded, again=True), str(_began(recorded).options.get("seed") or run_id)
-    run.before = Before(kind="replay", trace=recorded.trace)
+    run.go_through(recorded)
     return await run.execute()
 
 
@@ -179,11 +178,11 @@ def _continued(
     if began.name != node.name:
         raise DefinitionError(f"run {run_id} is one of {began.name!r}, not of {node.name!r}")
     known: Options = {"run_id": run_id}
-    if (limits := cast("dict[str, Any] | None", began.options.get("budget"))) is not None:
+    if (limits := cast("dict[str, Any] | None", recorded.options.get("budget"))) is not None:
         known["budget"] = Budget(**limits)
-    if isinstance(model := began.options.get("model"), str):
+    if isinstance(model := recorded.options.get("model"), str):
         known["model"] = model
-    if isinstance(concurrency := began.options.get("concurrency"), int):
+    if isinstance(concurrency := recorded.options.get("concurrency"), int):
         known["concurrency"] = concurrency
     options = cast("Options", {**known, **given})
     if budget is not None:
@@ -199,14 +198,14 @@ def _finished(run: Run, node: Node[Any, T], recorded: Recorded) -> Result[T]:
 
 
 def _up_to(events: Sequence[Event], at: str, run_id: str) -> list[Event]:
-    """Return the events before the step at a path first started, as those of one part; they say where it is traced."""
+    """Return the events before the step at a path first started."""
     paths = list(dict.fromkeys(e.path for e in events if isinstance(e, StepStarted)))
     if at not in paths:
         near = get_close_matches(at, paths, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else f"; `agentrt show {run_id}` lists them"
         raise DefinitionError(f"run {run_id} has no step {at!r}{hint}")
     end = next(i for i, e in enumerate(events) if isinstance(e, StepStarted) and e.path == at)
-    return [e for e in events[:end] if not isinstance(e, RunResumed | RunForked | Closing)]
+    return list(events[:end])
 
 
 def _check_input(node: Node[Any, Any], events: Sequence[Event], at: str, input: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from random import Random
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -17,12 +18,16 @@ class Draws:
     """
 
     def __init__(self, seed: str, path: str, known: Iterator[Drawn], record: Callable[[str, object], None]) -> None:
-        self.random = Random(f"{seed}/{path}")
+        self.made: list[tuple[str, object]] = []
         self._seed = seed
         self._path = path
         self._known = known
         self._record = record
         self._ids = 0
+
+    @cached_property
+    def random(self) -> Random:
+        return Random(f"{self._seed}/{self._path}")
 
     def draw(self, name: str, make: Callable[[], object]) -> object:
         """Return what was drawn under a name at this point of the step, or draw it; raises `ReplayMismatch`."""
@@ -30,9 +35,11 @@ class Draws:
         if known is None:
             value = make()
             self._record(name, value)
+            self.made.append((name, value))
             return value
         if known.name != name:
             raise ReplayMismatch(self._path, recorded=("it drew", known.name), asked=("it drew", name))
+        self.made.append((name, known.value))
         return known.value
 
     def uuid(self) -> UUID:

@@ -69,6 +69,10 @@ class BudgetExceeded(AgentrtError):
 
     partial: Partial | None = None
     result: Result[Any] | None = None
+    account: object = None
+    refused_by: object = None
+    scope = dimension = path = ""
+    needed = spent = limit = 0.0
 
     def __init__(
         self,

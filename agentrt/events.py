@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from pydantic_core import from_json, to_json
 
-from agentrt.messages import new_messages
+from agentrt.messages import Message, new_messages
 from agentrt.usage import Usage
 from agentrt.value import Value
 
@@ -52,7 +52,7 @@ class RunResumed(Value):
 
     kind: how it came about: `resume`, `fork` or `replay`. attempt: which part of the run it is, from 1; 0 where nobody
     counted. usage: what the parts before had spent. trace: the latest `Traced.carrier`. answers: what people answered
-    that no step has made use of yet, without what they said.
+    that no step has made use of yet, without what they said. options: as in `RunStarted`, as they are from now on.
     """
 
     run_id: str
@@ -64,6 +64,7 @@ class RunResumed(Value):
     usage: Usage = Usage()
     trace: Mapping[str, str] = {}
     answers: tuple[QuestionAnswered, ...] = ()
+    options: Mapping[str, object] = {}
 
 
 class Traced(Value):
@@ -153,10 +154,14 @@ class StepFailed(Value):
 
 
 class StepCancelled(Value):
-    """A step was cancelled before it had an output."""
+    """A step was cancelled before it had an output.
+
+    given_up: whether code of the step around it did that, and may go on; else all around was cancelled with it.
+    """
 
     path: str
     at: float
+    given_up: bool = False
 
 
 class StepRetried(Value):
@@ -293,6 +298,13 @@ class EffectBegun(Value):
     at: float
 
 
+class CallGivenUp(Value):
+    """Code gave up a step that waited for people, and may go on."""
+
+    path: str
+    at: float
+
+
 class StepAbandoned(Value):
     """A step was cut off with its process; written when the run goes on."""
 
@@ -300,13 +312,25 @@ class StepAbandoned(Value):
     at: float
 
 
+class RunMismatched(Value):
+    """The program did otherwise than is on record, and was stopped: what this part of the run began is not its own."""
+
+    run_id: str
+    at: float
+    error: ErrorInfo
+
+
 class RunParked(Value):
-    """A run has nothing to do but wait for people, who are asked `questions`, by path; its process may end."""
+    """A run has nothing to do but wait for people, who are asked `questions`, by path; its process may end.
+
+    due: when the first of them is answered by itself, in seconds since the epoch.
+    """
 
     run_id: str
     at: float
     usage: Usage
     questions: tuple[str, ...] = ()
+    due: float | None = None
 
 
 class QuestionAsked(Value):
@@ -387,7 +411,9 @@ class Emitted(Value):
     value: object
 
 
-RunEvent: TypeAlias = RunStarted | RunForked | RunResumed | Traced | RunParked | RunFinished | RunFailed | RunCancelled
+RunEvent: TypeAlias = (
+    RunStarted | RunForked | RunResumed | Traced | RunMismatched | RunParked | RunFinished | RunFailed | RunCancelled
+)
 StepEvent: TypeAlias = (
     StepStarted | StepRetried | AttemptStarted | StepFinished | StepFailed | StepCancelled | StepParked | StepAbandoned
 )
@@ -411,6 +437,7 @@ Event: TypeAlias = (
     | ModelEvent
     | PersonEvent
     | EffectBegun
+    | CallGivenUp
     | Drawn
     | Remembered
     | Emitted
@@ -455,9 +482,8 @@ def encode(event: Event) -> bytes:
 
 def _dump_finished(event: StepFinished, row: dict[str, object]) -> bytes:
     """Write a step's output so that nobody takes it for another value when the run goes on: `form` says what it was."""
-    kind = type(event.output)
-    if kind not in _PLAIN:
-        row["form"] = kind.__name__ if issubclass(kind, Value) else f"{kind.__module__}.{kind.__qualname__}"
+    if form := form_of(event.output):
+        row["form"] = form
     lost: list[str] = []
 
     def text(value: object) -> str:
@@ -466,6 +492,14 @@ def _dump_finished(event: StepFinished, row: dict[str, object]) -> bytes:
 
     data = _dump(row, text)
     return _dump({**row, "form": NOT_JSON}) if lost else data
+
+
+def form_of(value: object) -> str:
+    """Return of what class a value is, '' if plain JSON says that."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return ""
+    return kind.__name__ if issubclass(kind, Value) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _dump(value: object, fallback: Callable[[object], object] = repr) -> bytes:
@@ -500,10 +534,15 @@ def plain(value: object) -> object:
     return from_json(_dump(_new_content(_untouched(value))))
 
 
+def plain_output(value: object) -> object:
+    """Return a step's output as `decode` gives it."""
+    return from_json(_dump(_untouched(value)))
+
+
 def _new_content(value: object) -> object:
-    messages = getattr(value, "messages", None)
-    if not isinstance(messages, tuple):
+    if not getattr(value, "is_recorded_by_new_messages", False):
         return value
+    messages: tuple[Message, ...] = getattr(value, "messages", ())
     return {"messages": new_messages(messages)}
 
 

@@ -28,7 +28,7 @@ class Guidance(Value):
     def __str__(self) -> str:
         """Tell an agent, or a person: `pay({"amount": 20}): denied by ann: too expensive`."""
         answered, about = self.answered, self.asked.about
-        asked = f"{about['tool']}({_json(about.get('arguments'))})" if "tool" in about else self.asked.prompt
+        asked = f"{about['tool']}({_json(about.get('arguments'))})" if self.asked.kind != "ask" else self.asked.prompt
         said = f"{_VERDICTS.get(answered.verdict, answered.verdict)} by {answered.by}"
         value = f" as {_json(answered.value)}" if answered.value is not None else ""
         return f"{asked}: {said}{value}" + (f": {answered.because}" if answered.because else "")

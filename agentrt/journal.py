@@ -10,11 +10,13 @@ import anyio
 from agentrt.errors import JournalError
 from agentrt.events import Event, QuestionAnswered, QuestionAsked, TextDelta
 from agentrt.guidance import Guidance
-from agentrt.owner import Owner
+from agentrt.owner import Owner, has_died
 from agentrt.value import Value
 
 CLAIM: Final = 30.0
 """A claim on a run holds for so many seconds, and is renewed thrice as often."""
+ALL: Final = 1_000_000
+"""So many runs are all that a store holds."""
 
 
 class RunSummary(Value):
@@ -24,6 +26,8 @@ class RunSummary(Value):
     target: what the shell ran, `FILE:NAME`. parent: the run it was forked from. owner, until: who drives it now, and
     until when that holds unless it is renewed (seconds since the epoch). worked: how many seconds it was worked on up
     to the `latest` event of that; what lies between two parts of a run, such as waiting for people, is not in it.
+    due: when a waiting run may go on: 0 once a question it waits for is answered, else when the first of them is
+    answered by itself; None if only people can tell.
     """
 
     run_id: str
@@ -40,6 +44,11 @@ class RunSummary(Value):
     until: float = 0.0
     worked: float = 0.0
     latest: float = 0.0
+    due: float | None = None
+
+    def is_driven(self, now: float) -> bool:
+        """Say whether somebody drives the run: his claim holds, and he has not died."""
+        return self.owner is not None and self.until > now and not has_died(self.owner)
 
 
 class OpenQuestion(Value):
@@ -96,8 +105,8 @@ class Journal(Protocol):
         """Return one run's summary."""
         ...
 
-    async def events(self, run_id: str, after: int = 0) -> list[Event]:
-        """Return a run's events in the order they were appended, but for the first `after`."""
+    async def events(self, run_id: str) -> list[Event]:
+        """Return a run's events in the order they were appended."""
         ...
 
     async def questions(self, run_id: str | None = None) -> list[OpenQuestion]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pkgutil import resolve_name
-from typing import Any, Final, Protocol, Self, cast, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, Self, cast, runtime_checkable
 
 import anyio
 import msgspec
@@ -67,6 +67,8 @@ class ModelSettings:
 class ModelRequest:
     """Hold one request: a conversation, or with `prompt` a raw text to be continued (then `messages` says the same
     for the record). `output_schema` is the JSON schema of an object that the answer must fit."""
+
+    is_recorded_by_new_messages: ClassVar[bool] = True  # the rest is on record before
 
     messages: tuple[Message, ...]
     prompt: str | None = None

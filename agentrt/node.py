@@ -50,8 +50,7 @@ class Node(ABC, Generic[In, Out]):
     `kind` names the sort of step in events and traces, `counts` the dimensions of which each start spends one,
     `attributes` what displays and traces should know besides (a chat's model, a retriever's `k`), and `budget` caps
     every activation. `retry` tries a failed activation again; `timeout`, in seconds, ends an attempt with
-    `StepTimeout`. `wraps_up` says that the node has an answer left when its budget is exhausted, `asks` that it asks
-    people. `parts` are the nodes
+    `StepTimeout`. `wraps_up` says that the node has an answer left when its budget is exhausted. `parts` are the nodes
     it is made of, `needs` the class of deps it must be given, `handoffs` the names of the nodes it may hand its
     conversation to, `forks` those of the nodes it forks into once an item.
 
@@ -66,7 +65,6 @@ class Node(ABC, Generic[In, Out]):
     retry: Retry | None = None
     timeout: float | None = None
     wraps_up: bool = False
-    asks: bool = False
     needs: type[Any] | None = None
     handoffs: Sequence[str] = ()
     forks: Sequence[str] = ()

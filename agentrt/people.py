@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from difflib import unified_diff
 from typing import Any, Final
 
@@ -14,22 +14,10 @@ from jsonschema import ValidationError as SchemaError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from agentrt.errors import InvalidArguments, QuestionClosed
-from agentrt.events import (
-    Event,
-    QuestionAnswered,
-    QuestionAsked,
-    RunCancelled,
-    RunFailed,
-    RunFinished,
-    RunForked,
-    RunParked,
-    RunResumed,
-    RunStarted,
-)
-from agentrt.journal import Journal, OpenQuestion, RunSummary
+from agentrt.events import QuestionAnswered, QuestionAsked
+from agentrt.journal import ALL, Journal, OpenQuestion, RunSummary
 from agentrt.question import VERDICTS
 
-_ALL: Final = 1_000_000
 _TOLD: Final = 3
 
 
@@ -107,71 +95,15 @@ async def due(journal: Journal, *, now: float | None = None) -> list[str]:
     """Return the ids of the runs that wait and may go on, those that began first before the others.
 
     A run is due once a question that it parked on is answered, or that question's time is over (`now` is in seconds
-    since the epoch). To look again and again is cheaper with one `DueRuns`.
+    since the epoch).
     """
-    return [run.run_id for run in await DueRuns().find(journal, time.time() if now is None else now)]
+    return [run.run_id for run in await due_runs(journal, time.time() if now is None else now)]
 
 
-class DueRuns:
-    """Find the runs that are due, again and again: of every record it reads only what is new."""
-
-    def __init__(self) -> None:
-        self._waits: dict[str, tuple[RunSummary, Wait]] = {}
-
-    async def find(self, journal: Journal, now: float) -> list[RunSummary]:
-        """Return the runs that are due, those that began first before the others."""
-        waiting = await journal.runs(_ALL, status="waiting")
-        known, self._waits = self._waits, {}
-        for run in reversed(waiting):
-            before, wait = known.get(run.run_id) or (None, Wait())
-            if run != before:  # an answer is one open question less
-                wait.add(await journal.events(run.run_id, wait.length))
-            self._waits[run.run_id] = run, wait
-        return [run for run, wait in self._waits.values() if wait.is_due(now)]
-
-
-class Wait:
-    """Hold what a run waits for, folded from the events of its record; `length` says how many there have been."""
-
-    def __init__(self, events: Iterable[Event] = ()) -> None:
-        self.length = 0
-        self._is_parked = False
-        self._asked: dict[str, QuestionAsked] = {}
-        self._answered: set[str] = set()
-        self._parked_on: tuple[str, ...] = ()
-        self.add(events)
-
-    def add(self, events: Iterable[Event]) -> None:
-        """Take in what comes next in the record."""
-        for event in events:
-            self.length += 1
-            self._add(event)
-
-    def _add(self, event: Event) -> None:
-        match event:
-            case RunStarted() | RunForked() | RunResumed():
-                self._is_parked = False
-            case RunParked():
-                self._is_parked, self._parked_on = True, event.questions
-            case RunFinished() | RunFailed() | RunCancelled():
-                self._is_parked = False
-            case QuestionAsked():
-                self._asked[event.path] = event
-                self._answered.discard(event.path)
-            case QuestionAnswered():
-                self._answered.add(event.path)
-            case _:
-                pass
-
-    def is_due(self, now: float) -> bool:
-        """Say whether the run may go on: a question it parked on is answered, or its time is over."""
-        return self._is_parked and any(
-            path in self._answered or _is_over(self._asked[path], now) for path in self._parked_on
-        )
-
-
-def _is_over(asked: QuestionAsked, now: float) -> bool:
-    return asked.until is not None and asked.until <= now
+async def due_runs(journal: Journal, now: float) -> list[RunSummary]:
+    """Return the runs that are due at a time, those that began first before the others."""
+    waiting = await journal.runs(ALL, status="waiting")
+    return [run for run in reversed(waiting) if run.due is not None and run.due <= now]
 
 
 async def _find(journal: Journal, run_id: str, path: str | None, verdict: str) -> QuestionAsked:

@@ -37,11 +37,13 @@ class Failure(Value):
 class Parked(BaseException):
     """Be the outcome of a step that waits for people, and the way out of the code around it.
 
-    It is no `Exception`, so that code which handles errors lets it pass.
+    It is no `Exception`, so that code which handles errors lets it pass. `until` is when the question at `path` is
+    answered by itself.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, until: float | None = None) -> None:
         self.path = path
+        self.until = until
         super().__init__(f"{path} waits for people")
 
 

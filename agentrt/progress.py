@@ -30,6 +30,7 @@ class Progress:
     __slots__ = (
         "branches",
         "denied",
+        "drawn",
         "limits",
         "memories",
         "not_started",
@@ -45,6 +46,7 @@ class Progress:
         self.not_started: list[str] = []
         self.started: list[str] = []
         self.spends: dict[str, int] = {}
+        self.drawn: dict[str, Sequence[Drawn]] = {}
         self.limits: dict[str, tuple[Limit, ...]] = {}
         self.denied: dict[str, Denied] = {}
         self.branches: dict[str, Limit] = {}
@@ -60,7 +62,14 @@ class Progress:
         return other
 
     def merge(
-        self, path: str, below: Progress | None, limits: tuple[Limit, ...], *, counted: bool, spends: int
+        self,
+        path: str,
+        below: Progress | None,
+        limits: tuple[Limit, ...],
+        *,
+        counted: bool,
+        spends: int,
+        drawn: Sequence[Drawn],
     ) -> None:
         """Take over the progress of a step right below that ended without an outcome."""
         self.unfinished.append(path)
@@ -68,6 +77,8 @@ class Progress:
             self.started.append(path)
         if spends:
             self.spends[path] = spends
+        if drawn:
+            self.drawn[path] = drawn
         if limits:
             self.limits[path] = limits
         if below is not None:
@@ -92,6 +103,7 @@ class Progress:
         self.not_started += below.not_started
         self.started += below.started
         self.spends |= below.spends
+        self.drawn |= below.drawn
         self.limits |= below.limits
         self.denied |= below.denied
         self.branches |= below.branches
@@ -181,6 +193,10 @@ class Past(ABC):
         """Say whether code cancelled a step and went on: it is to do so again."""
         return False
 
+    def seconds(self, path: str) -> float:
+        """Return how long a step that was given up had run."""
+        return 0.0
+
     def is_over(self, path: str) -> bool:
         """Say whether a step without an outcome to answer with is recorded to its end all the same."""
         return False
@@ -209,7 +225,10 @@ class Past(ABC):
 class KeptPast(Past):
     """Hold the past of a run that its process has kept: outcomes as they were, accounts that go on."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, recorded: Past | None = None) -> None:
+        """`recorded` is what a journal knows besides: effects that may have happened, and what code gave up."""
+        self._recorded = recorded
+        self._drawn = progress.drawn
         self._started = set(progress.started)
         self._outcomes = {path: (i, outcome) for i, (path, outcome) in enumerate(progress.outcomes)}
         self._spends = progress.spends
@@ -235,6 +254,21 @@ class KeptPast(Past):
 
     def spends(self, path: str) -> int:
         return self._spends.get(path, 0)
+
+    def drawn(self, path: str) -> Iterator[Drawn]:
+        return iter(self._drawn.get(path, ()))
+
+    def doubts(self, path: str) -> int:
+        return 0 if self._recorded is None else self._recorded.doubts(path)
+
+    def question(self, path: str) -> tuple[QuestionAsked | None, QuestionAnswered | None]:
+        return (None, None) if self._recorded is None else self._recorded.question(path)
+
+    def is_given_up(self, path: str) -> bool:
+        return self._recorded is not None and self._recorded.is_given_up(path)
+
+    def seconds(self, path: str) -> float:
+        return 0.0 if self._recorded is None else self._recorded.seconds(path)
 
     def denied(self, path: str) -> Denied | None:
         known = self._denied.get(path)

@@ -63,7 +63,7 @@ class Question(Node[Any, Any]):
         if answer is None and asked.until is not None and ctx.clock() >= asked.until:
             answer = self._by_default(ctx, asked)
         if answer is None:
-            raise Parked(ctx.path)
+            raise Parked(ctx.path, asked.until)
         return self._read(ctx, answer) if self._kind == "ask" else answer
 
     def _is_same(self, asked: QuestionAsked) -> bool:
@@ -110,10 +110,8 @@ class Question(Node[Any, Any]):
         try:
             return TypeAdapter(self.output).validate_python(answer.value)
         except ValidationError as error:
-            self._ask(
-                ctx, refused=answer, why=f"{answer.by} answered {answer.value!r}, which does not fit: {mistakes(error)}"
-            )
-            raise Parked(ctx.path) from error
+            why = f"{answer.by} answered {answer.value!r}, which does not fit: {mistakes(error)}"
+            raise Parked(ctx.path, self._ask(ctx, refused=answer, why=why).until) from error
 
 
 def mistakes(error: ValidationError) -> str:
@@ -138,7 +136,7 @@ async def approved(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, A
 async def happened(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, Any]) -> QuestionAnswered | None:
     """Ask people about an effect that was cut off with its process; return the answer that says it has happened."""
     about = {"tool": tool.name, "arguments": arguments, **_costs(ctx, tool)}
-    prompt = f"{tool.name} was cut off while it ran, and it is unsafe to run it twice. Did it happen?"
+    prompt = f"{tool.name} began and did not come to its end, and it is unsafe to run it twice. Did it happen?"
     question = Question("doubt", prompt, about=about, schema={})
     for n in range(ctx.doubts):  # what was made again may have been cut off again: each time is asked about
         answer: QuestionAnswered = await ctx.run(question, arguments, key=n + 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -15,6 +16,7 @@ from agentrt.budget import DIMENSIONS, MODEL_CALLS, STEPS, TOOL_CALLS
 from agentrt.events import (
     AttemptStarted,
     BudgetExhausted,
+    CallGivenUp,
     Counted,
     Drawn,
     EffectBegun,
@@ -26,6 +28,7 @@ from agentrt.events import (
     RunFailed,
     RunFinished,
     RunForked,
+    RunMismatched,
     RunParked,
     RunResumed,
     RunStarted,
@@ -61,7 +64,9 @@ class RecordedStep:
     """Hold one step of a record.
 
     place: when its outcome came, among those of all steps. is_given_up: whether its caller cancelled it and went on.
-    lost: the steps right below that were cancelled since it last did anything; lost_before: those before them.
+    seconds: how long it had run when it was cancelled. is_void: whether a program began it that did otherwise than is
+    on record. is_concurrent: whether it had calls side by side. lost: the steps right below that code has cancelled
+    since it last did anything.
     """
 
     __slots__ = (
@@ -73,15 +78,18 @@ class RecordedStep:
         "began_before",
         "drawn",
         "ended",
+        "is_concurrent",
         "is_counted",
+        "is_exhausted",
         "is_given_up",
         "is_running",
+        "is_void",
         "lost",
-        "lost_before",
         "place",
-        "policy",
         "question",
         "remembers",
+        "running",
+        "seconds",
         "spends",
         "started",
     )
@@ -93,11 +101,14 @@ class RecordedStep:
         self.is_counted = False
         self.is_given_up = False
         self.lost: list[str] = []
-        self.lost_before: list[str] = []
         self.awaits_attempt = False
         self.place = 0
         self.attempts = 0
-        self.policy = ""
+        self.is_exhausted = False
+        self.is_void = False
+        self.is_concurrent = False
+        self.running = 0
+        self.seconds = 0.0
         self.before: frozenset[str] = frozenset()
         self.drawn: list[Drawn] = []
         self.remembers = False
@@ -116,18 +127,25 @@ class Recorded:
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.run: RunStarted | None = None
-        self.fork: RunForked | None = None
+        self.replaced: dict[str, object] = {}
+        """The inputs that forks have given to the steps they began at, by path."""
         self.closing: Closing | None = None
         self.steps: dict[str, RecordedStep] = {}
         self.below: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self.reserved: dict[str, Usage] = {}
         self.usage = Usage()
         self.parts = 0
+        self.options: Mapping[str, object] = {}
+        """How the run was started, or went on last."""
         self.trace: Mapping[str, str] = {}
         self._spent: dict[str, list[int]] = {}
         self._length = 0
-        for event in events:
+        self._is_void = False
+        events = list(events)
+        void = _void_parts(events)
+        for event, self._is_void in zip(events, void, strict=True):
             self.add(event)
+        self._is_void = False
 
     def add(self, event: Event) -> None:
         """Take in the next event."""
@@ -139,28 +157,50 @@ class Recorded:
     def _add_to_run(self, event: Event) -> None:
         match event:
             case RunStarted():
-                self.run, self.parts = event, 1
+                self.run, self.parts, self.options = event, 1, event.options
             case RunForked():
-                self.fork, self.usage, self.parts = event, Usage(), 0
-                self._spent.clear()
-                self.reserved.clear()
+                self._fork(event)
             case RunResumed():
                 self.reopen()
                 self.closing = None
                 self.parts += 1
+                self.options = {**self.options, **event.options}
             case Traced():
                 self.trace = event.carrier
             case RunParked() | RunFinished() | RunFailed() | RunCancelled():
                 self.closing = event
 
+    def _fork(self, event: RunForked) -> None:
+        """Take all that was recorded before for the past of a new run, which pays for none of it."""
+        self.usage, self.parts, self.closing = Usage(), 0, None
+        self._spent.clear()
+        self.reserved.clear()
+        if event.replaced:
+            self.replaced[event.path] = event.input
+
     def reopen(self) -> None:
-        """Forget the answer and the last words of a run that was out of budget: it goes on without them (rule E5)."""
-        if self.run is None or not isinstance(self.closing, RunFinished) or self.closing.stop_reason == "done":
+        """Forget what the next part of the run does anew (rule E5).
+
+        That is what ended the last part with an error, what a budget refused and nobody went on from, and the answer
+        and last words of a run that was out of budget.
+        """
+        if self.run is None:
             return
-        root = self._step(self.run.name)
-        root.ended = None
-        for path in self.below[self.run.name].keys() - root.before:
-            self._forget(path)
+        root = self.steps.get(self.run.name)
+        is_done = isinstance(self.closing, RunFinished) and self.closing.stop_reason == "done"
+        if root is not None and root.is_exhausted and not is_done:
+            root.ended, root.is_exhausted = None, False
+            for path in self.below[self.run.name].keys() - root.before:
+                self._forget(path)
+            self._call_back(self.run.name)
+        for path in list(_passed_on(self)):
+            self.steps[path].ended = None
+            self._call_back(path)
+
+    def _call_back(self, path: str) -> None:
+        """Let what a step had given up run again: it may do otherwise this time."""
+        for below in self.below[path]:
+            self.steps[below].is_given_up = False
 
     def _add_spending(self, event: Event) -> None:
         match event:
@@ -179,59 +219,68 @@ class Recorded:
             case StepStarted():
                 self._start(event)
             case StepFinished() | StepFailed():
-                step = self._step(event.path)
+                step = self._end(event.path)
                 self._goes_on(step)
-                step.ended, step.place, step.attempts, step.is_running = event, self._length, 0, False
+                step.ended, step.place, step.attempts = event, self._length, 0
             case StepRetried():
                 step = self._step(event.path)
                 step.attempts, step.began, step.spends = step.attempts + 1, 0, 0
                 # A model is tried again within its step; its attempts count no step.
                 step.awaits_attempt = step.started is not None and step.started.kind != "chat"
-                step.lost, step.lost_before, step.drawn = [], [], []
+                step.lost, step.drawn = [], []
                 self._forget_attempt(event.path)
             case AttemptStarted():
                 self._step(event.path).awaits_attempt = False
             case StepCancelled():
-                self._cancel(event.path)
+                self._cancel(event)
+            case CallGivenUp():
+                self._cancel(event)
             case StepParked():
-                step = self._step(event.path)
-                step.ended, step.is_running = None, False
+                step = self._end(event.path)
+                step.ended = None
                 step.began = step.began_before  # it left by itself: what this start began is not in doubt
             case StepAbandoned():
-                step = self._step(event.path)
-                step.ended, step.is_running = None, False
+                self._end(event.path).ended = None
             case BudgetExhausted():
                 step = self._step(event.path)
-                step.policy, step.before = event.policy, frozenset(self.below[event.path])
+                step.is_exhausted, step.before = True, frozenset(self.below[event.path])
             case _:
                 self._add_note(event)
 
     def _start(self, event: StepStarted) -> None:
         if (caller := self.steps.get(event.path.rpartition("/")[0])) is not None:
             self._goes_on(caller)
+            caller.is_concurrent = caller.is_concurrent or caller.running > 0
+            caller.running += 1
         step = self._step(event.path)
+        step.is_void, step.running = self._is_void, 0
         step.started, step.ended, step.is_running = event, None, True
         step.is_counted = step.is_counted or bool(event.counts)
         step.is_given_up = False
         step.began_before = step.began
-        step.lost, step.lost_before = [], []
+        step.lost = []
 
     def _goes_on(self, caller: RecordedStep) -> None:
-        """Take for given up what was cancelled below a step that now does something else."""
-        if caller.lost:
-            for path in caller.lost:
-                self.steps[path].is_given_up = True
-            caller.lost_before, caller.lost = caller.lost, []
+        """Take for given up what code cancelled below a step that now does something else."""
+        for path in caller.lost:
+            self.steps[path].is_given_up = True
+        caller.lost = []
 
-    def _cancel(self, path: str) -> None:
-        """Note that a step was cancelled; what was cancelled last below it was so with it, not by it."""
+    def _end(self, path: str) -> RecordedStep:
         step = self._step(path)
-        step.ended, step.is_running = None, False
-        if not step.lost:
-            for below in step.lost_before:
-                self.steps[below].is_given_up = False
-        if (caller := self.steps.get(path.rpartition("/")[0])) is not None:
-            caller.lost.append(path)
+        if step.is_running and (caller := self.steps.get(path.rpartition("/")[0])) is not None:
+            caller.running -= 1
+        step.is_running = False
+        return step
+
+    def _cancel(self, event: StepCancelled | CallGivenUp) -> None:
+        step = self._end(event.path)
+        step.ended = None
+        if step.started is not None:
+            step.seconds = event.at - step.started.at
+        caller = self.steps.get(event.path.rpartition("/")[0])
+        if caller is not None and (isinstance(event, CallGivenUp) or event.given_up):
+            caller.lost.append(event.path)
 
     def _add_note(self, event: Event) -> None:
         match event:
@@ -252,6 +301,11 @@ class Recorded:
                 step.question, step.answer = event, None
             case QuestionAnswered():
                 self._step(event.path).answer = event
+
+    @property
+    def seed(self) -> str:
+        """Return what the run's random numbers and ids follow from: its id, or that of the run it was forked from."""
+        return "" if self.run is None else str(self.options.get("seed") or self.run.run_id)
 
     @property
     def total(self) -> Usage:
@@ -337,6 +391,40 @@ class Recorded:
             total = self._spent.setdefault(scope, [0] * len(DIMENSIONS))
             for d, amount in enumerate(amounts):
                 total[d] += amount
+
+
+def _void_parts(events: Sequence[Event]) -> Iterator[bool]:
+    """Say of each event whether a part of the run holds it that a mismatch ended: another program's, perhaps."""
+    parts: list[list[bool]] = [[]]
+    for event in events:
+        if isinstance(event, RunStarted | RunForked | RunResumed):
+            parts.append([])
+        parts[-1].append(False)
+        if isinstance(event, RunMismatched):
+            parts[-1] = [True] * len(parts[-1])
+    return chain.from_iterable(parts)
+
+
+def _passed_on(recorded: Recorded) -> Iterator[str]:
+    """Return the steps whose error ended the run, or passed through them unanswered."""
+    if isinstance(recorded.closing, RunFailed):
+        path = recorded.closing.path
+        while path:
+            yield from _failed_at(path, recorded)
+            path = path.rpartition("/")[0]
+    for path, step in recorded.steps.items():
+        around = recorded.steps.get(path.rpartition("/")[0])
+        if step.is_denied and (around is None or around.ended is None or around.is_denied):
+            yield path
+
+
+def _failed_at(path: str, recorded: Recorded) -> Iterator[str]:
+    """Return a step that failed, and those below that its error comes of; none where an edge out of it failed."""
+    step = recorded.steps.get(path)
+    if step is not None and isinstance(step.ended, StepFailed):
+        yield path
+        for below in step.ended.of:
+            yield from _failed_at(below, recorded)
 
 
 def holds(path: str, step: RecordedStep, tried: str) -> bool:

@@ -7,7 +7,7 @@ that it is still the same step, and asked the same, is checked, since code betwe
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, Final
@@ -22,13 +22,15 @@ from agentrt.events import (
     ErrorInfo,
     QuestionAnswered,
     QuestionAsked,
-    RunFailed,
     StepFailed,
     StepFinished,
+    form_of,
     plain,
+    plain_output,
 )
 from agentrt.handoff import Handoff
 from agentrt.ledger import Limit
+from agentrt.messages import Message
 from agentrt.node import Node
 from agentrt.partial import Partial
 from agentrt.plan import Activation, Failure
@@ -36,7 +38,6 @@ from agentrt.progress import MISSING, Past
 from agentrt.question import Question
 from agentrt.recorded import Recorded, RecordedStep, holds
 
-_FORMS: Final = {"Partial": Partial, "Handoff": Handoff}
 _LEAVES: Final = frozenset({"chat", "tool", "retrieval", Question.kind})
 
 
@@ -54,15 +55,14 @@ class RecordedPast(Past):
         self._steps = recorded.steps
         self._asked: set[str] = set()
         self._changed: set[str] = set()
-        self._unfinished = frozenset(() if again else _passed_on(recorded))
 
     def outcome(self, activation: Activation) -> Any:
         """Return a finished step's outcome; raises `ReplayMismatch`."""
         path, step = activation.path, self._step(activation.path)
-        self._replace_input(activation)
+        _replace_input(activation, self.recorded)
         if step is not None:
             self._asked.add(path)
-            if self._is_same(activation, step) and self._answers(path, step):
+            if self._is_same(activation, step) and self._answers(step):
                 return self._outcome(activation, step)
         if self._again and self._is_new(activation, step) and not self.is_given_up(path):
             asked = (activation.node.name, plain(activation.value))
@@ -71,7 +71,7 @@ class RecordedPast(Past):
 
     def place(self, path: str) -> int | None:
         step = self._step(path)
-        return None if step is None or not self._has_outcome(step) else step.place
+        return None if step is None or step.ended is None else step.place
 
     def is_counted(self, path: str) -> bool:
         step = self._step(path)
@@ -104,23 +104,25 @@ class RecordedPast(Past):
 
     def is_given_up(self, path: str) -> bool:
         step = self._step(path)
-        around = path.rpartition("/")[0]  # if it failed with the run, it may do otherwise now
-        return step is not None and step.is_given_up and around not in self._unfinished
+        return step is not None and step.is_given_up
+
+    def seconds(self, path: str) -> float:
+        return self._steps[path].seconds
 
     def is_over(self, path: str) -> bool:
         step = self._step(path)
-        return step is not None and self._has_outcome(step)
+        return step is not None and step.ended is not None
 
     def mismatch(self, path: str, output: object) -> ReplayMismatch | None:
         """Return where a step differs that was gone through once more: in its output, or in what it did not call."""
         step = self._step(path)
         if step is None or step.started is None:
             return None
-        if step.started.kind != "graph" and (missed := self.unasked(path)):
+        if missed := self.unasked(path, step):
             return ReplayMismatch(path, recorded=("it called", missed), asked=("it did not", missed))
-        if isinstance(step.ended, StepFinished) and self._has_outcome(step) and plain(output) != step.ended.output:
+        if isinstance(step.ended, StepFinished) and plain_output(output) != step.ended.output:
             return ReplayMismatch(path, recorded=("it returned", step.ended.output), asked=("it returned", output))
-        if isinstance(step.ended, StepFailed) and self._has_outcome(step):
+        if isinstance(step.ended, StepFailed):
             return ReplayMismatch(path, recorded=("it raised", step.ended.error), asked=("it returned", output))
         return None
 
@@ -140,25 +142,20 @@ class RecordedPast(Past):
         step = self._step(path)
         return iter(step.drawn if step is not None else ())
 
-    def unasked(self, path: str) -> Sequence[str]:
-        """Return the recorded steps right below one that it has not asked for this time."""
-        return [
-            p for p in self.recorded.below.get(path, ()) if p not in self._asked and self._has_outcome(self._steps[p])
-        ]
+    def unasked(self, path: str, step: RecordedStep) -> Sequence[str]:
+        """Return the recorded steps right below one that it has not asked for this time, if it has to.
+
+        A graph's plan has not; nor has code with calls side by side, since how far they come depends on the time.
+        """
+        if self._rerun_changed or step.is_concurrent or step.started is None or step.started.kind == "graph":
+            return ()
+        below = [p for p in self.recorded.below.get(path, ()) if p not in self._asked]
+        return [p for p in below if self._steps[p].ended is not None and not self._steps[p].is_void]
 
     def _is_new(self, activation: Activation, step: RecordedStep | None) -> bool:
         """Say whether a replay would have to ask a model, use a tool, or ask people what they were not asked."""
         kind = activation.node.kind
         return kind in _LEAVES and (step is None or kind != Question.kind)
-
-    def _replace_input(self, activation: Activation) -> None:
-        """Give the step that a fork begins with the input it was given there."""
-        fork = self.recorded.fork
-        if fork is not None and fork.replaced and activation.path == fork.path:
-            try:
-                activation.value = input_of(activation.node, fork.input, fork.path)
-            except ReplayMismatch as error:
-                raise ReplayMismatch.misfit(fork.path, activation.node.input, error.__cause__) from error
 
     def _step(self, path: str) -> RecordedStep | None:
         step = self._steps.get(path)
@@ -179,22 +176,19 @@ class RecordedPast(Past):
         asked = plain(activation.value)
         if (activation.node.name, asked) == (started.name, started.input):
             return True
-        if self._rerun_changed:
+        if self._rerun_changed or step.is_void:
             self._changed.add(activation.path)
             return False
         raise ReplayMismatch(
             activation.path, recorded=(started.name, started.input), asked=(activation.node.name, asked)
         )
 
-    def _answers(self, path: str, step: RecordedStep) -> bool:
+    def _answers(self, step: RecordedStep) -> bool:
         """Say whether a step answers from the record; one that used its branch's memory rebuilds it."""
-        if not self._has_outcome(step) or path in self._unfinished:
-            return False
         started = step.started
-        return started is not None and (started.kind in _LEAVES if self._again else not step.remembers)
-
-    def _has_outcome(self, step: RecordedStep) -> bool:
-        return step.ended is not None and step.ended.path not in self._unfinished
+        if started is None or step.ended is None:
+            return False
+        return started.kind in _LEAVES if self._again else not step.remembers
 
     def _outcome(self, activation: Activation, step: RecordedStep) -> Any:
         ended = step.ended
@@ -208,10 +202,12 @@ class AnsweredPast(Past):
     """Be the past of a step's next attempts: nothing but what people have answered in those before."""
 
     def __init__(self, recorded: Recorded, tried: str) -> None:
+        self._recorded = recorded
         self._steps = recorded.steps
         self._tried = tried
 
     def outcome(self, activation: Activation) -> Any:
+        _replace_input(activation, self._recorded)
         return MISSING
 
     def place(self, path: str) -> int | None:
@@ -234,16 +230,47 @@ class AnsweredPast(Past):
         return (step.question, step.answer) if step is not None and holds(path, step, self._tried) else (None, None)
 
 
+def _replace_input(activation: Activation, recorded: Recorded) -> None:
+    """Give a step that a fork began with the input it was given there."""
+    path, replaced = activation.path, recorded.replaced
+    if path in replaced:
+        try:
+            activation.value = input_of(activation.node, replaced[path], path)
+        except ReplayMismatch as error:
+            raise ReplayMismatch.misfit(path, activation.node.input, error.__cause__) from error
+
+
 def output_of(node: Node[Any, Any], ended: StepFinished) -> Any:
     """Return a recorded output as the type its node declares; raises `ReplayMismatch` where it is none of it."""
     try:
-        if ended.form in _FORMS:
-            return msgspec.convert(ended.output, _FORMS[ended.form])
+        if ended.form in _OWN:
+            return _OWN[ended.form](ended.output)
         if ended.form == NOT_JSON or (ended.form and node.output in (object, Any)):
             raise TypeError("it was no plain JSON: declare as its type what pydantic can write and read")
-        return _adapter(node.output).validate_python(ended.output)
+        output = _adapter(node.output).validate_python(ended.output)
+        _check_form(output, ended.form)
     except (ValidationError, msgspec.ValidationError, PydanticSchemaGenerationError, TypeError) as error:
         raise ReplayMismatch.unreadable(ended.path, node.output, error) from error
+    return output
+
+
+def _handoff(output: Any) -> Handoff:
+    messages = _adapter(tuple[Message, ...]).validate_python(output["messages"])
+    return Handoff(**{**output, "messages": messages})
+
+
+def _partial(output: Any) -> Partial:
+    return msgspec.convert(output, Partial)
+
+
+_OWN: Final[Mapping[str, Callable[[Any], Any]]] = {"Partial": _partial, "Handoff": _handoff}
+"""What nodes return besides their declared types, and how that is read back."""
+
+
+def _check_form(output: object, form: str) -> None:
+    """Raise `TypeError` for what was of another class than it is read as."""
+    if form and (read := form_of(output)) != form:
+        raise TypeError(f"it was a {form}, and would be read as {read or type(output).__name__}")
 
 
 def input_of(node: Node[Any, Any], value: object, path: str) -> Any:
@@ -281,25 +308,3 @@ def _is_on(path: str, label: str) -> bool:
     own = path.rpartition("/")[2]
     here = own[own.index("[") :] if "[" in own else ""
     return here.startswith(label)
-
-
-def _passed_on(recorded: Recorded) -> Iterator[str]:
-    """Return the steps whose error ended the run, or passed through them unanswered: these are run again."""
-    if isinstance(recorded.closing, RunFailed):
-        path = recorded.closing.path
-        while path:
-            yield from _failed_at(path, recorded)
-            path = path.rpartition("/")[0]
-    for path, step in recorded.steps.items():
-        around = recorded.steps.get(path.rpartition("/")[0])
-        if step.is_denied and (around is None or around.ended is None or around.is_denied):
-            yield path
-
-
-def _failed_at(path: str, recorded: Recorded) -> Iterator[str]:
-    """Return a step that failed, and those below that its error comes of; none where an edge out of it failed."""
-    step = recorded.steps.get(path)
-    if step is not None and isinstance(step.ended, StepFailed):
-        yield path
-        for below in step.ended.of:
-            yield from _failed_at(below, recorded)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from agentrt.events import BudgetOverrun, UsageRecorded, UsageReserved
@@ -37,7 +36,7 @@ class StepReservation(Reservation):
             )
         scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=usage))
 
-    async def make_durable(self, flush: Callable[[], Awaitable[None]], counts: tuple[str, ...]) -> None:
+    async def make_durable(self, counts: tuple[str, ...]) -> None:
         """Record what may be spent, and wait until that is kept: once it is spent, nobody may be there to tell."""
         scheduler, path = self._scheduler, self._ticket.path
         scheduler.record(
@@ -46,7 +45,8 @@ class StepReservation(Reservation):
             )
         )
         try:
-            await flush()
+            if scheduler.flush is not None:
+                await scheduler.flush()
         except BaseException:
             self.release()
             raise
@@ -54,7 +54,7 @@ class StepReservation(Reservation):
     def release(self) -> None:
         scheduler, ticket = self._scheduler, self._ticket
         scheduler.ledger.withdraw(ticket)
-        if scheduler.flush is not None:
+        if scheduler.is_recorded:
             scheduler.record(UsageRecorded(path=ticket.path, at=scheduler.clock(), usage=Usage()))
 
     def forfeit(self) -> None:

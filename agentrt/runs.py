@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -16,13 +17,14 @@ from typing import Any, Final
 
 import anyio
 import msgspec
+from anyio import TaskHandle
 from anyio.abc import TaskGroup
 
 from agentrt.budget import Budget, tightest
 from agentrt.clock import event_clock
 from agentrt.context import StepContext, check_policy
 from agentrt.deps import check_all_deps
-from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, StepFailed
+from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch, StepFailed
 from agentrt.events import (
     BudgetDenied,
     CacheHit,
@@ -32,6 +34,7 @@ from agentrt.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunMismatched,
     RunParked,
     RunResumed,
     RunStarted,
@@ -125,21 +128,13 @@ class Run:
         )
 
     async def execute(self) -> Result[Any]:
-        try:
-            self._check()
-        except BaseException:
-            if self.writer is not None:  # claimed to read the record: others need not wait for the claim's end
-                await self.writer.release()
-            raise
-        if self.journal is not None and self.writer is None:
-            self.writer = await JournalWriter.claim(self.journal, self.run_id, new=self.past is None)
-            self._guidance = await self.journal.guidance(self.node.name)
-        writer, self.writer = self.writer, None
+        writer = await self._begin()
         tracers = resolve_name(_TRACING)(self.run_id)
         self._carrier = partial(resolve_name(_CARRIER), tracers) if tracers else dict
         observers = [*self.observers, *tracers]
         outcome: Any = _UNFINISHED
         scheduler: Scheduler | None = None
+        watching: TaskHandle[None] | None = None
         async with one_error(), anyio.create_task_group() as tasks:
             with anyio.CancelScope() as scope:
                 self._cancel = scope.cancel
@@ -150,9 +145,15 @@ class Run:
                 try:
                     record = _Recorder(observers, self._recorded).record
                     scheduler = self._running = self._scheduler(tasks, record, writer.flush if writer else None)
+                    if writer is not None:
+                        watch = _Watch()
+                        watching = tasks.create_task(watch.keep(), name="agentrt watch")
+                        scheduler.is_ending = watch.is_ending
                     outcome = await self._steps(scheduler)
                 finally:
                     self._running = None
+                    if watching is not None:
+                        watching.cancel()
                     # A task's own cancellation goes through shields: only in another task is closing safe from it.
                     tasks.start_soon(self.models.aclose, name="agentrt close")
                     if writer is not None:
@@ -165,18 +166,36 @@ class Run:
             raise AgentrtError(f"{self.node.name}: a step cancelled its own task, and with it the run")
         return self._result(outcome, scheduler)
 
+    async def _begin(self) -> JournalWriter | None:
+        """Check what can be told before anything runs, read what people had kept, and return the record's writer."""
+        try:
+            self._check()
+            if self.journal is not None:
+                self._guidance = await self.journal.guidance(self.node.name)
+        except BaseException:
+            if self.writer is not None:  # claimed to read the record: others need not wait for the claim's end
+                await self.writer.release()
+            raise
+        writer, self.writer = self.writer, None
+        if self.journal is not None and writer is None:
+            writer = await JournalWriter.claim(self.journal, self.run_id, new=self.past is None)
+        return writer
+
     def _check(self) -> None:
         """Raise `UnknownPrice` or `BudgetTooSmall` for what cannot be run within the budget."""
         check_prices(self.node, self.models, limited=self.budget is not None and self.budget.usd is not None)
         if self.past is None:
             check_fits(self.node, self.input, self.budget, self.models, self.models.override)
 
-    def go_on(self, recorded: Recorded, past: RecordedPast, writer: JournalWriter | None) -> None:
+    def go_through(self, recorded: Recorded) -> None:
+        """Take a record for the past of a run that goes through all of it again."""
+        self.past, self.seed = RecordedPast(recorded, again=True), recorded.seed
+        self.before = Before(kind="replay", trace=recorded.trace)
+
+    def go_on(self, recorded: Recorded, past: RecordedPast, writer: JournalWriter) -> None:
         """Take up where a record ends: what has finished answers from it, and is not paid again."""
-        assert recorded.run is not None
-        self.past, self.writer = past, writer
+        self.past, self.seed, self.writer = past, recorded.seed, writer
         self._waited = recorded.closing if isinstance(recorded.closing, RunParked) else None
-        self.seed = str(recorded.run.options.get("seed") or recorded.run.run_id)
         self.before = recorded.before
         self._cut_off = list(recorded.cut_off(time.time()))
         for event in self._cut_off:
@@ -185,6 +204,8 @@ class Run:
 
     def abort(self, error: AgentrtError) -> None:
         """End the run by an error that no step may go on from."""
+        if self._aborted is None and self._running is not None:
+            self._running.record(RunMismatched(run_id=self.run_id, at=self._running.clock(), error=ErrorInfo.of(error)))
         self._aborted = self._aborted or error
         self._cancel()
 
@@ -197,11 +218,22 @@ class Run:
         if progress is None or limit is None:
             raise RuntimeError(f"run {self.run_id} cannot go on: {_why_not(denial, kept=progress is not None)}")
         _check_raised(denial, limit.budget, budget)
+        is_the_runs = limit.budget is self.budget
         limit.budget = replace(limit.budget, share=None, **budget.limits())  # type: ignore[arg-type]
+        if is_the_runs:
+            self.budget = limit.budget
         self.ledger.raise_limits(limit.account, limit.budget)
-        self.past, self._stopped, self._cut_off = KeptPast(progress), None, ()
+        self.past, self._stopped, self._cut_off = KeptPast(progress, await self._record()), None, ()
         self.before = Before(parts=self.before.parts + 1, usage=self.ledger.usage(), trace=self.before.trace)
         return await self.execute()
+
+    async def _record(self) -> RecordedPast | None:
+        """Return what the journal knows of the run, if there is one."""
+        if self.journal is None:
+            return None
+        recorded = Recorded(await self.journal.events(self.run_id))
+        recorded.reopen()
+        return RecordedPast(recorded)
 
     def _scheduler(self, tasks: TaskGroup, record: Observer, flush: Callable[[], Awaitable[None]] | None) -> Scheduler:
         return Scheduler(
@@ -252,14 +284,23 @@ class Run:
         caller.settle()
         self._progress = caller.progress
         self._note_trace(scheduler)
-        record(self._waits_on(scheduler.clock()) or self._closing_event(outcome, scheduler))
+        at = scheduler.clock()
+        record(self._waits_on(at) or self._mismatched(at) or self._closing_event(outcome, scheduler))
         return outcome
+
+    def _mismatched(self, at: float) -> RunFailed | None:
+        """Return the end of a run whose program does otherwise than is on record, whatever its code made of that."""
+        if not isinstance(self._aborted, ReplayMismatch):
+            return None
+        error, usage = ErrorInfo.of(self._aborted), self.ledger.usage()
+        path = self._aborted.path
+        return RunFailed(run_id=self.run_id, at=at, path=path, error=error, usage=usage, stop_reason="failed")
 
     def _waits_on(self, at: float) -> RunParked | None:
         """Let a run wait as before that waited for people, and cannot go on with this program."""
         if self._aborted is None or self._waited is None:
             return None
-        return RunParked(run_id=self.run_id, at=at, usage=self.ledger.usage(), questions=self._waited.questions)
+        return msgspec.structs.replace(self._waited, run_id=self.run_id, at=at, usage=self.ledger.usage())
 
     def _resumed(self, at: float, limits: Mapping[str, float]) -> RunResumed:
         before = self.before
@@ -273,6 +314,7 @@ class Run:
             usage=before.usage,
             trace=before.trace,
             answers=before.answers,
+            options=self._described(),
         )
 
     def _note_trace(self, scheduler: Scheduler) -> None:
@@ -280,7 +322,7 @@ class Run:
         carrier = self._carrier()
         if carrier and carrier != self.before.trace:
             self.before = msgspec.structs.replace(self.before, trace=carrier)
-            if scheduler.flush is not None:
+            if scheduler.is_recorded:
                 scheduler.record(Traced(run_id=self.run_id, at=scheduler.clock(), carrier=carrier))
 
     def _limits(self) -> dict[str, float]:
@@ -310,7 +352,9 @@ class Run:
     def _closing_event(self, outcome: Any, scheduler: Scheduler) -> RunFinished | RunFailed | RunParked:
         at, usage, stop_reason = scheduler.clock(), self.ledger.usage(), self._stop_reason(outcome, scheduler)
         if isinstance(outcome, Parked):
-            return RunParked(run_id=self.run_id, at=at, usage=usage, questions=tuple(scheduler.questions))
+            questions = scheduler.questions
+            due = min((until for until in questions.values() if until is not None), default=None)
+            return RunParked(run_id=self.run_id, at=at, usage=usage, questions=tuple(questions), due=due)
         if not isinstance(outcome, Failure):
             return RunFinished(run_id=self.run_id, at=at, output=outcome, usage=usage, stop_reason=stop_reason)
         return RunFailed(
@@ -377,6 +421,35 @@ def _check_raised(denial: BudgetExceeded, old: Budget, new: Budget) -> None:
 def new_run_id() -> str:
     """Return an id that sorts by time and that people can read aloud."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
+
+
+class _Watch:
+    """Know whether a whole run is being cancelled: a step that is cancelled sees all scopes around it as one.
+
+    Its task has none of the scopes that code has made, and the host is the task of whoever runs the run.
+    """
+
+    def __init__(self) -> None:
+        is_asyncio = anyio.get_cancelled_exc_class().__module__.startswith("asyncio")
+        self._current = sys.modules["asyncio"].current_task if is_asyncio else lambda: None
+        self._host = self._current()
+        self._is_native = self._is_over = False
+        self._task: anyio.TaskInfo | None = None
+
+    async def keep(self) -> None:
+        self._task = anyio.get_current_task()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._is_over = True
+
+    def is_ending(self, error: BaseException) -> bool:
+        """Say so of the cancellation that an error is; one of the host by asyncio itself is known by its message."""
+        if self._host is not None and self._current() is self._host:
+            self._is_native = not str(error).startswith("Cancelled via cancel scope")
+        if self._is_native and self._host is not None and self._host.cancelling():
+            return True
+        return self._is_over or (self._task is not None and self._task.has_pending_cancellation())
 
 
 @asynccontextmanager

@@ -31,10 +31,12 @@ from agentrt.guidance import Guidance
 from agentrt.ledger import Ledger
 from agentrt.model import Model
 from agentrt.plan import Activation, Failure, Parked
-from agentrt.progress import MISSING
+from agentrt.progress import MISSING, Past
 from agentrt.statistics import SchedulerStatistics
 
 DEFAULT_CONCURRENCY: Final = 1000
+_PATIENCE: Final = 60.0
+"""How many seconds longer than before code may take, when a run goes on, to give up what it had given up."""
 _BREATHER: Final = 128
 """After so many steps the loop gets a turn, even if none of them awaited anything: else no time-out, no cancellation
 and no reader of a stream would be heard before the last one."""
@@ -94,8 +96,10 @@ class Scheduler:
         self.thread = threading.get_ident()
         self.exhaustion: BudgetExceeded | None = None
         self.dropped: list[Failure] = []
-        self.questions: dict[str, None] = {}
-        """The steps that wait for answers, by path."""
+        self.is_ending: Callable[[BaseException], bool] = lambda _: False
+        """Say of the error by which a task is cancelled whether the whole run is."""
+        self.questions: dict[str, float | None] = {}
+        """Until when the steps that wait for answers do so, by path."""
         self._tasks = tasks
         self._limit = concurrency
         self._queue: deque[Drive] = deque()
@@ -108,6 +112,11 @@ class Scheduler:
         self._steps = 0
         self._cancelled = False
         self._cancelled_class = anyio.get_cancelled_exc_class()
+
+    @property
+    def is_recorded(self) -> bool:
+        """Say whether a journal keeps the run."""
+        return self.flush is not None
 
     def __repr__(self) -> str:
         now = self.statistics()
@@ -175,6 +184,8 @@ class Scheduler:
         done. Only what code gave up waits for being given up again.
         """
         assert caller.past is not None
+        if self._is_aborted:  # code that goes on from a mismatch comes no further than here
+            await checkpoint()
         try:
             outcome = caller.past.outcome(activation)
         except ReplayMismatch as error:
@@ -182,13 +193,26 @@ class Scheduler:
         if outcome is not MISSING:
             caller.recall(activation, budget, outcome)
         elif caller.past.is_given_up(activation.path):
-            await anyio.sleep_forever()
+            return self._aborted(activation, await self._given_up(activation, caller.past))
         return outcome
 
-    def withdraw(self, path: str) -> None:
-        """Take note that nobody waits any more for what a step and those below it ask people."""
-        for asked in [q for q in self.questions if q == path or q.startswith(f"{path}/")]:
-            del self.questions[asked]
+    async def _given_up(self, activation: Activation, past: Past) -> ReplayMismatch:
+        """Wait for code to cancel a step as it did before; return what to say if it does not."""
+        seconds = past.seconds(activation.path)
+        self.lend()
+        try:
+            await anyio.sleep(2 * seconds + _PATIENCE)
+        finally:
+            self.reclaim_nowait()
+        recorded, asked = ("it was given up after seconds", seconds), ("nobody gave it up in seconds", 2 * seconds)
+        return ReplayMismatch(activation.path, recorded=recorded, asked=asked)
+
+    def withdraw(self, path: str) -> bool:
+        """Take note that nobody waits any more for what a step and those below it ask people; say if they did."""
+        asked = [q for q in self.questions if q == path or q.startswith(f"{path}/")]
+        for question in asked:
+            del self.questions[question]
+        return bool(asked)
 
     def abort(self, error: AgentrtError) -> None:
         """End the whole run by an error that no step may go on from: all are cancelled where they next wait."""
@@ -246,25 +270,29 @@ class Scheduler:
     ) -> Failure | Parked:
         """Return the outcome of a step that an error ended; raises its cancellation."""
         path, value = activation.path, activation.value
+        parked, error = _besides_parked(error)
+        if parked is None and self.questions:
+            self.withdraw(path)
         if isinstance(error, Exception):
             context.settle(error)
             return self._failed(activation, context, caller, context.failure_of(error, value))
-        if (parked := _parked_in(error)) is not None:
+        if parked is not None:
             self.record(StepParked(path=path, at=self.clock()))
             if path == parked.path:
-                self.questions[path] = None
+                self.questions[path] = parked.until
             caller.note_unfinished(context)
             return parked
         if _is_stray(error):
             return self._failed(activation, context, caller, Failure(path, value, _stray(path, error)))
-        self.record(StepCancelled(path=path, at=self.clock()))
+        given_up = not activation.given_up and not self.is_ending(error) and anyio.current_time() < context.deadline
+        self.record(StepCancelled(path=path, at=self.clock(), given_up=given_up))
         if not activation.given_up:
             caller.note_unfinished(context)
         raise error
 
     def _failed(self, activation: Activation, context: StepContext, caller: StepContext, failure: Failure) -> Failure:
         path = activation.path
-        of = tuple(blamed(failure.error, path)) if self.flush is not None else ()
+        of = tuple(blamed(failure.error, path)) if self.is_recorded else ()
         blame(failure.error, path)
         self._record_end(context, StepFailed(path=path, at=self.clock(), error=ErrorInfo.of(failure.error), of=of))
         if isinstance(failure.error, BudgetExceeded):
@@ -380,11 +408,18 @@ class Scheduler:
             self._hand_on()
 
 
-def _parked_in(error: BaseException) -> Parked | None:
-    """Return what says that a step waits for people, also out of the group of a user's own task group."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, Parked) else None
+def _besides_parked(error: BaseException) -> tuple[Parked | None, BaseException]:
+    """Return what says that a step waits for people, and what else its own task group raised beside that, if anything.
+
+    Where there is something else it counts.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        parked, rest = error.split(Parked)
+        if parked is not None and rest is not None:
+            return None, rest
+        while isinstance(error, BaseExceptionGroup) and parked is not None:
+            error = error.exceptions[0]
+    return (error if isinstance(error, Parked) else None), error
 
 
 def _not_an_output(path: str) -> AgentrtError:

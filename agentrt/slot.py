@@ -41,7 +41,8 @@ class Slot:
         self._lend()
         try:
             await until()
-        except BaseException:
+        except BaseException as error:
+            self._scheduler.is_ending(error)  # for the steps below, which are cancelled next, by this step
             # Cancelled: the step unwinds at once, over the limit if need be. Waiting for a slot here could wait for
             # the very steps that are about to be cancelled.
             if self._is_wanted_back():

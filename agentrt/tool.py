@@ -57,7 +57,6 @@ class Tool(FunctionNode[R], Generic[P, R]):
             raise DefinitionError(f"tool {self.name!r}: effect={effect!r}: use one of {', '.join(get_args(Effect))}")
         self.effect = effect
         self.approval = approval
-        self.asks = approval is not False
         self._plain = False  # an effect wants more around it than a plain function
         self.description = description or self.description
         self.attributes = {"description": self.description}

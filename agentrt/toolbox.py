@@ -13,16 +13,12 @@ from agentrt.tool import ToolUse, as_text, as_tool, tool_spec
 
 
 class Toolbox:
-    """Hold the tools of one agent, and whether one of them `asks` people.
-
-    Raises `DefinitionError` for two of one name.
-    """
+    """Hold the tools of one agent; raises `DefinitionError` for two of one name."""
 
     def __init__(self, agent: str, tools: Sequence[Node[Any, Any] | Callable[..., Any]]) -> None:
         self.tools = tuple(as_tool(t) for t in tools)
         self._specs = tuple(tool_spec(t) for t in self.tools)
         self._named = {spec.name: t for spec, t in zip(self._specs, self.tools, strict=True)}
-        self.asks = any(t.asks for t in self.tools)
         if len(self._named) < len(self.tools):
             raise DefinitionError(f"agent {agent!r} has two tools of one name; rename one")
 

@@ -2,99 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+import anyio
 import pytest
 
 from agentrt import END, START, Context, Graph, collect, first, resume, run
-from agentrt import events as ev
-from agentrt.people import DueRuns, Wait, answer, due, inbox
+from agentrt.errors import ReplayMismatch
+from agentrt.people import answer, due, inbox
 from agentrt.stores.memory import MemoryJournal
-from agentrt.usage import Usage
 
 pytestmark = pytest.mark.anyio
-
-STARTED = ev.RunStarted(run_id="r", at=1.0, name="g", input=1, limits={})
-RESUMED = ev.RunResumed(run_id="r", at=3.0, name="g", limits={})
-FINISHED = ev.RunFinished(run_id="r", at=2.0, output=1, usage=Usage(), stop_reason="done")
-
-
-def asked(path: str, until: float | None = None) -> ev.QuestionAsked:
-    return ev.QuestionAsked(path=path, at=1.0, kind="ask", prompt="?", schema={}, about={}, until=until)
-
-
-def answered(path: str) -> ev.QuestionAnswered:
-    return ev.QuestionAnswered(path=path, at=2.0, verdict="answer", by="me")
-
-
-def waits(*paths: str) -> ev.RunParked:
-    return ev.RunParked(run_id="r", at=2.0, usage=Usage(), questions=paths)
-
-
-A, B = asked("g/a"), asked("g/b")
-
-
-@pytest.mark.parametrize(
-    ("events", "is_due"),
-    [
-        ([STARTED, A, waits("g/a")], False),
-        ([STARTED, A, waits("g/a"), answered("g/a")], True),
-        ([STARTED, A, answered("g/a"), waits("g/a")], True),
-        ([STARTED, A, answered("g/a")], False),
-        ([STARTED, A, B, waits("g/a", "g/b"), answered("g/b")], True),
-        ([STARTED, A, B, waits("g/a", "g/b"), answered("g/a"), RESUMED, waits("g/b")], False),
-        ([STARTED, A, B, waits("g/a", "g/b"), answered("g/a"), RESUMED, waits("g/b"), answered("g/b")], True),
-        ([STARTED, A, waits("g/a"), answered("g/a"), RESUMED], False),
-        ([STARTED, A, waits("g/a"), answered("g/a"), RESUMED, A, waits("g/a")], False),
-        ([STARTED, A, answered("g/a"), FINISHED], False),
-        ([STARTED, asked("g/a", 9.0), waits("g/a")], False),
-        ([STARTED, asked("g/a", 7.0), waits("g/a")], True),
-        ([STARTED, asked("g/a", 7.0), B, waits("g/a", "g/b"), RESUMED, waits("g/b")], False),
-    ],
-)
-def test_a_run_is_due_once_something_it_parked_on_is_over(events: Sequence[ev.Event], is_due: bool) -> None:
-    """Answered, or out of time; told from the record alone, in whatever pieces it is read."""
-    assert Wait(events).is_due(8.0) is is_due
-    wait = Wait()
-    for event in events:
-        wait.add([event])
-    assert (wait.is_due(8.0), wait.length) == (is_due, len(events))
 
 
 async def ask(name: str, ctx: Context) -> str:
     return f"{name}={await ctx.ask(f'What is {name}?', timeout=60, default='?')}"
 
 
-class Reads(MemoryJournal):
-    """Count how many events are read."""
-
-    read = 0
-
-    async def events(self, run_id: str, after: int = 0) -> list[ev.Event]:
-        found = await super().events(run_id, after)
-        self.read += len(found)
-        return found
-
-
 async def test_runs_of_a_store_become_due_one_by_one() -> None:
-    """The one that began first is first; nothing is read twice, nor where nothing happens."""
-    journal = Reads()
+    """Once answered, or when the first of their questions is out of time; the one that began first is first."""
+    journal = MemoryJournal()
     for run_id in "abc":
         await run(ask, run_id, journal=journal, run_id=run_id)
-    runs = DueRuns()
     began = (await journal.run("a")).started
-    assert (await runs.find(journal, began), await due(journal, now=began)) == ([], [])
-    journal.read = 0
+    assert await due(journal, now=began) == []
     await answer(journal, "c", "x")
     await answer(journal, "b", "x")
-    for _ in range(2):
-        assert [r.run_id for r in await runs.find(journal, began)] == ["b", "c"]
-    assert journal.read == 2
     assert await due(journal) == ["b", "c"]
     await resume(ask, "c", journal=journal)
-    assert [r.run_id for r in await runs.find(journal, began)] == ["b"]
+    assert await due(journal) == ["b"]
     assert await due(journal, now=began + 1000) == ["a", "b"]
+
+
+async def both(text: str, ctx: Context) -> list[str]:
+    return await ctx.map(either, [50, None, 30])
+
+
+async def either(timeout: int | None, ctx: Context) -> str:
+    return await ctx.ask("Well?", timeout=timeout, default="none")
+
+
+async def test_the_first_question_that_is_answered_by_itself_makes_a_run_due() -> None:
+    """Of those that are still waited for; one that waits for ever does not."""
+    journal = MemoryJournal()
+    await run(both, "go", journal=journal, run_id="r")
+    for path in ("both/either[2]/ask", "both/either[0]/ask"):
+        untils = [q.asked.until for q in await inbox(journal) if q.asked.until is not None]
+        assert (await journal.run("r")).due == min(untils)
+        assert await due(journal, now=min(untils) - 1) == []
+        assert await due(journal, now=min(untils)) == ["r"]
+        await answer(journal, "r", "x", path)
+        await resume(both, "r", journal=journal)
+    assert (await journal.run("r")).status == "waiting"
+    assert await due(journal, now=1e12) == []
+
+
+async def test_an_answer_that_comes_while_the_run_goes_on_makes_it_due() -> None:
+    """It parks on what has been answered already."""
+    journal = MemoryJournal()
+
+    async def pair(text: str, ctx: Context) -> list[str]:
+        return await ctx.map(part, ["ask", "work"])
+
+    async def part(name: str, ctx: Context) -> str:
+        if name == "ask":
+            return await ctx.ask("Well?")
+        await anyio.sleep(10)
+        await answer(journal, "r", "so")  # as a person would, from elsewhere
+        return name
+
+    await run(pair, "go", journal=journal, run_id="r")
+    assert (await journal.run("r")).status == "waiting"
+    assert await due(journal) == ["r"]
+    assert (await resume(pair, "r", journal=journal)).output == ["so", "work"]
+
+
+def asks(prompt: str) -> Any:
+    async def code(text: str, ctx: Context) -> str:
+        return await ctx.ask(prompt, timeout=60)
+
+    async def around(text: str, ctx: Context) -> str:
+        return await ctx.run(code, prompt)
+
+    return around
+
+
+async def test_a_changed_program_leaves_a_run_due_when_it_was() -> None:
+    """Where it cannot go on with it."""
+    journal = MemoryJournal()
+    await run(asks("Well?"), "go", journal=journal, run_id="r")
+    before = await journal.run("r")
+    with pytest.raises(ReplayMismatch):
+        await resume(asks("What?"), "r", journal=journal)
+    after = await journal.run("r")
+    assert (after.status, after.due, before.due is None) == ("waiting", before.due, False)
 
 
 async def items(text: str) -> list[str]:

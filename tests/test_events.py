@@ -34,6 +34,8 @@ EVENTS = [
     ev.StepFailed(path="p", at=1.5, error=ERROR, of=("p/a",)),
     ev.StepCancelled(path="p", at=1.5),
     ev.StepParked(path="p", at=1.5),
+    ev.CallGivenUp(path="p", at=1.5),
+    ev.RunMismatched(run_id="r", at=1.5, error=ERROR),
     ev.StepAbandoned(path="p", at=1.5),
     ev.EffectBegun(path="p", at=1.5),
     ev.Remembered(path="p", at=1.5),

@@ -143,7 +143,7 @@ FAULTS = [
         REPLAYED,
     ),
     ("replay", "step is not None and step.awaits_attempt and not self._again", "False", CONTINUED),
-    ("replay", "activation.value = input_of(activation.node, fork.input, fork.path)", "pass", FORKED),
+    ("replay", "activation.value = input_of(activation.node, replaced[path], path)", "pass", FORKED),
     ("replay", 'if step.started.kind != "graph" and (missed := self.unasked(path)):', "if False:", REPLAYED),
     ("replay", "plain(output) != step.ended.output", "False", REPLAYED),
     ("replay", "return () if self._again else self.recorded.spent(path)", "return ()", CONTINUED),
@@ -164,7 +164,7 @@ FAULTS = [
         "return arguments",
         PEOPLE,
     ),
-    ("people", "_check(edit, asked)", "pass", PEOPLE),
+    ("people", "if errors:", "if False:", PEOPLE),
     ("people", "if len(fitting) == 1:", "if fitting:", PEOPLE),
     ("tool", "await ctx.begin_effect()", "pass", PEOPLE),
     ("tool", 'if ctx.doubts and self.effect == "unsafe" and', "if ctx.doubts and", PEOPLE),
@@ -187,12 +187,9 @@ FAULTS = [
     ("stores/record", "if run.epoch != epoch:", "if False:", STORES),
     ("stores/record", "elif question.closed is not None:", "elif False:", STORES),
     ("stores/record", "run.epoch += 1", "run.epoch = run.epoch or 1", STORES),
-    (
-        "stores/record",
-        "if event.keep and question is not None and question.closed is None:",
-        "if question is not None:",
-        STORES,
-    ),
+    ("stores/record", "if event.keep:", "if True:", STORES),
+    ("stores/record", "0.0 if is_answered else event.due", "event.due", STORES),
+    ("stores/record", "run.kept.clear()", "pass", STORES),
     ("replay", "yield from _failed_at(below, recorded)", "pass", CONTINUED),
 ]
 

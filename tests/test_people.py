@@ -776,3 +776,38 @@ async def test_a_run_waits_on_where_a_changed_program_cannot_go_on_with_it() -> 
     desk.graph = program("How many")
     await answer(desk.journal, RUN, "6")
     assert (await desk.go_on()).output == ["5", "6"]
+
+
+async def test_a_question_is_asked_again_by_a_later_part_that_waits_for_it() -> None:
+    """Though a part between, which came less far, did not."""
+
+    async def job(x: int) -> int:
+        await anyio.sleep(3)
+        return x
+
+    async def three(text: str, ctx: Context) -> list[str]:
+        said: list[str] = []
+
+        async def first() -> None:
+            said.append(await ctx.ask("a", key="a"))
+
+        async def second() -> None:
+            await anyio.sleep(0.1)
+            said.append(await ctx.ask("b", key="b"))
+
+        async def third() -> None:
+            await ctx.run(job, 1)
+            said.append(await ctx.ask("c", key="c"))
+
+        async with anyio.create_task_group() as tasks:
+            for task in (first, second, third):
+                tasks.start_soon(task)
+        return sorted(said)
+
+    desk = Desk(three)
+    await desk.begin()
+    assert len(await desk.open()) == 3
+    for name in "cab":
+        await answer(desk.journal, RUN, name, f"three/ask[{name}]")
+        result = await desk.go_on()
+    assert result.output == ["a", "b", "c"]

@@ -14,7 +14,7 @@ from agentrt.cli.perform import Ending, report, store_option
 from agentrt.cli.runs import opened
 from agentrt.clock import event_clock
 from agentrt.journal import Journal, RunSummary
-from agentrt.people import DueRuns
+from agentrt.people import due_runs
 
 EVERY: Final = 2.0
 """Seconds between two looks into the store."""
@@ -35,17 +35,22 @@ def go_on_with_due(go_on: GoOn, store: str | None, *, watch: bool, quiet: bool) 
 
 
 def _go_on(go_on: GoOn, store: str | None, *, watch: bool, quiet: bool) -> ExitStatus:
-    due, left_out, worst = DueRuns(), set[str](), ExitStatus.DONE
-    while (run := anyio.run(_find, due, store, left_out, watch)) is not None:
+    left_out, worst = set[str](), ExitStatus.DONE
+    while (run := anyio.run(_find, store, left_out, watch)) is not None:
         status = _go_on_with(run, go_on, store)
         if status is ExitStatus.INTERRUPTED:
             return status
         if not watch or status in (None, ExitStatus.FAILED, ExitStatus.USAGE):
             left_out.add(run.run_id)
-        worst = min(filter(None, (worst, status)), default=ExitStatus.DONE)
+        worst = worse_of(worst, status or ExitStatus.DONE)
     if not left_out and not quiet:
         note("no run is due")
     return worst
+
+
+def worse_of(one: ExitStatus, other: ExitStatus) -> ExitStatus:
+    """Return the worse of two exit statuses: of those that are not `DONE` the lower."""
+    return min(one, other) or max(one, other)
 
 
 def _go_on_with(run: RunSummary, go_on: GoOn, store: str | None) -> ExitStatus | None:
@@ -58,19 +63,22 @@ def _go_on_with(run: RunSummary, go_on: GoOn, store: str | None) -> ExitStatus |
     return ExitStatus.DONE if ending.is_taken else report(order, ending)
 
 
-async def _find(due: DueRuns, store: str | None, left_out: Collection[str], watch: bool) -> RunSummary | None:
+async def _find(store: str | None, left_out: Collection[str], watch: bool) -> RunSummary | None:
     async with opened(store) as journal:
-        return await next_due(journal, due, left_out, watch=watch)
+        return await next_due(journal, left_out, watch=watch)
 
 
-async def next_due(journal: Journal, due: DueRuns, left_out: Collection[str], *, watch: bool) -> RunSummary | None:
-    """Return the first of the runs that are due but for some; with `watch` wait until there is one.
+async def next_due(journal: Journal, left_out: Collection[str], *, watch: bool) -> RunSummary | None:
+    """Return the first of the runs that are due and nobody drives, but for some; with `watch` wait until there is one.
 
     One at a time: meanwhile somebody else may have gone on with the others.
     """
-    now = event_clock()
+    clock = event_clock()
     while True:
-        found = [run for run in await due.find(journal, now()) if run.run_id not in left_out]
-        if found or not watch:
-            return next(iter(found), None)
+        now = clock()
+        for run in await due_runs(journal, now):
+            if run.run_id not in left_out and not run.is_driven(now):
+                return run
+        if not watch:
+            return None
         await anyio.sleep(EVERY)

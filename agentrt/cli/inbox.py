@@ -209,7 +209,7 @@ def _show(question: OpenQuestion, store: str | None) -> None:
     out.print(clean(asked.prompt), style="bold", markup=False)
     out.print(clean(f"  {question.run_id} · {asked.path} · asked {moment(asked.at)}"), style="dim", markup=False)
     for name, value in asked.about.items():
-        if value not in ("", None, _UNLIMITED):
+        if value not in ("", None) and (name, value) != ("left", _UNLIMITED):
             text = value if isinstance(value, str) else as_json(value)
             out.print(clean(f"  {_LABELS.get(name, name.replace('_', ' '))}: {text}"), markup=False)
     if asked.kind == "ask":

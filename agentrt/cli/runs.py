@@ -15,13 +15,11 @@ from agentrt.cli import options
 from agentrt.cli.console import dollars, moment, note, print_json, print_table, seconds
 from agentrt.cli.exits import UsageError, told
 from agentrt.events import Event
-from agentrt.journal import Journal, RunSummary
-from agentrt.owner import has_died
+from agentrt.journal import ALL, Journal, RunSummary
 from agentrt.stores import default_store, open_store
 from agentrt.usage import PICO
 
 _STYLES: Final = {"done": "green", "running": "cyan"}
-_ALL: Final = 1_000_000
 
 
 def runs(
@@ -75,7 +73,7 @@ CUT_OFF: Final = "cut off"
 
 def status_of_run(r: RunSummary) -> str:
     """Return a run's status for the eye: one that nobody drives any more was cut off, and can be resumed."""
-    if r.status == "running" and (r.owner is None or r.until < time.time() or has_died(r.owner)):
+    if r.status == "running" and not r.is_driven(time.time()):
         return CUT_OFF
     return r.status.replace("_", " ")
 
@@ -116,7 +114,7 @@ async def find_run(journal: Journal, named: str, store: str | None) -> RunSummar
         if newest := await journal.runs(1):
             return newest[0]
         raise UsageError(_no_runs(store))
-    found = [r for r in await journal.runs(_ALL) if r.run_id.startswith(named)]
+    found = [r for r in await journal.runs(ALL) if r.run_id.startswith(named)]
     exact = [r for r in found if r.run_id == named]
     if len(found) == 1 or exact:
         return (exact or found)[0]

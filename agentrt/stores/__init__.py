@@ -9,7 +9,6 @@ from typing import Final
 
 from agentrt.errors import JournalError
 from agentrt.journal import Journal
-from agentrt.owner import this_process
 from agentrt.stores.fts import FullTextIndex
 from agentrt.stores.memory import MemoryJournal
 from agentrt.stores.postgres import PostgresJournal
@@ -22,7 +21,6 @@ __all__ = [
     "SqliteJournal",
     "default_store",
     "open_store",
-    "this_process",
 ]
 
 _SCHEMES: Final = {

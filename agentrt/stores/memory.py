@@ -11,7 +11,7 @@ from agentrt.events import Event, QuestionAsked
 from agentrt.guidance import Guidance
 from agentrt.journal import OpenQuestion, RunSummary
 from agentrt.stores.content import StoredRow, guidance_of, to_events
-from agentrt.stores.record import Kept, OperatedJournal, Operation, Records, Run, unknown_run
+from agentrt.stores.record import Kept, OperatedJournal, Operation, Records, RunRow, unknown_run
 
 
 class MemoryJournal(OperatedJournal):
@@ -19,7 +19,7 @@ class MemoryJournal(OperatedJournal):
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, RunRow] = {}
         self._events: dict[str, list[StoredRow]] = {}
         self._contents: dict[bytes, bytes] = {}
         self._kept: list[tuple[str, Kept]] = []
@@ -37,10 +37,10 @@ class MemoryJournal(OperatedJournal):
         await checkpoint()
         return self._run(run_id).summary()
 
-    async def events(self, run_id: str, after: int = 0) -> list[Event]:
+    async def events(self, run_id: str) -> list[Event]:
         await checkpoint()
         self._run(run_id)
-        return to_events(self._events[run_id][max(after, 0) :], self._contents, run_id, "memory")
+        return to_events(self._events[run_id], self._contents, run_id, "memory")
 
     async def questions(self, run_id: str | None = None) -> list[OpenQuestion]:
         await checkpoint()
@@ -65,7 +65,7 @@ class MemoryJournal(OperatedJournal):
     async def aclose(self) -> None:
         """Do nothing: the memory goes with the object."""
 
-    def _run(self, run_id: str) -> Run:
+    def _run(self, run_id: str) -> RunRow:
         if (run := self._runs.get(run_id)) is None:
             raise unknown_run(run_id, "memory")
         return run
@@ -76,7 +76,7 @@ class MemoryJournal(OperatedJournal):
         if (run := self._runs.get(operation.run_id)) is not None:
             self._keep(run)
 
-    def _keep(self, run: Run) -> None:
+    def _keep(self, run: RunRow) -> None:
         kept = self._events.setdefault(run.run_id, [])
         for seq, row in run.added:
             kept.append(StoredRow(seq, row.data, row.refs))

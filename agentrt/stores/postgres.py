@@ -7,13 +7,10 @@ tried again under its number, which the database takes once, so that it is neith
 
 from __future__ import annotations
 
-import asyncio
 import os
-import re
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import count
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from agentrt.errors import JournalError
 from agentrt.events import Event, QuestionAsked
@@ -21,36 +18,28 @@ from agentrt.guidance import Guidance
 from agentrt.journal import OpenQuestion, RunSummary
 from agentrt.stores.combiner import Combiner
 from agentrt.stores.content import StoredRow, guidance_of, hashes, to_events
+from agentrt.stores.link import Link, Refused, Server, check_loop, shown
 from agentrt.stores.record import (
     COLUMNS,
     OperatedJournal,
     Operation,
-    Question,
+    QuestionRow,
     Records,
-    Run,
+    RunRow,
     columns,
     unknown_run,
     writable,
 )
 
-T = TypeVar("T")
-
 SCHEMA_VERSION: Final = 4
 """Of SQLite's tables, and `commits`."""
 PATIENCE: Final = 60.0
 _LOCK: Final = int.from_bytes(b"agrt")
-_CLOSING_SECONDS: Final = 5.0
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 0.5
-_ATTEMPT_SECONDS: Final = 15.0
-"""How long a server may take to answer before it is asked again, over another connection."""
-_REMEDY: Final = "check that the server runs and lets you in, or choose another place with --store or AGENTRT_STORE"
 # Durable even where the default is not to be; and a process that is stopped keeps no run locked.
 _SETTINGS: Final = """
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
 SET idle_in_transaction_session_timeout = '15s';
 """
-_PASSWORD: Final = re.compile(r"(?<=://)([^/@]*?):[^/@]*(?=@)")
 # One call of several statements is one transaction; the lock lets one process at a time make the tables, or bring those
 # of an older version up to date.
 _SCHEMA: Final = f"""
@@ -77,7 +66,9 @@ CREATE TABLE IF NOT EXISTS agentrt.runs (
 ) WITH (fillfactor = 70);
 ALTER TABLE agentrt.runs ADD COLUMN IF NOT EXISTS worked DOUBLE PRECISION NOT NULL DEFAULT 0;  -- seconds, up to...
 ALTER TABLE agentrt.runs ADD COLUMN IF NOT EXISTS latest DOUBLE PRECISION NOT NULL DEFAULT 0;  -- ... the latest event
-UPDATE agentrt.runs SET worked = coalesce(ended - started, 0), latest = coalesce(ended, started)
+ALTER TABLE agentrt.runs ADD COLUMN IF NOT EXISTS due DOUBLE PRECISION;  -- when a waiting run may go on
+UPDATE agentrt.runs SET worked = coalesce(ended - started, 0), latest = coalesce(ended, started),
+    due = CASE status WHEN 'waiting' THEN 0 END  -- each is tried once: what it waits for is not in its row
     WHERE (SELECT version FROM agentrt.schema) < 4;
 CREATE INDEX IF NOT EXISTS runs_by_time ON agentrt.runs (started, id);
 CREATE INDEX IF NOT EXISTS runs_by_status ON agentrt.runs (status, started, id);
@@ -118,7 +109,7 @@ UPDATE agentrt.schema SET version = {SCHEMA_VERSION} WHERE version < {SCHEMA_VER
 """
 _TYPES: Final = {
     "started": "float8", "ended": "float8", "until": "float8", "worked": "float8", "latest": "float8",
-    "tokens": "int8", "cost": "int8", "epoch": "int8", "events": "int8", "questions": "int8",
+    "due": "float8", "tokens": "int8", "cost": "int8", "epoch": "int8", "events": "int8", "questions": "int8",
 }  # fmt: skip
 _PARAMETERS: Final = ", ".join(f"${i}::{_TYPES.get(name, 'text')}[]" for i, name in enumerate(COLUMNS, 1))
 _SELECT_RUN: Final = f"SELECT id, {', '.join(COLUMNS)} FROM agentrt.runs"
@@ -188,33 +179,33 @@ class PostgresJournal(OperatedJournal):
         try:
             import asyncpg
         except ImportError as error:
-            raise JournalError(f"{_shown(url)} needs asyncpg: pip install 'agentrt[postgres]'") from error
+            raise JournalError(f"{shown(url)} needs asyncpg: pip install 'agentrt[postgres]'") from error
         self.url = url
         self._clock = clock
-        server = _Server(asyncpg, url, patience)
-        self._writer = _Link(server)
-        self._reader = _Link(server)
+        server = Server(asyncpg, url, patience)
+        self._where = server.where
+        self._writer = Link(server, self._prepare)
+        self._reader = Link(server, self._prepare)
         self._combiner = Combiner(self._begin)
         self._numbers = _Numbers()
 
     def __repr__(self) -> str:
-        return f"<PostgresJournal {_shown(self.url)}>"
+        return f"<PostgresJournal {self._where}>"
 
     async def runs(self, limit: int = 50, *, status: str | None = None) -> list[RunSummary]:
-        query = f"{_SELECT_RUN} WHERE $2::text IS NULL OR status = $2 ORDER BY started DESC, id DESC LIMIT $1"
-        if status is None:  # for the sake of the index
-            query = f"{_SELECT_RUN} WHERE $2::text IS NULL ORDER BY started DESC, id DESC LIMIT $1"
-        rows = await self._reader.do(lambda connection: connection.fetch(query, max(limit, 0), status))
-        return [Run(*row).summary() for row in rows]
+        where, values = ("", ()) if status is None else (" WHERE status = $2", (status,))
+        query = f"{_SELECT_RUN}{where} ORDER BY started DESC, id DESC LIMIT $1"
+        rows = await self._reader.do(lambda connection: connection.fetch(query, max(limit, 0), *values))
+        return [RunRow(*row).summary() for row in rows]
 
     async def run(self, run_id: str) -> RunSummary:
         return (await self._reader.do(lambda connection: self._find(connection, run_id))).summary()
 
-    async def events(self, run_id: str, after: int = 0) -> list[Event]:
+    async def events(self, run_id: str) -> list[Event]:
         async def read(connection: Any) -> list[Event]:
             run = await self._find(connection, run_id)
-            query = "SELECT seq, data, refs FROM agentrt.events WHERE run = $1 AND seq > $2 ORDER BY seq"
-            rows = [StoredRow(*row) for row in await connection.fetch(query, run.id, after)]
+            query = "SELECT seq, data, refs FROM agentrt.events WHERE run = $1 ORDER BY seq"
+            rows = [StoredRow(*row) for row in await connection.fetch(query, run.id)]
             return to_events(rows, await _contents(connection, rows), run_id, self._where)
 
         return await self._reader.do(read)
@@ -244,20 +235,30 @@ class PostgresJournal(OperatedJournal):
         await self._writer.close()
         await self._reader.close()
 
-    @property
-    def _where(self) -> str:
-        return _shown(self.url)
-
-    async def _find(self, connection: Any, run_id: str) -> Run:
+    async def _find(self, connection: Any, run_id: str) -> RunRow:
         row = None
         if run_id == writable(run_id):
             row = await connection.fetchrow(f"{_SELECT_RUN} WHERE run_id = $1", run_id)
         if row is None:
             raise unknown_run(run_id, self._where)
-        return Run(*row)
+        return RunRow(*row)
+
+    async def _prepare(self, connection: Any) -> None:
+        """Make the tables that are missing, and let transactions be durable and short."""
+        await connection.execute(_SETTINGS)
+        version = 0
+        if await connection.fetchval("SELECT to_regclass('agentrt.schema')") is not None:
+            version = await connection.fetchval("SELECT version FROM agentrt.schema")
+        if version < SCHEMA_VERSION:
+            await connection.execute(_SCHEMA)
+        if version > SCHEMA_VERSION:
+            raise JournalError(
+                f"{self._where} was written by a newer agentrt (schema {version}, this one reads {SCHEMA_VERSION}): "
+                "upgrade agentrt, or choose another database"
+            )
 
     async def _carry_out(self, operation: Operation) -> None:
-        _running_loop()
+        check_loop()
         await self._combiner.do(operation)
 
     def _begin(self, operations: Sequence[Operation]) -> Callable[[], Awaitable[None]]:
@@ -267,7 +268,7 @@ class PostgresJournal(OperatedJournal):
 class _Writing:
     """Carry out a transaction, or, where that is refused, each of its operations in its own: each fails alone."""
 
-    def __init__(self, link: _Link, transaction: _Transaction) -> None:
+    def __init__(self, link: Link, transaction: _Transaction) -> None:
         self._link = link
         self._left = [transaction]
 
@@ -278,7 +279,7 @@ class _Writing:
             alone: list[_Transaction] = []
             try:
                 await self._link.do(transaction.commit)
-            except _Refused as error:
+            except Refused as error:
                 alone = transaction.split()
                 if not alone:
                     transaction.fail(error)
@@ -325,7 +326,7 @@ class _Transaction:
             return
         if number == 1:
             await connection.execute(_FORGET_COMMITS)
-        runs = await self._load(connection, [Run(*row[2:]) for row in rows if row[2] is not None])
+        runs = await self._load(connection, [RunRow(*row[2:]) for row in rows if row[2] is not None])
         records = Records(self._where, self._clock() if self._clock else now, runs)
         records.carry_out(self._operations)
         await _save(connection, list(records.runs.values()))
@@ -343,183 +344,44 @@ class _Transaction:
             operation.error = JournalError(str(error))
             operation.error.__cause__ = error.__cause__
 
-    async def _load(self, connection: Any, rows: Sequence[Run]) -> dict[str, Run]:
+    async def _load(self, connection: Any, rows: Sequence[RunRow]) -> dict[str, RunRow]:
         """Return the runs by name, with the questions that may matter to the operations."""
         runs = {run.id: run for run in rows}
-        paths = {o.path for o in self._operations if o.path is not None}
+        paths = {path for o in self._operations for path in o.paths}
         asking = [run.id for run in rows if run.questions or paths]
         if asking:
             for run, path, *question in await connection.fetch(_SELECT_QUESTIONS, asking, sorted(paths)):
-                runs[run].asked[path] = Question(*question)
+                runs[run].asked[path] = QuestionRow(*question)
         return {run.run_id: run for run in rows}
 
 
-async def _save(connection: Any, runs: Sequence[Run]) -> None:
+async def _save(connection: Any, runs: Sequence[RunRow]) -> None:
     """Write what has changed of the runs."""
     new, known = [r for r in runs if r.id is None], [r for r in runs if r.id is not None]
     if new:
-        keys = dict(await connection.fetch(_INSERT_RUNS, *_columns([columns(run) for run in new], len(COLUMNS))))
+        keys = dict(await connection.fetch(_INSERT_RUNS, *_columns([columns(run) for run in new])))
         for run in new:
             run.id = keys[run.run_id]
     if known:
-        await connection.execute(_UPDATE_RUNS, *_columns([columns(run) for run in known], len(COLUMNS)))
+        await connection.execute(_UPDATE_RUNS, *_columns([columns(run) for run in known]))
     rows = [(run.id, seq, row) for run in runs for seq, row in run.added]
     # In the order of their hashes, so that two processes that keep the same content do not wait for each other.
     if contents := sorted({content for *_, row in rows for content in row.contents}):
-        await connection.execute(_INSERT_CONTENT, *_columns(contents, 2))
+        await connection.execute(_INSERT_CONTENT, *_columns(contents))
     if rows:
         records = [(run, seq, row.data, row.refs) for run, seq, row in rows]
         await connection.copy_records_to_table("events", schema_name="agentrt", columns=_EVENTS, records=records)
     if kept := [(run.id, *one) for run in runs for one in run.kept]:
         await connection.executemany(_INSERT_GUIDANCE, kept)
     if questions := [(run.id, path, q.seq, q.asked, q.closed) for run in runs for path, q in run.changed.items()]:
-        await connection.execute(_WRITE_QUESTIONS, *_columns(questions, 5))
+        await connection.execute(_WRITE_QUESTIONS, *_columns(questions))
 
 
-def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    return columns or [[] for _ in range(width)]
+def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 async def _contents(connection: Any, rows: Sequence[StoredRow]) -> dict[bytes, bytes]:
     keys = sorted(hashes(rows))
     query = "SELECT hash, data FROM agentrt.content WHERE hash = ANY($1::bytea[])"
     return dict(await connection.fetch(query, keys)) if keys else {}
-
-
-class _Refused(JournalError):
-    """Say that the database refused; asking again would not help."""
-
-
-class _Server:
-    """Name a database, and tell its errors apart; `known` once it has answered."""
-
-    def __init__(self, asyncpg: Any, url: str, patience: float) -> None:
-        self.asyncpg = asyncpg
-        self.url = url
-        self.patience = patience
-        self.known = False
-        self.starting = asyncpg.CannotConnectNowError
-        self.passing = (
-            OSError,
-            TimeoutError,
-            asyncpg.PostgresConnectionError,
-            asyncpg.CannotConnectNowError,
-            asyncpg.AdminShutdownError,
-            asyncpg.CrashShutdownError,
-            asyncpg.TooManyConnectionsError,
-            asyncpg.DeadlockDetectedError,
-            asyncpg.SerializationError,
-            asyncpg.InternalClientError,  # the server has said that it goes, and the driver not yet that it is gone
-            asyncpg.UniqueViolationError,  # another process has made the run since this one looked
-        )
-
-    def refuses(self, error: BaseException, *, lost: bool) -> bool:
-        """Say whether an error is the database's answer, or the driver's, and no passing trouble."""
-        if isinstance(error, self.passing) or (lost and isinstance(error, self.asyncpg.InterfaceError)):
-            return False
-        return isinstance(error, Exception)
-
-
-class _Link:
-    """Keep one connection, made anew where it was lost; one task uses it at a time."""
-
-    def __init__(self, server: _Server) -> None:
-        self._server = server
-        self._connection: Any = None
-        self._lock = asyncio.Lock()
-
-    async def do(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """Return what work does with the connection; where the server is away, once it is back.
-
-        Raises `_Refused` where the database refuses, `JournalError` where the patience ends.
-        """
-        _running_loop()
-        async with self._lock:
-            ends, pause = time.monotonic() + self._server.patience, _FIRST_PAUSE
-            while True:
-                try:
-                    return await self._attempt(work, ends)
-                except self._server.passing as error:
-                    waits = self._server.known or isinstance(error, self._server.starting)
-                    if not waits or time.monotonic() + pause >= ends:
-                        raise self._gone(error) from error
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-
-    async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None and not connection.is_closed():
-            try:
-                await connection.close(timeout=_CLOSING_SECONDS)
-            except self._server.passing:
-                connection.terminate()
-
-    async def _attempt(self, work: Callable[[Any], Awaitable[T]], ends: float) -> T:
-        try:
-            async with asyncio.timeout(min(ends - time.monotonic(), _ATTEMPT_SECONDS)):
-                if self._connection is None:
-                    self._connection = await self._connect()
-                return await work(self._connection)
-        except JournalError:  # said by us: the connection is as good as before
-            raise
-        except BaseException as error:
-            lost = self._drop()
-            if self._server.refuses(error, lost=lost):
-                raise _Refused(f"{_shown(self._server.url)}: {error}; {_REMEDY}") from error
-            if lost and isinstance(error, self._server.asyncpg.InterfaceError):
-                raise ConnectionError(str(error)) from error
-            raise
-
-    def _drop(self) -> bool:
-        """Let go of the connection, since nobody knows what goes on there; say whether it was lost already."""
-        connection, self._connection = self._connection, None
-        lost = connection is not None and connection.is_closed()
-        if connection is not None:
-            connection.terminate()
-        return lost
-
-    async def _connect(self) -> Any:
-        connection = await self._server.asyncpg.connect(self._server.url)
-        try:
-            await self._prepare(connection)
-        except BaseException:
-            connection.terminate()
-            raise
-        self._server.known = True
-        return connection
-
-    async def _prepare(self, connection: Any) -> None:
-        """Make the tables that are missing, and let transactions be durable and short."""
-        await connection.execute(_SETTINGS)
-        version = 0
-        if await connection.fetchval("SELECT to_regclass('agentrt.schema')") is not None:
-            version = await connection.fetchval("SELECT version FROM agentrt.schema")
-        if version < SCHEMA_VERSION:
-            await connection.execute(_SCHEMA)
-        if version > SCHEMA_VERSION:
-            raise JournalError(
-                f"{_shown(self._server.url)} was written by a newer agentrt (schema {version}, this one reads "
-                f"{SCHEMA_VERSION}): upgrade agentrt, or choose another database"
-            )
-
-    def _gone(self, error: BaseException) -> JournalError:
-        reason = "no answer" if isinstance(error, TimeoutError) else str(error)
-        waited = (
-            f" for {self._server.patience:g} s: whether the last that was written is kept is not known"
-            if self._server.known
-            else ""
-        )
-        return JournalError(f"{_shown(self._server.url)} cannot be reached{waited} ({reason}); {_REMEDY}")
-
-
-def _running_loop() -> asyncio.AbstractEventLoop:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError as error:
-        raise JournalError("the journal in PostgreSQL needs asyncio: run on it, or choose an SQLite file") from error
-
-
-def _shown(url: str) -> str:
-    """Return the URL without its password."""
-    return _PASSWORD.sub(r"\1", url)

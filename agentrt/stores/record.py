@@ -7,7 +7,7 @@ transaction. An operation that is refused changes nothing, and the others are no
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
@@ -39,15 +39,21 @@ from agentrt.usage import Usage
 _MOST: Final = 2**63 - 1
 """The greatest number that databases hold."""
 _STEP_ENDED: Final = "its step has ended"
+_WITHDRAWN: Final = "its run does not wait for it any more"
+_WAITING: Final = "waiting"
 
 
 @dataclass(slots=True)
-class Question:
+class QuestionRow:
     """Hold a question: where in the run it was asked, when, and why it is closed if it is."""
 
     seq: int
     asked: float
     closed: str | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        return self.closed not in {None, _STEP_ENDED, _WITHDRAWN}
 
 
 class Kept(NamedTuple):
@@ -59,7 +65,7 @@ class Kept(NamedTuple):
 
 
 @dataclass(slots=True)
-class Run:
+class RunRow:
     """Hold what a store knows of a run besides its events; `COLUMNS` says which of it is the run's row.
 
     id: the store's own key, None before the first write. events: how many there are. questions: how many are neither
@@ -84,9 +90,10 @@ class Run:
     questions: int = 0
     worked: float = 0.0
     latest: float = 0.0
-    asked: dict[str, Question] = field(default_factory=dict)
+    due: float | None = None
+    asked: dict[str, QuestionRow] = field(default_factory=dict)
     added: list[tuple[int, Row]] = field(default_factory=list)
-    changed: dict[str, Question] = field(default_factory=dict)
+    changed: dict[str, QuestionRow] = field(default_factory=dict)
     kept: list[Kept] = field(default_factory=list)
 
     def summary(self) -> RunSummary:
@@ -106,6 +113,7 @@ class Run:
             until=self.until,
             worked=self.worked,
             latest=self.latest,
+            due=self.due,
         )
 
     def append(self, events: Iterable[Event], rows: Iterable[Row]) -> None:
@@ -128,77 +136,104 @@ class Run:
     def ask(self, event: QuestionAsked) -> None:
         path = writable(event.path)
         self.close(path, _STEP_ENDED)
-        self.asked[path] = self.changed[path] = Question(self.events, event.at)
+        self.asked[path] = self.changed[path] = QuestionRow(self.events, event.at)
         self.questions += 1
+
+    def open(self, path: str) -> QuestionRow | None:
+        """Return a question, if it is open."""
+        question = self.asked.get(path)
+        return question if question is not None and question.closed is None else None
 
     def close(self, path: str, reason: str) -> None:
         """Close a question, if it is open."""
-        question = self.asked.get(path)
-        if question is not None and question.closed is None:
+        if (question := self.open(path)) is not None:
             question.closed = reason
             self.changed[path] = question
             self.questions -= 1
+
+    def reopen(self, path: str) -> None:
+        """Ask a question again that was closed without an answer."""
+        question = self.asked.get(path)
+        if question is not None and question.closed is not None and not question.is_answered:
+            question.closed = None
+            self.changed[path] = question
+            self.questions += 1
+
+    def go_on(self) -> None:
+        """Begin a part of the run."""
+        self.status, self.ended, self.due = "running", None, None
 
     def use(self, tokens: int, cost: int) -> None:
         self.tokens, self.cost = min(tokens, _MOST), min(cost, _MOST)
 
 
-COLUMNS: Final = tuple(n for n in Run.__dataclass_fields__ if n not in {"id", "asked", "added", "changed", "kept"})
+COLUMNS: Final = tuple(n for n in RunRow.__dataclass_fields__ if n not in {"id", "asked", "added", "changed", "kept"})
 COUNTS: Final = COLUMNS[COLUMNS.index("until") :]
 """What changes all the time, and is in no index."""
-columns: Final[Callable[[Run], tuple[Any, ...]]] = attrgetter(*COLUMNS)
+columns: Final[Callable[[RunRow], tuple[Any, ...]]] = attrgetter(*COLUMNS)
 
 
-def _started(run: Run, event: RunStarted) -> None:
-    run.name, run.status, run.started = writable(event.name), "running", event.at
+def _started(run: RunRow, event: RunStarted) -> None:
+    run.go_on()
+    run.name, run.started = writable(event.name), event.at
     run.target = None if event.target is None else writable(event.target)
     run.parent = None if event.parent is None else writable(event.parent)
 
 
-def _resumed(run: Run, _: RunResumed) -> None:
-    run.status, run.ended = "running", None
+def _resumed(run: RunRow, _: RunResumed) -> None:
+    run.go_on()
 
 
-def _forked(run: Run, event: RunForked) -> None:
-    """Leave out what was recorded before: that is another run's, and paid."""
-    run.status, run.started, run.ended, run.worked = "running", event.at, None, 0.0
+def _forked(run: RunRow, event: RunForked) -> None:
+    """Leave out what was recorded before: that is another run's, and paid, and kept if it was to be."""
+    run.go_on()
+    run.started, run.worked = event.at, 0.0
     run.use(0, 0)
+    run.kept.clear()
 
 
-def _parked(run: Run, event: RunParked) -> None:
-    run.status = "waiting"
-    for path in set(run.asked) - {writable(path) for path in event.questions}:
-        run.close(path, "its run does not wait for it any more")
+def _parked(run: RunRow, event: RunParked) -> None:
+    waited_for = {writable(path) for path in event.questions}
+    is_answered = any(question.is_answered for path, question in run.asked.items() if path in waited_for)
+    run.status, run.due = _WAITING, 0.0 if is_answered else event.due
+    for path in set(run.asked) - waited_for:
+        run.close(path, _WITHDRAWN)
+    for path in waited_for:
+        run.reopen(path)
     _used(run, event.usage)
 
 
-def _ended(run: Run, event: RunFinished | RunFailed | RunCancelled) -> None:
+def _ended(run: RunRow, event: RunFinished | RunFailed | RunCancelled) -> None:
     run.status = str(StopReason.CANCELLED if isinstance(event, RunCancelled) else event.stop_reason)
-    run.ended = event.at
+    run.ended, run.due = event.at, None
     _used(run, event.usage)
 
 
-def _used(run: Run, total: Usage) -> None:
+def _used(run: RunRow, total: Usage) -> None:
     run.use(total.tokens, total.cost)
 
 
-def _recorded(run: Run, event: UsageRecorded) -> None:
+def _recorded(run: RunRow, event: UsageRecorded) -> None:
     run.use(run.tokens + event.usage.tokens, run.cost + event.usage.cost)
 
 
-def _step_ended(run: Run, event: StepFinished | StepFailed | StepCancelled) -> None:
+def _step_ended(run: RunRow, event: StepFinished | StepFailed | StepCancelled) -> None:
     if run.questions:
         run.close(writable(event.path), _STEP_ENDED)
 
 
-def _answered(run: Run, event: QuestionAnswered) -> None:
-    question = run.asked.get(writable(event.path))
-    if event.keep and question is not None and question.closed is None:
+def _answered(run: RunRow, event: QuestionAnswered) -> None:
+    path = writable(event.path)
+    if (question := run.open(path)) is None:
+        return
+    if event.keep:
         run.kept.append(Kept(question.seq, run.events, event.at))
-    run.close(writable(event.path), f"{writable(event.by)} answered it")
+    if run.status == _WAITING:
+        run.due = 0.0
+    run.close(path, f"{writable(event.by)} answered it")
 
 
-_FOLLOW: Final[dict[type[Event], Callable[[Run, Any], None]]] = {
+_FOLLOW: Final[dict[type[Event], Callable[[RunRow, Any], None]]] = {
     RunStarted: _started,
     RunResumed: _resumed,
     RunForked: _forked,
@@ -210,7 +245,7 @@ _FOLLOW: Final[dict[type[Event], Callable[[Run, Any], None]]] = {
     StepFailed: _step_ended,
     StepCancelled: _step_ended,
     UsageRecorded: _recorded,
-    QuestionAsked: Run.ask,
+    QuestionAsked: RunRow.ask,
     QuestionAnswered: _answered,
 }
 
@@ -229,9 +264,9 @@ class Operation(ABC):
         self.error: JournalError | None = None
 
     @property
-    def path(self) -> str | None:
-        """Return the path of the question that must be known, if any."""
-        return None
+    def paths(self) -> Collection[str]:
+        """Return the paths of the questions that must be known, besides those that are open."""
+        return ()
 
     @abstractmethod
     def apply(self, records: Records) -> int | None:
@@ -285,6 +320,10 @@ class Append(Operation):
         self._events = events
         self._rows = [to_row(e) for e in events]
 
+    @property
+    def paths(self) -> Collection[str]:
+        return {writable(path) for event in self._events if isinstance(event, RunParked) for path in event.questions}
+
     def apply(self, records: Records) -> None:
         records.fenced(self.run_id, self._epoch).append(self._events, self._rows)
 
@@ -296,12 +335,12 @@ class Answer(Operation):
         self._row = to_row(answered)
 
     @property
-    def path(self) -> str:
-        return writable(self._answered.path)
+    def paths(self) -> Collection[str]:
+        return {writable(self._answered.path)}
 
     def apply(self, records: Records) -> None:
         run = records.runs.get(self.run_id)
-        question = None if run is None else run.asked.get(self.path)
+        question = None if run is None else run.asked.get(writable(self._answered.path))
         if run is None:
             reason = f"there is no run {self.run_id!r} in {records.where}"
         elif question is None:
@@ -348,7 +387,7 @@ class OperatedJournal(ABC):
 class Records:
     """Hold the runs that one transaction works on, by id; `now` is its time, `where` names the store."""
 
-    def __init__(self, where: object, now: float, runs: dict[str, Run]) -> None:
+    def __init__(self, where: object, now: float, runs: dict[str, RunRow]) -> None:
         self.where = where
         self.now = now
         self.runs = runs
@@ -362,20 +401,20 @@ class Records:
             except JournalError as error:
                 operation.error = error
 
-    def create(self, run_id: str) -> Run:
+    def create(self, run_id: str) -> RunRow:
         if run_id in self.runs:
             raise JournalError(f"{self.where} already holds a run {run_id!r}: give the new one another id")
         if run_id != writable(run_id):
             raise JournalError(f"a run cannot be called {run_id!r}: leave out NUL and lone surrogates")
-        run = self.runs[run_id] = Run(None, run_id, "", "running", self.now)
+        run = self.runs[run_id] = RunRow(None, run_id, "", "running", self.now)
         return run
 
-    def find(self, run_id: str) -> Run:
+    def find(self, run_id: str) -> RunRow:
         if (run := self.runs.get(run_id)) is None:
             raise unknown_run(run_id, self.where)
         return run
 
-    def fenced(self, run_id: str, epoch: int) -> Run:
+    def fenced(self, run_id: str, epoch: int) -> RunRow:
         """Return a run to whoever holds its last claim; raises `RunTaken` to anybody else."""
         run = self.find(run_id)
         if run.epoch != epoch:

@@ -21,9 +21,9 @@ from agentrt.stores.record import (
     COUNTS,
     OperatedJournal,
     Operation,
-    Question,
+    QuestionRow,
     Records,
-    Run,
+    RunRow,
     columns,
     unknown_run,
     writable,
@@ -92,7 +92,9 @@ CREATE TABLE guidance (  -- answers that were to be kept for later questions
 _VERSION_4: Final = """
 ALTER TABLE runs ADD COLUMN worked REAL NOT NULL DEFAULT 0;  -- seconds, up to the latest event
 ALTER TABLE runs ADD COLUMN latest REAL NOT NULL DEFAULT 0;  -- when that was
+ALTER TABLE runs ADD COLUMN due REAL;  -- when a waiting run may go on
 UPDATE runs SET worked = coalesce(ended - started, 0), latest = coalesce(ended, started);
+UPDATE runs SET due = 0 WHERE status = 'waiting';  -- each is tried once: what it waits for is not in its row
 """
 _SCHEMAS: Final = (_RUNS_1, _VERSION_2, _VERSION_3, _VERSION_4)
 _REMEDIES: Final = {
@@ -146,8 +148,8 @@ class SqliteJournal(OperatedJournal):
     async def run(self, run_id: str) -> RunSummary:
         return await self._ask(lambda reader: reader.run(run_id).summary())
 
-    async def events(self, run_id: str, after: int = 0) -> list[Event]:
-        return await self._ask(lambda reader: reader.events(run_id, after))
+    async def events(self, run_id: str) -> list[Event]:
+        return await self._ask(lambda reader: reader.events(run_id))
 
     async def questions(self, run_id: str | None = None) -> list[OpenQuestion]:
         return await self._ask(lambda reader: reader.questions(run_id))
@@ -234,20 +236,24 @@ class SqliteJournal(OperatedJournal):
             records.carry_out(operations)
             self._save(list(records.runs.values()), before)
 
-    def _load(self, operations: Iterable[Operation]) -> list[Run]:
+    def _load(self, operations: Iterable[Operation]) -> list[RunRow]:
         """Return the runs that operations touch, with the questions that may matter."""
         runs = _find(self._connection, {o.run_id for o in operations})
-        paths = {o.path for o in operations if o.path is not None}
+        paths = list({path for o in operations for path in o.paths})
         for run in runs:
-            if run.questions or paths:
-                wanted = f"closed IS NULL OR path IN {_marks(paths)}"
-                rows = self._connection.execute(
-                    f"SELECT path, seq, asked, closed FROM questions WHERE run = ? AND ({wanted})", (run.id, *paths)
-                )
-                run.asked = {path: Question(*question) for path, *question in rows}
+            if run.questions:
+                self._load_questions(run, "closed IS NULL", ())
+            for some in _pieces(paths):
+                self._load_questions(run, f"path IN {_marks(some)}", some)
         return runs
 
-    def _save(self, runs: Sequence[Run], before: Mapping[str, tuple[Any, ...]]) -> None:
+    def _load_questions(self, run: RunRow, which: str, values: Iterable[str]) -> None:
+        rows = self._connection.execute(
+            f"SELECT path, seq, asked, closed FROM questions WHERE run = ? AND {which}", (run.id, *values)
+        )
+        run.asked.update((path, QuestionRow(*question)) for path, *question in rows)
+
+    def _save(self, runs: Sequence[RunRow], before: Mapping[str, tuple[Any, ...]]) -> None:
         """Write what has changed of the runs."""
         execute, executemany = self._connection.execute, self._connection.executemany
         for run in runs:
@@ -315,16 +321,16 @@ class _Reader:
         rows = self._connection.execute(
             f"{_SELECT_RUN}{where} ORDER BY started DESC, id DESC LIMIT ?", (*values, limit)
         )
-        return [Run(*row).summary() for row in rows]
+        return [RunRow(*row).summary() for row in rows]
 
-    def run(self, run_id: str) -> Run:
+    def run(self, run_id: str) -> RunRow:
         for run in _find(self._connection, [run_id]):
             return run
         raise unknown_run(run_id, self.path)
 
-    def events(self, run_id: str, after: int) -> list[Event]:
+    def events(self, run_id: str) -> list[Event]:
         rows = self._connection.execute(
-            "SELECT seq, data, refs FROM events WHERE run = ? AND seq > ? ORDER BY seq", (self.run(run_id).id, after)
+            "SELECT seq, data, refs FROM events WHERE run = ? ORDER BY seq", (self.run(run_id).id,)
         )
         return self._events(run_id, [StoredRow(*row) for row in rows])
 
@@ -364,12 +370,12 @@ class _Reader:
         return found
 
 
-def _find(connection: sqlite3.Connection, run_ids: Iterable[str]) -> list[Run]:
+def _find(connection: sqlite3.Connection, run_ids: Iterable[str]) -> list[RunRow]:
     """Return the runs of these ids, as far as there are any."""
     rows: list[tuple[Any, ...]] = []
     for some in _pieces([i for i in run_ids if i == writable(i)]):
         rows += connection.execute(f"{_SELECT_RUN} WHERE run_id IN {_marks(some)}", some)
-    return [Run(*row) for row in rows]
+    return [RunRow(*row) for row in rows]
 
 
 def _pieces(values: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -13,7 +13,8 @@ from agentrt import run
 from agentrt.cli.exits import ExitStatus
 from agentrt.cli.source import load
 from agentrt.events import EffectBegun, RunResumed, UsageRecorded
-from agentrt.stores import MemoryJournal, open_store, this_process
+from agentrt.owner import this_process
+from agentrt.stores import MemoryJournal, open_store
 from agentrt.usage import Usage
 from tests.cli.conftest import Shell, Write
 

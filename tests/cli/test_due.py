@@ -13,11 +13,12 @@ import pytest
 
 import agentrt.cli.due
 from agentrt import Context, run
-from agentrt.cli.due import EVERY, next_due
+from agentrt.cli.due import EVERY, next_due, worse_of
 from agentrt.cli.exits import ExitStatus
 from agentrt.cli.source import load
+from agentrt.clock import event_clock
 from agentrt.journal import Journal, RunSummary
-from agentrt.people import DueRuns, answer
+from agentrt.people import answer, due_runs
 from agentrt.stores import MemoryJournal, open_store
 from tests.cli.conftest import Shell, Write
 
@@ -188,11 +189,11 @@ async def test_a_watch_looks_again_and_again() -> None:
     async def ask(timeout: int, ctx: Context) -> str:
         return await ctx.ask("Well?", timeout=timeout)
 
-    journal, due = MemoryJournal(), DueRuns()
+    journal = MemoryJournal()
     for timeout in (1000, 2000):
         await run(ask, timeout, journal=journal, run_id=f"r{timeout}")
     began = anyio.current_time()
-    assert await next_due(journal, due, (), watch=False) is None
+    assert await next_due(journal, (), watch=False) is None
 
     async def answer_later() -> None:
         await anyio.sleep(100)
@@ -200,13 +201,53 @@ async def test_a_watch_looks_again_and_again() -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(answer_later)
-        found = await next_due(journal, due, (), watch=True)
+        found = await next_due(journal, (), watch=True)
     assert found is not None
     assert found.run_id == "r2000"
     assert 100 <= anyio.current_time() - began <= 100 + EVERY
-    found = await next_due(journal, due, {"r2000"}, watch=True)
+    found = await next_due(journal, {"r2000"}, watch=True)
     assert found is not None
     assert found.run_id == "r1000"
+
+
+@pytest.mark.anyio
+async def test_a_watch_does_not_spin_while_somebody_drives_what_is_due() -> None:
+    """It looks again every other second, and goes on once the claim is over."""
+    looks = 0
+
+    class Looks(MemoryJournal):
+        async def runs(self, limit: int = 50, *, status: str | None = None) -> list[RunSummary]:
+            nonlocal looks
+            looks += 1
+            return await super().runs(limit, status=status)
+
+    async def ask(text: str, ctx: Context) -> str:
+        return await ctx.ask("Well?")
+
+    journal = Looks(clock=event_clock())
+    await run(ask, "go", journal=journal, run_id="r")
+    await answer(journal, "r", "so")
+    await journal.claim("r", "elsewhere:1:1", seconds=60)
+    began = anyio.current_time()
+    assert await next_due(journal, (), watch=False) is None
+    found = await next_due(journal, (), watch=True)
+    assert found is not None
+    assert 60 <= anyio.current_time() - began <= 60 + EVERY
+    assert 60 / EVERY <= looks <= 60 / EVERY + 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "worse"),
+    [
+        (ExitStatus.DONE, ExitStatus.DONE, ExitStatus.DONE),
+        (ExitStatus.DONE, ExitStatus.WAITING, ExitStatus.WAITING),
+        (ExitStatus.USAGE, ExitStatus.WAITING, ExitStatus.USAGE),
+        (ExitStatus.FAILED, ExitStatus.USAGE, ExitStatus.FAILED),
+    ],
+)
+def test_the_worse_of_two_exit_statuses(one: ExitStatus, other: ExitStatus, worse: ExitStatus) -> None:
+    """Whichever comes first."""
+    assert worse_of(one, other) is worse_of(other, one) is worse
 
 
 def test_a_watch_that_waits_is_interrupted(
@@ -217,15 +258,14 @@ def test_a_watch_that_waits_is_interrupted(
     (tmp_path / "flow.py").unlink()
     looks: list[int] = []
 
-    class Looks(DueRuns):
-        async def find(self, journal: Journal, now: float) -> list[RunSummary]:
-            found = await super().find(journal, now)
-            looks.append(len(found))
-            if len(looks) == 3:
-                signal.raise_signal(signal.SIGINT)
-            return found
+    async def look(journal: Journal, now: float) -> list[RunSummary]:
+        found = await due_runs(journal, now)
+        looks.append(len(found))
+        if len(looks) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return found
 
-    monkeypatch.setattr(agentrt.cli.due, "DueRuns", Looks)
+    monkeypatch.setattr(agentrt.cli.due, "due_runs", look)
     monkeypatch.setattr(agentrt.cli.due, "EVERY", 0.0)
     watched = shell("resume", "--watch", "--quiet")
     assert (watched.exit_code, watched.stdout, looks) == (ExitStatus.INTERRUPTED, "", [1, 1, 1])

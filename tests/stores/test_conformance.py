@@ -34,8 +34,7 @@ from agentrt.events import (
     UsageRecorded,
 )
 from agentrt.journal import Journal
-from agentrt.owner import Owner
-from agentrt.stores import this_process
+from agentrt.owner import Owner, this_process
 from agentrt.usage import Usage
 from tests.stores.places import Place
 
@@ -85,8 +84,8 @@ async def test_events_come_back_in_order(journal: Journal) -> None:
     await journal.append("r", epoch, [])
     await journal.append("r", epoch, [step({"n": [1, 2]}), finished()])
     assert await journal.events("r") == [started(), step({"n": [1, 2]}), finished()]
-    assert await journal.events("r", after=1) == [step({"n": [1, 2]}), finished()]
-    assert await journal.events("r", after=3) == []
+    assert (await journal.events("r"))[1:] == [step({"n": [1, 2]}), finished()]
+    assert (await journal.events("r"))[3:] == []
 
 
 async def test_appends_of_one_run_keep_their_order(journal: Journal) -> None:
@@ -250,6 +249,66 @@ async def test_the_time_of_work_is_that_of_all_parts(
     assert (summary.worked, summary.latest) == (worked, latest)
 
 
+def parked(*questions: str, due: float | None = None) -> RunParked:
+    return RunParked(run_id="r", at=2.0, usage=USED, questions=questions, due=due)
+
+
+A, B = asked("a"), asked("b")
+
+
+@pytest.mark.parametrize(
+    ("events", "due"),
+    [
+        ([A, parked("a")], None),
+        ([A, parked("a"), answered("a")], 0.0),
+        ([A, answered("a"), parked("a")], 0.0),
+        ([A, answered("a")], None),
+        ([A, B, parked("a", "b"), answered("b")], 0.0),
+        ([A, B, parked("a", "b"), answered("a"), RESUMED, parked("b")], None),
+        ([A, B, parked("a", "b"), answered("a"), RESUMED, parked("b"), answered("b")], 0.0),
+        ([A, B, step(path="a"), parked("a", "b")], None),
+        ([A, B, parked("b"), RESUMED, parked("a", "b")], None),
+        ([A, parked("a"), answered("a"), RESUMED], None),
+        ([A, parked("a"), answered("a"), RESUMED, A, parked("a")], None),
+        ([A, parked("a", due=9.0), FORKED], None),
+        ([A, parked("a", due=9.0), started()], None),
+        ([A, parked("a", due=9.0), finished()], None),
+        ([A, parked("a", due=9.0), failed()], None),
+        ([A, parked("a", due=9.0), CANCELLED], None),
+        ([A, parked("a", due=9.0)], 9.0),
+        ([A, answered("a"), parked("a", due=9.0)], 0.0),
+        ([A, parked("a", due=9.0), answered("a")], 0.0),
+        ([A, parked("a", due=9.0), answered("else")], 9.0),
+        ([A, B, parked("a", "b", due=9.0), RESUMED, parked("b")], None),
+        ([asked("\0"), answered("\0"), parked("\0")], 0.0),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_run_that_waits_is_due_once_something_it_parked_on_is_over(
+    journal: Journal, events: list[Event], due: float | None, at_once: bool
+) -> None:
+    """Answered, before it parked or after, or else out of time, in whatever groups the events come."""
+    epoch = await begin(journal)
+    for group in [events] if at_once else [[event] for event in events]:
+        await journal.append("r", epoch, group)
+    assert (await journal.run("r")).due == due
+
+
+async def test_a_run_that_waits_is_due_once_a_person_has_answered(place: Place) -> None:
+    """From another process."""
+    mine, yours = place.open(), place.open()
+    await begin(mine, "r", asked("a"), parked("a", due=9.0))
+    await yours.answer("r", answered("a"))
+    assert [run.due for run in await mine.runs(status="waiting")] == [0.0]
+
+
+async def test_a_run_may_wait_for_any_number_of_answers(journal: Journal) -> None:
+    """More than a statement of SQL takes."""
+    epoch = await begin(journal, "r", asked("last"), answered("last"))
+    await journal.append("r", epoch, [parked(*[f"a{i}" for i in range(40_000)], "last")])
+    assert (await journal.run("r")).due == 0.0
+
+
 async def test_a_bill_beyond_what_databases_count(journal: Journal) -> None:
     """Stays at the most they do."""
     await begin(journal, "r", *[UsageRecorded(path="p", at=1.0, usage=Usage(cost=2**62))] * 3)
@@ -393,8 +452,8 @@ async def test_one_refusal_leaves_the_others_alone(journal: Journal) -> None:
         for run_id, epoch in (("a", stale), ("a", fresh), ("b", other), ("a", stale), ("b", other)):
             tasks.start_soon(append, run_id, epoch)
     assert errors == ["a", "a"]
-    assert await journal.events("a", after=1) == [step(fresh)]
-    assert await journal.events("b", after=1) == [step(other)] * 2
+    assert (await journal.events("a"))[1:] == [step(fresh)]
+    assert (await journal.events("b"))[1:] == [step(other)] * 2
 
 
 async def test_two_claim_at_once(place: Place) -> None:
@@ -460,7 +519,7 @@ async def test_a_question_is_open_until_it_is_answered(place: Place) -> None:
     assert (await mine.run("r")).questions == 1
     await yours.answer("r", answered())
     await mine.append("r", epoch, [step()])
-    assert await mine.events("r", after=1) == [asked(), answered(), step()]
+    assert (await mine.events("r"))[1:] == [asked(), answered(), step()]
     assert await mine.questions() == []
     assert (await mine.run("r")).questions == 0
 
@@ -491,7 +550,7 @@ async def test_a_question_that_is_not_open_is_told(journal: Journal, events: lis
     await begin(journal, "r", asked("else"), *events)
     with pytest.raises(QuestionClosed, match=f"brief/ask cannot be answered: {reason}"):
         await journal.answer("r", answered())
-    assert await journal.events("r", after=2) == events
+    assert (await journal.events("r"))[2:] == events
     assert all(q.asked.path == "else" for q in await journal.questions())
 
 
@@ -578,7 +637,7 @@ async def test_a_cancelled_append_is_kept_whole_or_not_at_all(journal: Journal, 
             await checkpoint()
         tasks.cancel_scope.cancel()
     await journal.append("r", epoch, [step(3)])
-    assert await journal.events("r", after=1) in ([step(3)], [step(1), step(2), step(3)])
+    assert (await journal.events("r"))[1:] in ([step(3)], [step(1), step(2), step(3)])
 
 
 async def test_cancelling_some_leaves_the_others(journal: Journal) -> None:
@@ -591,7 +650,7 @@ async def test_cancelling_some_leaves_the_others(journal: Journal) -> None:
         await checkpoint()
         cancelled.cancel_scope.cancel()
     for i in range(0, 20, 2):
-        assert await journal.events(f"r{i}", after=1) == [step(i)]
+        assert (await journal.events(f"r{i}"))[1:] == [step(i)]
 
 
 async def test_answers_are_kept_for_later_questions(journal: Journal) -> None:
@@ -611,3 +670,12 @@ async def test_answers_are_kept_for_later_questions(journal: Journal) -> None:
     assert kept[0].answered.because == "no " * 100
     assert [g.run_id for g in await journal.guidance("brief", limit=2)] == ["r1", "r2"]
     assert await journal.guidance("brief", limit=0) == await journal.guidance("another") == []
+
+
+async def test_a_fork_does_not_keep_again_what_its_past_had_kept(journal: Journal) -> None:
+    """Its parent has; what is answered in the fork it keeps."""
+    kept = QuestionAnswered(path="brief/ask", at=5.0, verdict="answer", by="ada", value="this", keep=True)
+    for run_id in ("r", "fork", "fork of it"):
+        await begin(journal, run_id, asked(), kept, *([] if run_id == "r" else [FORKED]))
+    await begin(journal, "another", FORKED, asked(), kept)
+    assert [g.run_id for g in await journal.guidance("brief")] == ["r", "another"]

@@ -160,11 +160,13 @@ async def test_newer_schema_is_told(journal: PostgresJournal, server: Server) ->
 
 
 async def test_an_older_schema_is_brought_up_to_date(journal: PostgresJournal, server: Server) -> None:
-    """Its runs can be read and gone on with, and have the time they took; whoever comes first does it."""
+    """Its runs can be read and gone on with, have the time they took, and are due if they wait; one process does it."""
     await begin(journal, "r", step(1))
+    await begin(journal, "waits")
     server.sql(
-        "DROP TABLE agentrt.guidance; ALTER TABLE agentrt.runs DROP COLUMN worked, DROP COLUMN latest;"
-        "UPDATE agentrt.runs SET ended = 3; UPDATE agentrt.schema SET version = 2"
+        "DROP TABLE agentrt.guidance; ALTER TABLE agentrt.runs DROP COLUMN worked, DROP COLUMN latest, DROP COLUMN due;"
+        "UPDATE agentrt.runs SET ended = 3; UPDATE agentrt.schema SET version = 2;"
+        "UPDATE agentrt.runs SET status = 'waiting' WHERE run_id = 'waits'"
     )
     journals = [PostgresJournal(server.url) for _ in range(3)]
     async with anyio.create_task_group() as tasks:
@@ -174,7 +176,8 @@ async def test_an_older_schema_is_brought_up_to_date(journal: PostgresJournal, s
     assert await newer.events("r") == await journal.events("r")
     assert await newer.guidance("brief") == []
     summary = await newer.run("r")
-    assert (summary.worked, summary.latest) == (2.0, 3.0)
+    assert (summary.worked, summary.latest, summary.due) == (2.0, 3.0, None)
+    assert (await newer.run("waits")).due == 0.0
     for newer in journals:
         await newer.aclose()
 

@@ -17,7 +17,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from agentrt.errors import JournalError
-from agentrt.events import Event, RunStarted, StepFinished, StepStarted, encode
+from agentrt.events import Event, RunParked, RunStarted, StepFinished, StepStarted, encode
 from agentrt.journal import RunSummary
 from agentrt.messages import AssistantMessage, UserMessage
 from agentrt.model import ModelRequest, ModelResponse
@@ -317,22 +317,29 @@ async def test_nothing_is_lost_where_files_may_not_grow(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        ("UPDATE events SET data = 'nonsense' WHERE seq = 2", "number 2: "),
-        ('UPDATE events SET data = \'{"event": "Later"}\', refs = NULL WHERE seq = 2', "number 2: .*'Later'"),
-        ('UPDATE events SET data = \'{"event": "StepFinished"}\', refs = NULL WHERE seq = 2', "number 2: .*path"),
-        ("UPDATE events SET refs = 'nonsense' WHERE seq = 2", "number 2: "),
-        ("UPDATE events SET refs = 5 WHERE seq = 2", "number 2: "),
+        ("UPDATE events SET data = 'nonsense' WHERE run = 1 AND seq = 2", "number 2: "),
+        (
+            'UPDATE events SET data = \'{"event": "Later"}\', refs = NULL WHERE run = 1 AND seq = 2',
+            "number 2: .*'Later'",
+        ),
+        (
+            'UPDATE events SET data = \'{"event": "StepFinished"}\', refs = NULL WHERE run = 1 AND seq = 2',
+            "number 2: .*path",
+        ),
+        ("UPDATE events SET refs = 'nonsense' WHERE run = 1 AND seq = 2", "number 2: "),
+        ("UPDATE events SET refs = 5 WHERE run = 1 AND seq = 2", "number 2: "),
         ("DELETE FROM content", "number 2: its output is missing"),
         ("UPDATE content SET data = CAST('\"other\"' AS BLOB)", "number 2: its output is damaged"),
     ],
 )
 async def test_a_damaged_event_is_told(journal: SqliteJournal, damage: str, reason: str) -> None:
-    """With the run and the event's number; those after it can be read."""
+    """With the run and the event's number; other runs can be read."""
     await begin(journal, "r", step("x" * 1000), step(2))
+    await begin(journal, "other", step(2))
     journal._connection.execute(damage)
     with pytest.raises(JournalError, match=rf"run r in .*runs\.db holds an event that cannot be read, {reason}"):
         await journal.events("r")
-    assert await journal.events("r", after=2) == [step(2)]
+    assert (await journal.events("other"))[1:] == [step(2)]
 
 
 async def test_damaged_file_is_told(tmp_path: Path) -> None:
@@ -384,6 +391,18 @@ async def test_an_older_file_goes_on(tmp_path: Path) -> None:
         events.append(step(3))
         assert await journal.events("r") == events
         await journal.aclose()
+
+
+async def test_a_run_that_waits_in_an_older_file_is_due(tmp_path: Path) -> None:
+    """Once, for nobody knows what it waits for; until it parks again."""
+    path = tmp_path / "runs.db"
+    older_file(path, (7, "r", "brief", "waiting", 1.0, None, 42, 700), [started()])
+    journal = SqliteJournal(path)
+    assert (await journal.run("r")).due == 0.0
+    epoch = await journal.claim("r", "me", seconds=30)
+    await journal.append("r", epoch, [RunParked(run_id="r", at=2.0, usage=Usage(), questions=("a",))])
+    assert (await journal.run("r")).due is None
+    await journal.aclose()
 
 
 async def test_newer_schema_is_told(journal: SqliteJournal) -> None:
