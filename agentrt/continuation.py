@@ -8,8 +8,10 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar, Unpack, cast
 
+from pydantic import ValidationError
+
 from agentrt.budget import Budget
-from agentrt.errors import DefinitionError, JournalError
+from agentrt.errors import DefinitionError, JournalError, ReplayMismatch
 from agentrt.events import Event, RunFinished, RunForked, RunStarted, StepStarted, plain
 from agentrt.function import Runnable, as_node
 from agentrt.journal import Journal, JournalWriter
@@ -17,6 +19,7 @@ from agentrt.messages import Message
 from agentrt.model import ModelRequest, ModelResponse
 from agentrt.node import Node
 from agentrt.options import Options, ReplayOptions, ResumeOptions
+from agentrt.question import Question, mistakes
 from agentrt.recorded import Recorded
 from agentrt.replay import RecordedPast, input_of, output_of
 from agentrt.result import Result, StopReason
@@ -74,12 +77,16 @@ async def fork(
     """Begin a new run that shares a recorded one's past up to the step at a path, and goes its own way from there.
 
     That step is run anew, on another `input` if one is given. The past is not paid again, nor counted against the new
-    run's budget. `new_id` names the new run. Raises `DefinitionError` for a step that is not in the record.
+    run's budget. `new_id` names the new run. Raises `DefinitionError` for a step that is not in the record, and for an
+    input that does not fit it; of a step that code calls only the run can tell, which ends with `ReplayMismatch` then.
     """
     node = as_node(node)
     events = await journal.events(run_id)
     new_id = new_id or new_run_id()
     past = _up_to(events, at, run_id)
+    replaced = input is not _SAME
+    if replaced:
+        _check_input(node, events, at, plain(input))
     first = past[0]
     assert isinstance(first, RunStarted)
     began = RunStarted(
@@ -92,7 +99,6 @@ async def fork(
         target=first.target,
         parent=run_id,
     )
-    replaced = input is not _SAME
     forked = RunForked(
         run_id=new_id,
         at=time.time(),
@@ -200,3 +206,27 @@ def _up_to(events: Sequence[Event], at: str, run_id: str) -> list[Event]:
         raise DefinitionError(f"run {run_id} has no step {at!r}{hint}")
     end = next(i for i, e in enumerate(events) if isinstance(e, StepStarted) and e.path == at)
     return list(events[:end])
+
+
+def _check_input(node: Node[Any, Any], events: Sequence[Event], at: str, input: object) -> None:
+    """Raise `DefinitionError` where a step cannot be given an input, as far as that is known before it runs."""
+    if any(isinstance(e, StepStarted) and e.path == at and e.kind == Question.kind for e in events):
+        raise DefinitionError(f"{at} asks people, and takes no input: fork there without one, and answer anew")
+    found = _node_at(node, at)
+    if found is None:
+        return
+    try:
+        input_of(found, input, at)
+    except ReplayMismatch as error:
+        cause = error.__cause__
+        why = mistakes(cause) if isinstance(cause, ValidationError) else cause
+        raise DefinitionError(f"the input given to the fork does not fit {at}: {why}") from error
+
+
+def _node_at(root: Node[Any, Any], path: str) -> Node[Any, Any] | None:
+    """Return the node of the step at a path; None where code calls it, or a step around it."""
+    node: Node[Any, Any] | None = root
+    for step in path.split("/")[1:]:
+        name = step.partition("[")[0].partition("#")[0]
+        node = next((part for part in node.parts if part.name == name), None) if node is not None else None
+    return node

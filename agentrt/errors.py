@@ -295,6 +295,14 @@ class ReplayMismatch(JournalError):
         JournalError.__init__(error, f"what is recorded of {path} cannot be read as {type}: {cause}")
         return error
 
+    @classmethod
+    def misfit(cls, path: str, type: object, cause: BaseException | None) -> ReplayMismatch:
+        """Say that the input that a fork was given for its step is not of the type its node takes."""
+        error = cls.__new__(cls)
+        error.path = path
+        JournalError.__init__(error, f"the input given to the fork does not fit {path}, which takes {type}: {cause}")
+        return error
+
 
 def _short(value: object) -> str:
     text = repr(value)

@@ -273,6 +273,17 @@ class Context(ABC, Generic[D]):
         default: str | None = None,
         key: str | int | None = None,
     ) -> str: ...
+    @overload
+    async def ask(
+        self,
+        prompt: str,
+        output: Any,
+        *,
+        about: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        default: Any = None,
+        key: str | int | None = None,
+    ) -> Any: ...
     @abstractmethod
     async def ask(
         self,

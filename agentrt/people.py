@@ -7,15 +7,18 @@ import json
 import time
 from collections.abc import Mapping
 from difflib import unified_diff
-from typing import Any
+from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 from jsonschema import ValidationError as SchemaError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from agentrt.errors import InvalidArguments, QuestionClosed
 from agentrt.events import QuestionAnswered, QuestionAsked
 from agentrt.journal import ALL, Journal, OpenQuestion, RunSummary
 from agentrt.question import VERDICTS
+
+_TOLD: Final = 3
 
 
 async def inbox(journal: Journal, run_id: str | None = None) -> list[OpenQuestion]:
@@ -40,12 +43,10 @@ async def approve(
     """
     asked = await _find(journal, run_id, path, "approve")
     arguments = asked.about.get("arguments")
-    diff = ""
+    value, diff = None, ""
     if edit is not None:
-        edit = {**(arguments if isinstance(arguments, Mapping) else {}), **edit}
-        _check(edit, asked)
-        diff = _diff(arguments, edit)
-    value = None if edit is None else dict(edit)
+        value = _checked({**(arguments if isinstance(arguments, Mapping) else {}), **edit}, asked)
+        diff = _diff(arguments, value)
     return await _answer(journal, run_id, asked, "approve", value, because=because, by=by, keep=keep, diff=diff)
 
 
@@ -66,9 +67,12 @@ async def deny(
 async def answer(
     journal: Journal, run_id: str, value: object, path: str | None = None, *, by: str | None = None, keep: bool = False
 ) -> QuestionAnswered:
-    """Answer a question; raises `InvalidArguments` for a value that does not fit its schema."""
+    """Answer a question, with plain JSON or what pydantic can write as that.
+
+    Raises `InvalidArguments` for a value that does not fit the question's schema.
+    """
     asked = await _find(journal, run_id, path, "answer")
-    _check(value, asked)
+    value = _checked(value, asked)
     return await _answer(journal, run_id, asked, "answer", value, by=by, keep=keep)
 
 
@@ -107,14 +111,28 @@ async def _find(journal: Journal, run_id: str, path: str | None, verdict: str) -
     opened = [q.asked for q in await journal.questions(run_id)]
     if path is not None and all(q.path != path for q in opened):
         others = f"; open are {', '.join(q.path for q in opened)}" if opened else ""
-        raise QuestionClosed(f"run {run_id} does not wait for an answer to {path}{others}")
+        known = await _answers(journal, run_id, path)
+        raise QuestionClosed(f"run {run_id} does not wait for an answer to {path}{known}{others}")
     fitting = [q for q in opened if path in (None, q.path) and verdict in VERDICTS[q.kind]]
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
         named = ", ".join(f"{q.path} ({' or '.join(VERDICTS[q.kind])})" for q in opened) or "nothing"
-        raise QuestionClosed(f"no question of run {run_id} takes {verdict!r}; it waits for {named}")
+        known = "" if opened else await _answers(journal, run_id)
+        raise QuestionClosed(f"no question of run {run_id} takes {verdict!r}; it waits for {named}{known}")
     raise QuestionClosed(f"run {run_id} has several such questions, name one: {', '.join(q.path for q in fitting)}")
+
+
+async def _answers(journal: Journal, run_id: str, path: str | None = None) -> str:
+    """Say who has answered the question at a path, or the latest that the run asked."""
+    given: dict[str, str] = {}
+    for event in await journal.events(run_id):
+        if isinstance(event, QuestionAsked):
+            given.pop(event.path, None)
+        elif isinstance(event, QuestionAnswered):
+            given[event.path] = event.by
+    told = [f"{by} answered {known}" for known, by in given.items() if path in (None, known)]
+    return f": {', '.join(told[-_TOLD:])}" if told else ""
 
 
 async def _answer(
@@ -145,13 +163,18 @@ async def _answer(
     return answered
 
 
-def _check(value: Any, asked: QuestionAsked) -> None:
-    """Raise `InvalidArguments` where a value does not fit the schema of its question."""
+def _checked(value: object, asked: QuestionAsked) -> Any:
+    """Return a value as plain JSON; raises `InvalidArguments` where it does not fit the schema of its question."""
     schema: Any = asked.schema
-    instance: Any = value
-    errors = sorted(Draft202012Validator(schema).iter_errors(instance), key=lambda e: e.json_path)
+    try:
+        instance: Any = to_jsonable_python(value)
+    except PydanticSerializationError as error:
+        raise InvalidArguments(f"{asked.path}: {value!r:.200} cannot be written as JSON: {error}") from error
+    validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    errors = sorted(validator.iter_errors(instance), key=lambda e: e.json_path)
     if errors:
         raise InvalidArguments(f"{asked.path}: " + "; ".join(map(_said, errors)))
+    return instance
 
 
 def _said(error: SchemaError) -> str:

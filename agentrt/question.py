@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from agentrt.budget import DIMENSIONS
-from agentrt.errors import CallDenied, DefinitionError, InvalidArguments
+from agentrt.errors import CallDenied, DefinitionError
 from agentrt.events import QuestionAnswered, QuestionAsked, plain
 from agentrt.interval import UNLIMITED, Interval, Outlook
 from agentrt.node import Context, Node
@@ -64,27 +64,29 @@ class Question(Node[Any, Any]):
             answer = self._by_default(ctx, asked)
         if answer is None:
             raise Parked(ctx.path, asked.until)
-        return self._read(answer) if self._kind == "ask" else answer
+        return self._read(ctx, answer) if self._kind == "ask" else answer
 
     def _is_same(self, asked: QuestionAsked) -> bool:
         """Say whether this is what was asked, in this attempt of the step around or in one before."""
         asks_about = plain(self.about.get("arguments"))
         return (asked.prompt, asked.about.get("arguments")) == (self.description, asks_about)
 
-    def _ask(self, ctx: Context) -> QuestionAsked:
+    def _ask(self, ctx: Context, *, refused: QuestionAnswered | None = None, why: str = "") -> QuestionAsked:
+        """Ask, or ask again and say why the last answer was refused; what nobody answered in time waits for people."""
         if not ctx.is_recorded:
             raise DefinitionError(
                 f"{ctx.path} asks people, and nothing keeps the run until they answer: run(…, journal=open_store())"
             )
         now = ctx.clock()
+        seconds = None if refused is not None and refused.by == TIME_OUT else self.seconds
         asked = QuestionAsked(
             path=ctx.path,
             at=now,
             kind=self._kind,
             prompt=self.description,
             schema=self.schema,
-            about={**self.about, **_kept(ctx)},
-            until=None if self.seconds is None else now + self.seconds,
+            about={**self.about, **_kept(ctx), **({} if refused is None else {"refused": why})},
+            until=None if seconds is None else now + seconds,
             default=self.default,
         )
         ctx.record(asked)
@@ -100,11 +102,22 @@ class Question(Node[Any, Any]):
         ctx.record(answer)
         return answer
 
-    def _read(self, answer: QuestionAnswered) -> Any:
+    def _read(self, ctx: Context, answer: QuestionAnswered) -> Any:
+        """Return the answer as a value of its type; one that its schema let through and its type does not is refused.
+
+        The question is asked again then: a run must not end by what somebody typed.
+        """
         try:
             return TypeAdapter(self.output).validate_python(answer.value)
         except ValidationError as error:
-            raise InvalidArguments(f"{answer.by} answered {answer.value!r}, which does not fit: {error}") from error
+            why = f"{answer.by} answered {answer.value!r}, which does not fit: {mistakes(error)}"
+            raise Parked(ctx.path, self._ask(ctx, refused=answer, why=why).until) from error
+
+
+def mistakes(error: ValidationError) -> str:
+    """Say in one line what is wrong with a value."""
+    found = ((".".join(map(str, e["loc"])), e["msg"]) for e in error.errors())
+    return "; ".join(f"{place}: {message}" if place else message for place, message in found)
 
 
 async def approved(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, Any], why: str) -> Mapping[str, Any]:

@@ -297,7 +297,8 @@ class Recorded:
             case Remembered():
                 self._step(event.path).remembers = True
             case QuestionAsked():
-                self._step(event.path).question = event
+                step = self._step(event.path)
+                step.question, step.answer = event, None
             case QuestionAnswered():
                 self._step(event.path).answer = event
 

@@ -234,7 +234,10 @@ def _replace_input(activation: Activation, recorded: Recorded) -> None:
     """Give a step that a fork began with the input it was given there."""
     path, replaced = activation.path, recorded.replaced
     if path in replaced:
-        activation.value = input_of(activation.node, replaced[path], path)
+        try:
+            activation.value = input_of(activation.node, replaced[path], path)
+        except ReplayMismatch as error:
+            raise ReplayMismatch.misfit(path, activation.node.input, error.__cause__) from error
 
 
 def output_of(node: Node[Any, Any], ended: StepFinished) -> Any:

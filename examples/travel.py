@@ -1,14 +1,16 @@
 """Book a trip: a run that asks a person before it pays, and survives a kill.
 
-    agentrt run examples/travel.py "Lisbon"     # parks: it asks how many nights, and whether it may pay
-    agentrt inbox                               # what it asks, and what to type
+    agentrt run examples/travel.py "Lisbon"        # parks: it asks how many nights
+    agentrt inbox                                  # what it asks, and what to type
     agentrt answer last 3
-    agentrt approve last --edit '{"amount": 240}'
-    agentrt resume last                         # from any process; what was done is not done again
+    agentrt resume last                            # from any process; parks again: may it pay 240?
+    agentrt approve last --edit '{"amount": 200}'
+    agentrt resume last                            # what was done is not done again
 
 Kill it at any moment (kill -9) and `agentrt resume last` goes on: finished steps answer from the record, a search that
-was cut off is made again, and of a payment that was cut off a person is asked whether it has happened. Its models are
-played by functions, so that it runs without a key; put names of real ones in their place.
+was cut off is made again, and of a payment that was cut off a person is asked whether it has happened (`settle` it, and
+resume once more). Its models are played by functions, so that it runs without a key; put names of real ones in their
+place.
 """
 
 from __future__ import annotations

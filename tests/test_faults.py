@@ -176,7 +176,7 @@ FAULTS = [
         "return arguments",
         PEOPLE,
     ),
-    ("people", "_check(edit, asked)", "pass", PEOPLE),
+    ("people", "if errors:", "if False:", PEOPLE),
     ("people", "if len(fitting) == 1:", "if fitting:", PEOPLE),
     ("tool", "await ctx.begin_effect()", "pass", PEOPLE),
     ("tool", 'if ctx.doubts and self.effect == "unsafe" and', "if ctx.doubts and", PEOPLE),

@@ -12,10 +12,12 @@ from agentrt import (
     Agent,
     Budget,
     BudgetExceeded,
+    Context,
     DefinitionError,
     Graph,
     JournalError,
     ModelRequest,
+    ReplayMismatch,
     collect,
     fork,
     replay,
@@ -23,6 +25,7 @@ from agentrt import (
     run,
 )
 from agentrt import events as ev
+from agentrt.people import answer
 from agentrt.recorded import Recorded
 from agentrt.stores.memory import MemoryJournal
 from agentrt.testing import FunctionModel
@@ -172,3 +175,53 @@ async def test_a_fork_needs_a_step_that_was() -> None:
     with pytest.raises(JournalError, match="no run"):
         await fork(echo.graph, "other", journal=journal, at="g/whole")
     assert len(await journal.runs()) == 1
+
+
+async def double(n: int) -> int:
+    return 2 * n
+
+
+async def by_code(n: int, ctx: Context) -> int:
+    return await ctx.run(double, n)
+
+
+async def asking(n: int, ctx: Context) -> int:
+    return n + await ctx.ask("How many more?", int)
+
+
+def counting(*nodes: Any) -> Graph[int, int]:
+    graph = Graph("g", input=int, output=int)
+    graph.chain(START, *nodes, END)
+    return graph
+
+
+@pytest.mark.parametrize("at", ["g", "g/double"])
+async def test_an_input_that_does_not_fit_begins_no_run(at: str) -> None:
+    """It is said to be the one that was given."""
+    journal = MemoryJournal()
+    await run(counting(double), 1, journal=journal, run_id=RUN)
+    with pytest.raises(DefinitionError, match=rf"the input given to the fork does not fit {at}: .*valid integer"):
+        await fork(counting(double), RUN, journal=journal, at=at, input="many")
+    assert [r.run_id for r in await journal.runs(9)] == [RUN]
+
+
+async def test_a_question_takes_no_input() -> None:
+    """It is answered anew instead."""
+    journal = MemoryJournal()
+    await run(counting(asking), 1, journal=journal, run_id=RUN)
+    with pytest.raises(DefinitionError, match="g/asking/ask asks people, and takes no input"):
+        await fork(counting(asking), RUN, journal=journal, at="g/asking/ask", input="How many less?")
+    assert [r.run_id for r in await journal.runs(9)] == [RUN]
+
+
+async def test_what_code_calls_is_told_of_its_input_as_it_runs() -> None:
+    """The fork does not wait, even where the run waited for people before that step."""
+    journal = MemoryJournal()
+    graph = counting(asking, by_code)
+    await run(graph, 1, journal=journal, run_id=RUN)
+    await answer(journal, RUN, 1)
+    assert (await resume(graph, RUN, journal=journal)).output == 4
+    with pytest.raises(ReplayMismatch, match="the input given to the fork does not fit g/by_code/double, which takes"):
+        await fork(graph, RUN, journal=journal, at="g/by_code/double", input="many", new_id="fork")
+    assert (await journal.run("fork")).status == "failed"
+    assert (await fork(graph, RUN, journal=journal, at="g/by_code/double", input=5)).output == 10

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import anyio
 import msgspec
 import pytest
+from pydantic import BaseModel, field_validator
 
 from agentrt import (
     END,
@@ -160,14 +162,92 @@ async def test_a_question_takes_only_its_own_answers() -> None:
             await wrong
     with pytest.raises(QuestionClosed, match="does not wait for an answer to quiz/other"):
         await answer(journal, RUN, 3, "quiz/other")
-    await answer(journal, RUN, 3)
-    with pytest.raises(QuestionClosed, match="waits for nothing"):
+    await answer(journal, RUN, 3, by="Ada")
+    with pytest.raises(QuestionClosed, match="waits for nothing: Ada answered quiz/ask"):
         await answer(journal, RUN, 4)
+    with pytest.raises(QuestionClosed, match="does not wait for an answer to quiz/ask: Ada answered quiz/ask"):
+        await answer(journal, RUN, 4, "quiz/ask")
     assert (await desk.go_on()).output == 4
     with pytest.raises(QuestionClosed, match="waits for nothing"):
         await answer(journal, RUN, 4)
     with pytest.raises(QuestionClosed):
         await journal.answer(RUN, ev.QuestionAnswered(path="quiz/ask", at=1.0, verdict="answer", by="me", value=4))
+
+
+async def test_a_format_is_part_of_a_schema() -> None:
+    """As the type of the answer states it."""
+
+    async def plan(text: str, ctx: Context) -> str:
+        return f"{await ctx.ask('When?', date):%d %b}"
+
+    desk = Desk(plan)
+    await desk.begin()
+    with pytest.raises(InvalidArguments, match="'tomorrow' is not a 'date'"):
+        await answer(desk.journal, RUN, "tomorrow")
+    await answer(desk.journal, RUN, date(2026, 11, 27))
+    assert (await desk.go_on()).output == "27 Nov"
+
+
+class Seats(BaseModel):
+    """Hold seats that go in pairs, which no schema shows."""
+
+    seats: int
+
+    @field_validator("seats")
+    @classmethod
+    def _is_even(cls, seats: int) -> int:
+        if seats % 2:
+            raise ValueError("seats go in pairs")
+        return seats
+
+
+async def book(text: str, ctx: Context) -> int:
+    return (await ctx.ask("Seats?", Seats)).seats
+
+
+async def test_what_only_its_type_refuses_is_asked_again() -> None:
+    """As often as it takes, with the reason; until then the run waits, whether or not it is gone on with."""
+    desk = Desk(book)
+    await desk.begin()
+    for seats in (3, 5):
+        await answer(desk.journal, RUN, {"seats": seats}, by="Ada")
+        for _ in range(2):
+            assert (await desk.go_on()).stop_reason is StopReason.WAITING
+        [question] = await inbox(desk.journal, RUN)
+        assert question.asked.prompt == "Seats?"
+        assert question.asked.about["refused"] == (
+            f"Ada answered {{'seats': {seats}}}, which does not fit: seats: Value error, seats go in pairs"
+        )
+    assert await due(desk.journal) == []
+    await answer(desk.journal, RUN, Seats(seats=4))
+    assert await due(desk.journal) == [RUN]
+    assert (await desk.go_on()).output == 4
+    check_attempts(await desk.record())
+    assert (await replay(book, RUN, journal=desk.journal)).output == 4
+
+
+async def test_a_default_that_does_not_fit_is_asked_for_without_end() -> None:
+    """Nobody is asked again and again; a person has to answer."""
+
+    async def quiz(text: str, ctx: Context) -> int:
+        return await ctx.ask("How many?", int, timeout=60)
+
+    desk = Desk(quiz)
+    await desk.begin()
+    desk.journal = await journal_of(RUN, in_no_time(await desk.record()))
+    assert (await desk.go_on()).stop_reason is StopReason.WAITING
+    [question] = await inbox(desk.journal, RUN)
+    assert question.asked.until is None
+    await answer(desk.journal, RUN, 3)
+    assert (await desk.go_on()).output == 3
+
+
+async def test_an_answer_is_plain_json_or_what_pydantic_writes() -> None:
+    """Nothing else can be kept."""
+    desk = Desk(book)
+    await desk.begin()
+    with pytest.raises(InvalidArguments, match="cannot be written as JSON"):
+        await answer(desk.journal, RUN, object())
 
 
 async def test_a_run_that_is_gone_takes_no_answer() -> None:
@@ -277,6 +357,11 @@ async def test_a_deadline_passes_no_time_while_a_run_is_parked(policy: Any) -> N
     assert (more.output, payer.paid) == ("done: paid 20", [20])
 
 
+def in_no_time(events: Sequence[ev.Event]) -> list[ev.Event]:
+    """Return a record whose questions' time is over."""
+    return [msgspec.structs.replace(e, until=e.at) if isinstance(e, ev.QuestionAsked) else e for e in events]
+
+
 async def test_nobody_needs_to_answer_in_time() -> None:
     """After its time a question is answered by its default, when its run goes on; a late answer is refused."""
 
@@ -286,10 +371,7 @@ async def test_nobody_needs_to_answer_in_time() -> None:
     desk = Desk(quiz)
     assert (await desk.begin()).stop_reason is StopReason.WAITING
     assert (await desk.go_on()).stop_reason is StopReason.WAITING
-    passed = [
-        msgspec.structs.replace(e, until=e.at) if isinstance(e, ev.QuestionAsked) else e for e in await desk.record()
-    ]
-    desk.journal = await journal_of(RUN, passed)
+    desk.journal = await journal_of(RUN, in_no_time(await desk.record()))
     assert (await desk.go_on()).output == 5
     [answered] = kinds(await desk.record(), ev.QuestionAnswered)
     assert (answered.by, answered.value) == ("time-out", 5)

@@ -40,7 +40,7 @@ def diff(
     Examples:
       agentrt diff 20261127-0934 last
     """
-    with told(debug=debug):
+    with told(debug=debug, json=json):
         one, other = (Recorded(anyio.run(read_run, named, store)[1]) for named in (first, second))
         found = list(differences(one, other))
         if json:
@@ -90,8 +90,15 @@ def _differs(path: str, a: RecordedStep | None, b: RecordedStep | None) -> Diffe
 
 def _end(step: RecordedStep) -> object:
     if isinstance(step.ended, StepFinished):
-        return step.ended.output
+        return _decided(step.ended.output) if step.started and step.started.kind == "question" else step.ended.output
     return f"{step.ended.error.type}: {step.ended.error.message}" if isinstance(step.ended, StepFailed) else "(no end)"
+
+
+def _decided(output: object) -> object:
+    """Return what was decided of an approval, without who did and when."""
+    if not isinstance(output, dict) or "verdict" not in output:
+        return output
+    return {name: output.get(name) for name in ("verdict", "value", "because")}
 
 
 def _name(run: Recorded) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 
 import typer
 
-from agentrt.cli.console import complain
+from agentrt.cli.console import complain, print_json
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, StepFailed, UnknownModel
 
 ROOT: Final = str(Path(__file__).parents[1])
@@ -46,8 +46,8 @@ def status_of(error: BaseException) -> ExitStatus:
 
 
 @contextmanager
-def told(*, debug: bool = False) -> Iterator[None]:
-    """Turn an error into one line on stderr and an exit status; `debug` adds the traceback."""
+def told(*, debug: bool = False, json: bool = False) -> Iterator[None]:
+    """Turn an error into one line on stderr and an exit status; `debug` adds the traceback, `json` a document."""
     try:
         yield
     except typer.Exit:
@@ -55,6 +55,8 @@ def told(*, debug: bool = False) -> Iterator[None]:
     except BrokenPipeError:  # the reader has gone, as in `agentrt show | head`; click ends the command quietly
         raise
     except (Exception, KeyboardInterrupt) as error:
+        if json:
+            print_json({"error": error_document(error)})
         tell(error, debug=debug)
         raise typer.Exit(status_of(error)) from error
 
@@ -64,6 +66,13 @@ def tell(error: BaseException, *, debug: bool = False) -> None:
     if debug:
         traceback.print_exception(error, file=sys.stderr)
     complain(describe(error))
+
+
+def error_document(error: BaseException) -> dict[str, str | None]:
+    """Return an error as programs read it."""
+    cause = error.cause if isinstance(error, StepFailed) else error
+    path = error.path if isinstance(error, StepFailed | BudgetExceeded) else None
+    return {"type": type(cause).__name__, "message": str(cause) or describe(error), "path": path}
 
 
 def describe(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import shlex
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -12,8 +12,9 @@ import anyio
 
 from agentrt import people
 from agentrt.cli import options
-from agentrt.cli.console import as_json, clean, console, loose_json, moment, note, print_json, verdict
+from agentrt.cli.console import as_json, clean, console, loose_json, moment, note, one_line, print_json, verdict
 from agentrt.cli.exits import UsageError, told
+from agentrt.cli.form import form
 from agentrt.cli.perform import store_option
 from agentrt.cli.runs import find_run, opened
 from agentrt.errors import InvalidArguments, QuestionClosed
@@ -26,6 +27,9 @@ _ANSWERS: Final = {
     "doubt": ("settle {run} {path} --happened RESULT", "settle {run} {path} --again"),
 }
 
+_LABELS: Final = {"may_cost": "may spend on models"}
+_LONGEST: Final = 200
+_YES_OR_NO: Final = {"yes": True, "y": True, "no": False, "n": False}
 _UNLIMITED: Final = "no limit"
 """What a question says is left of a budget that there is none of."""
 
@@ -43,7 +47,7 @@ def inbox(
       agentrt inbox
       agentrt inbox last --json
     """
-    with told(debug=debug):
+    with told(debug=debug, json=json):
         found = anyio.run(open_questions, run, store)
         if json:
             print_json([_document(q) for q in found])
@@ -62,6 +66,7 @@ def approve(
     by: options.By = None,
     keep: options.Keep = False,
     store: options.Store = None,
+    json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Let a call be made, with other arguments if you edit them.
@@ -71,9 +76,13 @@ def approve(
       agentrt approve last
       agentrt approve last --edit '{"amount": 20}'
     """
-    with told(debug=debug):
+    with told(debug=debug, json=json):
         changed = None if edit is None else _object(edit)
-        _give(run, store, lambda j, r: people.approve(j, r, path, edit=changed, because=because, by=by, keep=keep))
+
+        def work(journal: Journal, run_id: str) -> Awaitable[QuestionAnswered]:
+            return people.approve(journal, run_id, path, edit=changed, because=because, by=by, keep=keep)
+
+        _give(run, store, work, json=json)
 
 
 def deny(
@@ -83,6 +92,7 @@ def deny(
     by: options.By = None,
     keep: options.Keep = False,
     store: options.Store = None,
+    json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Refuse a call; the agent that wanted it is told, and why.
@@ -91,8 +101,8 @@ def deny(
     Examples:
       agentrt deny last --because "too expensive, look for another hotel"
     """
-    with told(debug=debug):
-        _give(run, store, lambda j, r: people.deny(j, r, path, because=because, by=by, keep=keep))
+    with told(debug=debug, json=json):
+        _give(run, store, lambda j, r: people.deny(j, r, path, because=because, by=by, keep=keep), json=json)
 
 
 def answer(
@@ -102,6 +112,7 @@ def answer(
     by: options.By = None,
     keep: options.Keep = False,
     store: options.Store = None,
+    json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Answer a question.
@@ -111,19 +122,20 @@ def answer(
       agentrt answer last 42
       agentrt answer last "by train" brief/plan/ask
     """
-    with told(debug=debug):
-        _give(run, store, lambda j, r: _answer_typed(j, r, value, path, by=by, keep=keep))
+    with told(debug=debug, json=json):
+        _give(run, store, lambda j, r: _answer_typed(j, r, value, path, by=by, keep=keep), json=json)
 
 
 async def _answer_typed(
     journal: Journal, run_id: str, typed: str, path: str | None, *, by: str | None, keep: bool
 ) -> QuestionAnswered:
-    """Answer with what was typed: as JSON, or where only a text fits as that."""
+    """Answer with what was typed: as JSON, or where only a text fits as that, or yes or no."""
     try:
         return await people.answer(journal, run_id, loose_json(typed), path, by=by, keep=keep)
     except InvalidArguments as error:
-        with suppress(InvalidArguments):
-            return await people.answer(journal, run_id, typed, path, by=by, keep=keep)
+        for meant in (typed, _YES_OR_NO.get(typed.lower(), typed)):
+            with suppress(InvalidArguments):
+                return await people.answer(journal, run_id, meant, path, by=by, keep=keep)
         raise error from None
 
 
@@ -134,6 +146,7 @@ def settle(
     again: options.Again = False,
     by: options.By = None,
     store: options.Store = None,
+    json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Say of a call that was cut off whether it has happened, with what result, or is to be made again.
@@ -143,16 +156,25 @@ def settle(
       agentrt settle last --happened '"paid 20"'
       agentrt settle last --again
     """
-    with told(debug=debug):
+    with told(debug=debug, json=json):
         if (happened is None) is not again:
             raise UsageError("say either --happened RESULT or --again")
         result = None if happened is None else loose_json(happened)
-        _give(run, store, lambda j, r: people.settle(j, r, path, happened=not again, result=result, by=by))
+
+        def work(journal: Journal, run_id: str) -> Awaitable[QuestionAnswered]:
+            return people.settle(journal, run_id, path, happened=not again, result=result, by=by)
+
+        _give(run, store, work, json=json)
 
 
-def _give(named: str, store: str | None, work: Callable[[Journal, str], Awaitable[QuestionAnswered]]) -> None:
+def _give(
+    named: str, store: str | None, work: Callable[[Journal, str], Awaitable[QuestionAnswered]], *, json: bool
+) -> None:
     """Record an answer, and say what is left and how the run goes on."""
     answered, run, left = anyio.run(_given, named, store, work)
+    if json:
+        print_json(_answer_document(answered, run, left))
+        return
     note(clean(f"{answered.path}: {verdict(answered)}"), "green")
     if answered.diff:
         note(clean(answered.diff))
@@ -189,7 +211,9 @@ def _show(question: OpenQuestion, store: str | None) -> None:
     for name, value in asked.about.items():
         if value not in ("", None) and (name, value) != ("left", _UNLIMITED):
             text = value if isinstance(value, str) else as_json(value)
-            out.print(clean(f"  {name.replace('_', ' ')}: {text}"), markup=False)
+            out.print(clean(f"  {_LABELS.get(name, name.replace('_', ' '))}: {text}"), markup=False)
+    if asked.kind == "ask":
+        out.print(f"  answer: {one_line(form(asked.schema), _LONGEST)}", markup=False)
     if asked.until is not None:
         default = as_json(asked.default)
         out.print(f"  until {moment(asked.until)}, then: {clean(default)}", markup=False)
@@ -212,6 +236,22 @@ def _document(question: OpenQuestion) -> dict[str, object]:
         "asked": asked.at,
         "until": asked.until,
         "default": asked.default,
+    }
+
+
+def _answer_document(answered: QuestionAnswered, run: RunSummary, left: Sequence[OpenQuestion]) -> dict[str, object]:
+    """Return an answer as programs read it, with the questions that are still open."""
+    return {
+        "run_id": run.run_id,
+        "path": answered.path,
+        "answered": answered.at,
+        "verdict": answered.verdict,
+        "by": answered.by,
+        "value": answered.value,
+        "because": answered.because,
+        "diff": answered.diff,
+        "keep": answered.keep,
+        "open": [q.asked.path for q in left],
     }
 
 

@@ -33,6 +33,13 @@ def open_paths(context: typer.Context, incomplete: str) -> list[str]:
     return _offered(open_questions, run, _store(context), of=lambda q: q.asked.path, incomplete=incomplete)
 
 
+def step_paths(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the paths that the shell offers for a step: those of the run named before."""
+    from agentrt.cli.resume import step_paths as of_run
+
+    return _offered(of_run, context.params.get("run"), _store(context), of=lambda path: path, incomplete=incomplete)
+
+
 def _store(context: typer.Context) -> str | None:
     store: str | None = context.params.get("store")
     return store
@@ -98,7 +105,10 @@ Limits = Annotated[
     ),
 ]
 Store = Annotated[
-    str | None, typer.Option(metavar="URL", help="Where runs are recorded: sqlite:///PATH.", envvar="AGENTRT_STORE")
+    str | None,
+    typer.Option(
+        metavar="URL", help="Where runs are recorded: sqlite:///PATH or postgresql://…", envvar="AGENTRT_STORE"
+    ),
 ]
 NoStore = Annotated[bool, typer.Option("--no-store", help="Record nothing.")]
 RunJson = Annotated[
@@ -146,7 +156,12 @@ Raised = Annotated[
 RerunChanged = Annotated[
     bool, typer.Option("--rerun-changed", help="Run steps anew that are not what the record says, instead of refusing.")
 ]
-At = Annotated[str, typer.Argument(metavar="PATH", help="The step that is run anew; agentrt show lists them.")]
+At = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH", help="The step that is run anew; agentrt show lists them.", autocompletion=step_paths
+    ),
+]
 OtherInput = Annotated[
     str | None, typer.Option("--input", metavar="INPUT", help="Another input for that step: JSON, or text.")
 ]

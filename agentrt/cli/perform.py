@@ -11,12 +11,12 @@ from typing import Any, TypeAlias
 import anyio
 
 from agentrt.cli.console import dollars, note, plural, print_json, seconds, tokens_of
-from agentrt.cli.exits import ExitStatus, UsageError, describe, status_of, tell
+from agentrt.cli.exits import ExitStatus, UsageError, error_document, status_of, tell
 from agentrt.cli.order import Order
 from agentrt.cli.output import print_output, stdout_kept, usage_document
 from agentrt.cli.progress import Progress, keep_ticking, shown
 from agentrt.cli.tally import Tally
-from agentrt.errors import BudgetExceeded, JournalError, RunTaken, StepFailed
+from agentrt.errors import BudgetExceeded, JournalError, RunTaken
 from agentrt.events import Event, RunFailed, RunParked, RunResumed, RunStarted
 from agentrt.journal import Journal
 from agentrt.options import Observer
@@ -75,8 +75,8 @@ def report(order: Order, ending: Ending) -> ExitStatus:
     tally, result, failure = ending.tally, ending.result, ending.failure
     if order.json:
         print_json(_document(tally, result, failure))
-    elif result is not None and not _is_waiting(result):
-        print_output(result.partial if _is_partial(result) else result.output)
+    elif result is not None:
+        print_output(output_of(result))
     summarised = tally.run_id is not None and not order.quiet and not order.json
     if failure is not None and not (summarised and isinstance(failure, KeyboardInterrupt)):
         tell(failure, debug=order.debug)
@@ -88,6 +88,24 @@ def report(order: Order, ending: Ending) -> ExitStatus:
         return _status(result)
     assert failure is not None
     return status_of(failure)
+
+
+def output_of(result: Result[Any]) -> Any:
+    """Return what a run has come to: its output, the `Partial` there is, or nothing while it waits."""
+    if _is_waiting(result):
+        return None
+    return result.partial if _is_partial(result) else result.output
+
+
+def result_document(result: Result[Any]) -> dict[str, object]:
+    """Return a result as programs read it."""
+    document: dict[str, object] = {
+        "run_id": result.run_id,
+        "stop_reason": result.stop_reason,
+        "output": None if _is_partial(result) else output_of(result),
+        "usage": usage_document(result.usage),
+    }
+    return document if result.partial is None else {**document, "partial": result.partial}
 
 
 def _status(result: Result[Any]) -> ExitStatus:
@@ -222,8 +240,5 @@ def _document(tally: Tally, result: Result[Any] | None, failure: BaseException |
 
 
 def _error_document(tally: Tally, failure: BaseException) -> dict[str, str | None]:
-    cause = failure.cause if isinstance(failure, StepFailed) else failure
-    path = failure.path if isinstance(failure, StepFailed | BudgetExceeded) else None
-    if isinstance(tally.closing, RunFailed):
-        path = tally.closing.path
-    return {"type": type(cause).__name__, "message": str(cause) or describe(failure), "path": path}
+    document = error_document(failure)
+    return {**document, "path": tally.closing.path} if isinstance(tally.closing, RunFailed) else document

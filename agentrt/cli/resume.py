@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
@@ -12,20 +13,32 @@ import typer
 from agentrt import continuation
 from agentrt.budget import Budget
 from agentrt.cli import options
-from agentrt.cli.console import clean, loose_json, note
+from agentrt.cli.console import clean, loose_json, note, print_json
 from agentrt.cli.due import go_on_with_due
 from agentrt.cli.exits import UsageError, told
 from agentrt.cli.models import fetch_missing
 from agentrt.cli.order import Order
 from agentrt.cli.output import print_output, stdout_kept
-from agentrt.cli.perform import Ending, Prepare, Work, attempt, execute, report, store_option
-from agentrt.cli.runs import find_run, opened
+from agentrt.cli.perform import (
+    Ending,
+    Prepare,
+    Work,
+    attempt,
+    execute,
+    output_of,
+    report,
+    result_document,
+    store_option,
+)
+from agentrt.cli.runs import find_run, opened, read_run
 from agentrt.cli.source import Source, load
 from agentrt.cli.tally import Tally
+from agentrt.errors import JournalError, ReplayMismatch
+from agentrt.events import StepStarted
 from agentrt.journal import Journal, RunSummary
 from agentrt.node import Node
 from agentrt.options import ResumeOptions
-from agentrt.result import Result
+from agentrt.result import Result, StopReason
 from agentrt.runs import new_run_id
 from agentrt.stores import open_store
 
@@ -65,7 +78,7 @@ def resume(
 
     def go_on(found: RunSummary, load: Load = load) -> tuple[Order, Ending]:
         order = Order(
-            target=_target(found, target, store),
+            target=_target(found, target, f"resume {found.run_id}{store_option(store)}"),
             model=model,
             budget=budget,
             store=store,
@@ -118,7 +131,7 @@ def fork(
     with told(debug=debug):
         found = anyio.run(_find, run, store)
         order = Order(
-            target=_target(found, target, store),
+            target=_target(found, target, f"fork {found.run_id} {shlex.quote(at)}{store_option(store)}"),
             model=model,
             budget=budget,
             store=store,
@@ -147,6 +160,7 @@ def replay(
     run: options.RunId = "last",
     target: options.NewTarget = None,
     store: options.Store = None,
+    json: options.RunJson = False,
     debug: options.Debug = False,
 ) -> None:
     """Go through a recorded run again, offline, and compare what the code makes of it with the record.
@@ -156,18 +170,35 @@ def replay(
       agentrt replay last
       agentrt replay last --in changed.py:graph
     """
-    with told(debug=debug):
+    with told(debug=debug, json=json):
         found = anyio.run(_find, run, store)
         with stdout_kept():
-            source = load(_target(found, target, store))
+            source = load(_target(found, target, f"replay {found.run_id}{store_option(store)}"))
             result = anyio.run(_replayed, source.node, found.run_id, store)
-        print_output(result.output)
-        note(f"run {found.run_id}: every step came out as recorded", "green")
+        if json:
+            print_json(result_document(result))
+            return
+        print_output(output_of(result))
+        waits = ", and it waits for people" if result.stop_reason is StopReason.WAITING else ""
+        note(f"run {found.run_id}: every step came out as recorded{waits}", "green")
 
 
 async def _replayed(node: Node[Any, Any], run_id: str, store: str | None) -> Result[Any]:
+    from agentrt.testing.records import difference
+
     async with opened(store) as journal:
-        return await continuation.replay(node, run_id, journal=journal)
+        try:
+            return await continuation.replay(node, run_id, journal=journal)
+        except ReplayMismatch as error:
+            raise JournalError(difference(error)) from error
+
+
+async def step_paths(named: str | None, store: str | None) -> list[str]:
+    """Return the paths of a run's steps in the order they began; raises `UsageError` and `JournalError`."""
+    if named is None:
+        return []
+    events = (await read_run(named, store))[1]
+    return list(dict.fromkeys(e.path for e in events if isinstance(e, StepStarted)))
 
 
 def _prepared(opening: str, begin: Begin, load: Load = load, *, worked: float = 0.0) -> Prepare:
@@ -191,11 +222,11 @@ async def _find(named: str, store: str | None) -> RunSummary:
         return await find_run(journal, named, store)
 
 
-def _target(found: RunSummary, chosen: str | None, store: str | None) -> str:
+def _target(found: RunSummary, chosen: str | None, typed: str) -> str:
+    """Return where a run's graph is; raises `UsageError`, with what was typed and what to add."""
     target = chosen or found.target
     if target is None:
         raise UsageError(
-            f"run {found.run_id} was not started by the shell: say where its graph is, "
-            f"agentrt resume {found.run_id}{store_option(store)} --in FILE:NAME"
+            f"run {found.run_id} was not started by the shell: say where its graph is, agentrt {typed} --in FILE:NAME"
         )
     return target

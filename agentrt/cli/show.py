@@ -62,7 +62,7 @@ def show(
       agentrt show 20260412-1 --depth 2
       agentrt show last --json
     """
-    with told(debug=debug):
+    with told(debug=debug, json=json):
         with console(sys.stderr).status("reading the run") if on_terminal(sys.stderr) else nullcontext():
             summary, events = anyio.run(read_run, run, store)
             tree = StepTree(events)

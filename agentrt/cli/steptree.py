@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agentrt.cli.console import verdict
+from agentrt.cli.console import as_json, moment, verdict
 from agentrt.events import (
     BranchDied,
     BudgetClamped,
@@ -27,6 +27,7 @@ from agentrt.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunForked,
     RunParked,
     RunResumed,
     RunStarted,
@@ -46,7 +47,8 @@ class Step:
     """Hold one step; `tokens`, those of them that are `uncertain`, and `cost` (pico-dollars) include the steps below.
 
     `started` is when it first did, `worked` how many seconds it has run in all parts of its run. An earlier attempt
-    that called others is a step of the kind `attempt` below the one that was retried.
+    that called others is a step of the kind `attempt` below the one that was retried. `edited` are the arguments that
+    people approved in place of the input.
     """
 
     path: str
@@ -62,6 +64,7 @@ class Step:
     after: tuple[str, ...] = ()
     attributes: Mapping[str, object] = field(default_factory=dict)
     input: object = None
+    edited: object = None
     output: object = None
     error: ErrorInfo | None = None
     tokens: int = 0
@@ -104,6 +107,8 @@ class StepTree:
     def _take(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self.opening = event
+        elif isinstance(event, RunForked):
+            self._fork(event)
         elif isinstance(event, RunResumed):
             self._resume(event)
         elif isinstance(event, RunFinished | RunFailed | RunCancelled | RunParked):
@@ -127,6 +132,8 @@ class StepTree:
             step.outcome = "denied"
         elif isinstance(event, BudgetExhausted):
             step.exhausted = event.policy
+        elif isinstance(event, QuestionAnswered) and event.verdict == "approve":
+            self._at(event.path.rpartition("/")[0]).edited = event.value
 
     def _charge(self, step: Step, usage: Usage) -> None:
         step.tokens += usage.tokens
@@ -139,10 +146,19 @@ class StepTree:
 
     def _resume(self, event: RunResumed) -> None:
         self.closing, self._cut_off = None, self._latest
-        limits = ", ".join(f"{name}={limit:g}" for name, limit in event.limits.items())
-        self._at(event.name).notes.append(f"resumed under {limits}" if limits else "resumed")
+        if event.kind != "fork":
+            limits = ", ".join(f"{name}={limit:g}" for name, limit in event.limits.items())
+            self._at(event.name).notes.append(f"resumed {moment(event.at)}" + (f" under {limits}" if limits else ""))
         if self.opening is not None:
             self.opening = msgspec.structs.replace(self.opening, limits=event.limits)
+
+    def _fork(self, event: RunForked) -> None:
+        """Count the time of what was under way from here: before it was that of another run."""
+        self.closing = None
+        for path in self._began:
+            self.steps[path].started = event.at
+        self._began.clear()
+        self._at(event.path.partition("/")[0]).notes.append(f"forked from {event.parent} at {event.path}")
 
     def _start(self, event: StepStarted) -> None:
         step = self._at(event.path)
@@ -214,6 +230,11 @@ def _emitted(event: Emitted) -> str:
     return event.value if isinstance(event.value, str) else f"emitted {event.value!r}"
 
 
+def _answered(event: QuestionAnswered) -> str:
+    used = f"; its arguments: {as_json(event.value)}" if event.verdict == "approve" and event.diff else ""
+    return verdict(event) + used
+
+
 _POLICIES: Final = {"wrap_up": "wrapping up with what was held back", "partial": "the output is what there was"}
 _NOTES: Final[Mapping[type, Callable[[Any], str]]] = {
     BudgetClamped: lambda e: f"budget: clamped to {e.granted:,} of {e.wanted:,} output tokens",
@@ -226,19 +247,20 @@ _NOTES: Final[Mapping[type, Callable[[Any], str]]] = {
     BranchDied: _died,
     Emitted: _emitted,
     QuestionAsked: lambda e: f"asks people: {e.prompt}",
-    QuestionAnswered: verdict,
+    QuestionAnswered: _answered,
 }
 
 
 def said(step: Step) -> tuple[object, object]:
     """Return what a step was given and what it answered.
 
-    Of a model call that is the last message and the reply, of an approval the verdict.
+    Of a model call that is the last message and the reply, of an approval the verdict, and of what was approved the
+    arguments as they were used.
     """
     if step.kind == "question" and isinstance(step.output, dict) and "verdict" in step.output:
         return step.input, step.output["verdict"]
     if step.kind != "chat":
-        return step.input, step.output
+        return step.input if step.edited is None else step.edited, step.output
     return _last_text(step.input), _reply(step.output)
 
 

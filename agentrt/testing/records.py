@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from difflib import unified_diff
 from pathlib import Path
+from textwrap import wrap
 from typing import Final, TypeVar, Unpack
 
 from agentrt.continuation import replay_events
@@ -17,6 +18,7 @@ from agentrt.options import ReplayOptions
 from agentrt.result import Result
 
 T = TypeVar("T")
+_WIDTH: Final = 100
 _AGAIN: Final = "if the change is meant, run it again and export that: agentrt export last --to"
 
 
@@ -60,7 +62,7 @@ async def replay_record(
         return await replay_events(node, events, **options)
     except ReplayMismatch as error:
         file = _shown(path)
-        raise RecordMismatch(f"{file}: {_difference(error)}\n{_AGAIN} {file}") from None
+        raise RecordMismatch(f"{file}: {difference(error)}\n{_AGAIN} {file}") from None
 
 
 def _shown(path: str | os.PathLike[str]) -> Path:
@@ -88,7 +90,7 @@ def _check_ends(events: Sequence[Event], file: Path) -> None:
         raise ValueError(f"{file} ends with line {len(events)} and its run does not: the rest is missing")
 
 
-def _difference(error: ReplayMismatch) -> str:
+def difference(error: ReplayMismatch) -> str:
     """Say where a run came out differently, line by line."""
     if not hasattr(error, "recorded"):
         return str(error)
@@ -101,4 +103,9 @@ def _difference(error: ReplayMismatch) -> str:
 def _lines(value: object) -> list[str]:
     value = plain(value)
     text = value if isinstance(value, str) else json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
-    return text.splitlines()
+    return [piece for line in text.splitlines() for piece in _pieces(line)]
+
+
+def _pieces(line: str) -> list[str]:
+    """Return a long line as several, so that a difference shows what differs in it and not the whole."""
+    return wrap(line, _WIDTH, drop_whitespace=False, replace_whitespace=False, expand_tabs=False) or [line]

@@ -56,6 +56,14 @@ def test_runs_and_questions_are_offered(shell: Shell, write: Write, complete: Co
     assert complete(f"agentrt approve {done} ") == []
 
 
+def test_the_steps_of_a_run_are_offered_for_a_fork(shell: Shell, write: Write, complete: Complete) -> None:
+    """In the order they began."""
+    run_id = begun(shell, f"{write(TRIP)}:both", "1")
+    assert complete(f"agentrt fork {run_id} ") == ["both", "both/ask[0]", PATHS[0], "both/ask[1]", PATHS[1]]
+    assert complete("agentrt fork last both/ask[1]") == ["both/ask[1]", "both/ask[1]/ask"]
+    assert complete("agentrt fork nosuch ") == []
+
+
 def test_embedded_models_are_offered(complete: Complete) -> None:
     """Those that can be fetched."""
     assert complete("agentrt models pull smollm2-1") == ["smollm2-135m"]

@@ -70,7 +70,13 @@ def test_a_run_asks_is_answered_and_goes_on(shell: Shell, write: Write) -> None:
     """From commands alone: what is asked, each answer, and the rest of the run."""
     run_id = begun(shell, write)
     asked = shell("inbox").stdout
-    for part in ("How many nights?", "May pay be called?", "why: It is due.", f"agentrt answer {run_id} VALUE"):
+    for part in (
+        "How many nights?",
+        "May pay be called?",
+        "why: It is due.",
+        "may spend on models: nothing",
+        f"agentrt answer {run_id} VALUE",
+    ):
         assert part in asked
     edited = shell("approve", "last", "--edit", '{"amount": 7}', "--by", "Ada")
     assert f"{PAY}: approved by Ada, edited" in edited.stderr
@@ -86,7 +92,9 @@ def test_a_run_asks_is_answered_and_goes_on(shell: Shell, write: Write) -> None:
     assert shell("inbox").stderr == "nobody is asked anything\n"
     shown = shell("show", "last").stdout
     assert "asks people: How many nights?" in shown
-    assert "approved by Ada, edited" in shown
+    assert 'approved by Ada, edited; its arguments: {"amount":7}' in shown
+    assert 'pay tool  {"amount":7} → paid 7' in shown
+    assert "resumed 20" in shown
 
 
 def test_the_inbox_for_programs(shell: Shell, write: Write) -> None:
@@ -305,7 +313,113 @@ def test_an_answer_while_the_run_goes_on_is_found_when_it_goes_on_again(shell: S
 
 
 def test_a_run_that_python_started_says_where_its_graph_is_wanted(shell: Shell, write: Write) -> None:
-    """The shell cannot know."""
+    """The shell cannot know; it names the command that was typed."""
     begun(shell, write)
     moved = shell("resume", "last", "--in", "nowhere.py")
     assert (moved.exit_code, "no file 'nowhere.py'" in moved.stderr) == (ExitStatus.USAGE, True)
+
+    async def start() -> None:
+        journal = open_store()
+        await run(load(write(CHAIN.replace("raise ValueError('no')", "return n"))).node, 1, journal=journal, run_id="r")
+        await journal.aclose()
+
+    anyio.run(start)
+    for typed in ("resume r", "fork r g/second", "replay r"):
+        refused = shell(*typed.split())
+        assert (refused.exit_code, refused.stderr.split(", ")[-1]) == (
+            ExitStatus.USAGE,
+            f"agentrt {typed} --in FILE:NAME\n",
+        )
+
+
+def test_an_input_that_does_not_fit_a_fork_is_wrong_usage(shell: Shell, write: Write) -> None:
+    """No run is begun for it."""
+    begun(shell, write)
+    before = shell("runs", "--json").stdout
+    for path, said in [
+        ("trip", "the input given to the fork does not fit trip: Input should be a valid string"),
+        (NIGHTS, f"{NIGHTS} asks people, and takes no input"),
+    ]:
+        refused = shell("fork", "last", path, "--input", "7")
+        assert (refused.exit_code, said in refused.stderr) == (ExitStatus.USAGE, True)
+    assert shell("runs", "--json").stdout == before
+
+
+LONG = """
+async def name(n: int, ctx: Context) -> str:
+    return await ctx.run(told, "word " * 100 + "OLD" + " word" * 100)
+
+async def told(text: str) -> str:
+    return text
+"""
+
+
+def test_a_replay_shows_what_differs(shell: Shell, write: Write) -> None:
+    """Of long values the part that does, in both forms; a run that waits comes out as recorded, too."""
+    shell("run", f"{write(LONG)}:name", "1")
+    done = json.loads(shell("replay", "last", "--json").stdout)
+    assert (done["stop_reason"], done["output"].count("word")) == ("done", 200)
+    other = f"{write(LONG.replace('OLD', 'NEW'), 'other.py')}:name"
+    again = shell("replay", "last", "--in", other)
+    assert again.exit_code == ExitStatus.FAILED
+    shown = again.stderr.splitlines()
+    assert shown[0] == "error: name/told is not what was recorded"
+    assert [line[:1] for line in shown if "OLD" in line or "NEW" in line] == ["-", "+"]
+    assert len(again.stderr) < 1000
+    error = json.loads(shell("replay", "last", "--in", other, "--json").stdout)["error"]
+    assert "name/told is not what was recorded" in error["message"]
+    shell("run", f"{write(NAME)}:name", "1")
+    waiting = shell("replay", "last")
+    assert (waiting.exit_code, waiting.stdout) == (ExitStatus.DONE, "")
+    assert "every step came out as recorded, and it waits for people" in waiting.stderr
+    assert json.loads(shell("replay", "last", "--json").stdout)["stop_reason"] == "waiting"
+
+
+def test_errors_for_programs(shell: Shell) -> None:
+    """On stdout as JSON, on stderr as ever."""
+    for typed in (["show"], ["replay"], ["inbox"], ["diff", "x"], ["approve"], ["deny"], ["answer", "--by", "me", "x"]):
+        refused = shell(*typed, "nosuch", "--json")
+        assert refused.exit_code == ExitStatus.USAGE
+        assert json.loads(refused.stdout)["error"]["type"] == "UsageError"
+        assert refused.stderr.startswith("error: no run")
+
+
+def test_answers_for_programs(shell: Shell, write: Write) -> None:
+    """What is recorded of an answer, and what is still open."""
+    run_id = begun(shell, write)
+    given = json.loads(shell("approve", "last", "--edit", '{"amount": 7}', "--by", "Ada", "--json").stdout)
+    assert [given[name] for name in ("run_id", "path", "verdict", "by", "value", "open")] == [
+        run_id,
+        PAY,
+        "approve",
+        "Ada",
+        {"amount": 7},
+        [NIGHTS],
+    ]
+    answered = shell("answer", "last", "3", "--json")
+    assert (json.loads(answered.stdout)["value"], answered.stderr) == (3, "")
+
+
+ORDER = """
+from typing import Literal
+from pydantic import BaseModel, Field
+
+class Order(BaseModel):
+    size: Literal["small", "large"]
+    copies: int = Field(1, ge=1, le=9)
+
+async def order(n: int, ctx: Context) -> str:
+    sure = await ctx.ask("Sure?", bool)
+    return f"{sure} {(await ctx.ask('What?', Order, key='o')).size}"
+"""
+
+
+def test_the_inbox_says_what_an_answer_is(shell: Shell, write: Write) -> None:
+    """In words; and yes is an answer where true is."""
+    shell("run", f"{write(ORDER)}:order", "1")
+    assert "  answer: yes or no\n" in shell("inbox").stdout
+    assert json.loads(shell("answer", "last", "Yes", "--json").stdout)["value"] is True
+    shell("resume", "last")
+    assert '  answer: {size: "small" or "large", copies?: integer at least 1 and at most 9}\n' in shell("inbox").stdout
+    shell("answer", "last", '{"size": "large"}')
+    assert shell("resume", "last").stdout == "True large\n"

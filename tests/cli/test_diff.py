@@ -71,6 +71,19 @@ def test_below_a_step_with_another_input_nothing_is_told() -> None:
     ]
 
 
+def test_of_an_approval_who_gave_it_and_when_is_no_difference() -> None:
+    """What was decided is."""
+
+    def approved(at: float, verdict: str = "approve") -> list[Event]:
+        asked = StepStarted(path="g/pay/approve", at=1.0, name="approve", kind="question", input={"amount": 2})
+        given = {"at": at, "verdict": verdict, "by": f"{at}", "value": None, "because": ""}
+        return [began("g"), asked, done("g/pay/approve", given), done("g")]
+
+    assert found(approved(2.0), approved(3.0)) == []
+    [parted] = found(approved(2.0), approved(3.0, "deny"))
+    assert parted.second == {"verdict": "deny", "value": None, "because": ""}
+
+
 def test_the_table_and_the_document(shell: Shell) -> None:
     """Both tell each run's costs, also what is in doubt."""
 

@@ -1,5 +1,6 @@
 """Attempts, waits, caches and exhausted budgets in the tree of `agentrt show`."""
 
+from agentrt.cli.console import moment
 from agentrt.cli.show import View, _step_document, lines
 from agentrt.cli.steptree import StepTree
 from agentrt.events import (
@@ -9,6 +10,7 @@ from agentrt.events import (
     Event,
     QuestionAnswered,
     RateLimitWaited,
+    RunForked,
     RunResumed,
     RunStarted,
     StepAbandoned,
@@ -115,7 +117,7 @@ def test_a_resumed_run_says_so() -> None:
     """The root notes the new limits."""
     opened = RunStarted(run_id="r", at=1.0, name="g", input="in", limits={"tokens": 10})
     tree = StepTree([opened, begin("g"), RunResumed(run_id="r", at=2.0, name="g", limits={"tokens": 20}), done("g")])
-    assert tree.roots[0].notes == ["resumed under tokens=20"]
+    assert tree.roots[0].notes == [f"resumed {moment(2.0)} under tokens=20"]
     assert tree.opening is not None
     assert tree.opening.limits == {"tokens": 20}
 
@@ -158,6 +160,18 @@ def test_a_step_takes_the_time_of_all_its_parts() -> None:
     assert {s.path: s.seconds for s in tree.steps.values()} == {"g": 5.0, "g/a": 1.0, "g/b": 3.0, "g/b/c": 0.0}
     tree = StepTree([*parked, asked, *cut, asked, *more, begin("g", at=200.0), done("g", at=203.0)])
     assert (tree.roots[0].seconds, tree.roots[0].started, tree.roots[0].ended) == (8.0, 1.0, 203.0)
+
+
+def test_the_time_of_a_fork_counts_from_where_it_forked() -> None:
+    """What was under way then was so in another run; what had finished keeps its time."""
+    shared = [begin("g", at=1.0), begin("g/a", at=1.0), done("g/a", at=3.0)]
+    forked = RunForked(run_id="f", at=1000.0, parent="r", path="g/b")
+    going = RunResumed(run_id="f", at=1000.0, name="g", limits={}, kind="fork")
+    own = [StepAbandoned(path="g", at=1000.0), begin("g", at=1000.5), begin("g/b", at=1000.5)]
+    tree = StepTree([*shared, forked, going, *own, done("g/b", at=1002.5), done("g", at=1003.5)])
+    assert {path: step.seconds for path, step in tree.steps.items()} == {"g": 3.0, "g/a": 2.0, "g/b": 2.0}
+    assert tree.steps["g"].started == 1000.0
+    assert tree.roots[0].notes == ["forked from r at g/b"]
 
 
 def resumed(at: float) -> RunResumed:

@@ -29,6 +29,12 @@ async def greet(text: str, ctx: Context[Deps]) -> str:
     return await ctx.run(whoami, text)
 
 
+async def asking(text: str, ctx: Context) -> str:
+    assert_type(await ctx.ask("How many?", int), int)
+    assert_type(await ctx.ask("How many, if any?", int | None), Any)
+    return await ctx.ask("What?")
+
+
 async def loose(text: str, ctx: Context) -> str:
     assert_type(ctx.deps, Any)
     return str(ctx.deps)
