@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar, Unpack, cast
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from agentrt.budget import Budget
 from agentrt.errors import DefinitionError, JournalError, ReplayMismatch
-from agentrt.events import Event, RunFinished, RunForked, RunStarted, StepStarted, plain
+from agentrt.events import Ending, Event, RunFinished, RunForked, RunStarted, StepStarted, plain
 from agentrt.function import Runnable, as_node
 from agentrt.journal import Journal, JournalWriter
 from agentrt.messages import Message
@@ -28,6 +29,7 @@ from agentrt.usage import FREE
 
 T = TypeVar("T")
 _SAME: Final = object()
+_BRANCH: Final = re.compile(r"(#[0-9]+)?\[([^\]]*)\]")
 
 
 async def resume(
@@ -198,14 +200,53 @@ def _finished(run: Run, node: Node[Any, T], recorded: Recorded) -> Result[T]:
 
 
 def _up_to(events: Sequence[Event], at: str, run_id: str) -> list[Event]:
-    """Return the events before the step at a path first started."""
+    """Return the events before the step at a path first started, and those of what ran beside it, then or later.
+
+    That is what had begun and not ended, and what lies on other branches of the forks around.
+    """
     paths = list(dict.fromkeys(e.path for e in events if isinstance(e, StepStarted)))
     if at not in paths:
         near = get_close_matches(at, paths, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else f"; `agentrt show {run_id}` lists them"
         raise DefinitionError(f"run {run_id} has no step {at!r}{hint}")
     end = next(i for i, e in enumerate(events) if isinstance(e, StepStarted) and e.path == at)
-    return list(events[:end])
+    graphs = {e.path for e in events if isinstance(e, StepStarted) and e.kind == "graph"}
+    own = {path.rpartition("/")[0]: path for path in _up_from(at)}
+    beside = _running(events[:end]).difference(own.values())
+
+    def is_beside(path: str) -> bool:
+        around = path.rpartition("/")[0]
+        return path in beside or (around in graphs and around in own and _are_apart(path, own[around]))
+
+    later = [e for e in events[end:] if any(map(is_beside, _up_from(getattr(e, "path", ""))))]
+    return [*events[:end], *later]
+
+
+def _are_apart(one: str, other: str) -> bool:
+    """Say whether two steps of a graph lie on different branches of one fork (docs/design.md, "Paths")."""
+    labels = (_BRANCH.findall(path.rpartition("/")[2]) for path in (one, other))
+    for (round_, index), (other_round, other_index) in zip(*labels, strict=False):
+        if (round_, index) != (other_round, other_index):
+            return bool(round_ == other_round)
+    return False
+
+
+def _running(events: Sequence[Event]) -> set[str]:
+    """Return the steps that have started and not ended."""
+    running: set[str] = set()
+    for event in events:
+        if isinstance(event, StepStarted):
+            running.add(event.path)
+        elif isinstance(event, Ending):
+            running.discard(event.path)
+    return running
+
+
+def _up_from(path: str) -> Iterator[str]:
+    """Return a path and those of the steps around it."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
 
 
 def _check_input(node: Node[Any, Any], events: Sequence[Event], at: str, input: object) -> None:

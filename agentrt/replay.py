@@ -22,6 +22,7 @@ from agentrt.events import (
     ErrorInfo,
     QuestionAnswered,
     QuestionAsked,
+    RunParked,
     StepFailed,
     StepFinished,
     form_of,
@@ -33,7 +34,7 @@ from agentrt.ledger import Limit
 from agentrt.messages import Message
 from agentrt.node import Node
 from agentrt.partial import Partial
-from agentrt.plan import Activation, Failure
+from agentrt.plan import Activation, Failure, Parked
 from agentrt.progress import MISSING, Past
 from agentrt.question import Question
 from agentrt.recorded import Recorded, RecordedStep, holds
@@ -64,10 +65,18 @@ class RecordedPast(Past):
             self._asked.add(path)
             if self._is_same(activation, step) and self._answers(step):
                 return self._outcome(activation, step)
+        if self._again and self._waits(path):
+            return Parked(path)
         if self._again and self._is_new(activation, step) and not self.is_given_up(path):
             asked = (activation.node.name, plain(activation.value))
             raise ReplayMismatch(path, recorded=("nothing", "no outcome"), asked=asked)
         return MISSING
+
+    def _waits(self, path: str) -> bool:
+        """Say whether the run ended waiting for what people were asked at or below a step."""
+        closing = self.recorded.closing
+        asked = closing.questions if isinstance(closing, RunParked) else ()
+        return any(question == path or question.startswith(f"{path}/") for question in asked)
 
     def place(self, path: str) -> int | None:
         step = self._step(path)

@@ -190,6 +190,8 @@ class Scheduler:
             outcome = caller.past.outcome(activation)
         except ReplayMismatch as error:
             return self._aborted(activation, error)
+        if isinstance(outcome, Parked):
+            return outcome
         if outcome is not MISSING:
             caller.recall(activation, budget, outcome)
         elif caller.past.is_given_up(activation.path):

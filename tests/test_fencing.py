@@ -198,4 +198,5 @@ async def test_a_run_that_is_refused_gives_its_claim_back() -> None:
     unpriced.model.price = None  # type: ignore[union-attr]
     with pytest.raises(UnknownPrice):
         await resume(unpriced, RUN, journal=journal, budget=Budget(usd=1))
+    assert (await journal.run(RUN)).owner is None
     assert (await resume(Meter().agent, RUN, journal=Elsewhere(journal))).output == "a!b!"

@@ -25,6 +25,7 @@ from agentrt import (
     ReplayMismatch,
     Retry,
     StepFailed,
+    collect,
     fork,
     replay,
     resume,
@@ -484,3 +485,61 @@ async def test_an_error_that_code_caught_is_what_it_was() -> None:
 
 class CodeError(Exception):
     code = 0
+
+
+async def test_a_fork_shares_nothing_that_came_after_its_step() -> None:
+    """Such as the next round of the same fork."""
+
+    async def items(x: int) -> list[int]:
+        return [x, x + 1]
+
+    async def double(x: int) -> int:
+        return 2 * x
+
+    async def add(xs: list[int]) -> int:
+        return sum(xs)
+
+    graph = Graph("g", input=int, output=int)
+    graph.edge(START, items)
+    graph.edge(items, double, each=True)
+    graph.edge(double, add, join=collect)
+    graph.edge(add, items, times=2)
+    graph.edge(add, END)
+    journal = MemoryJournal()
+    await run(graph, 1, journal=journal, run_id=RUN)
+    wanted = await run(graph, 1)
+    assert (await fork(graph, RUN, journal=journal, at="g/double[0]", input=1, new_id="f")).output == wanted.output
+    changed = await fork(graph, RUN, journal=journal, at="g/double[1]", input=10, new_id="h")
+    assert changed.output != wanted.output
+    assert changed.usage.steps > 6
+
+
+async def test_a_fork_shares_what_ran_beside_its_step() -> None:
+    """Also what ended after that had begun: nothing of it is done or paid again."""
+    paid: list[int] = []
+
+    @tool(effect="unsafe")
+    async def pay(amount: int) -> str:
+        """Pay."""
+        await anyio.sleep(amount)
+        paid.append(amount)
+        return f"paid {amount}"
+
+    model = FunctionModel(
+        lambda r: r.messages[-1].text if len(r.messages) > 1 else call("pay", amount=int(r.messages[0].text))
+    )
+
+    async def items(x: int) -> list[str]:
+        return ["3", "1", "2"]
+
+    graph = Graph("g", input=int, output=list[str])
+    clerk = Agent("clerk", model=model, tools=[pay])
+    graph.edge(START, items)
+    graph.edge(items, clerk, each=True)
+    graph.edge(clerk, END, join=collect)
+    journal = MemoryJournal()
+    await run(graph, 1, journal=journal, run_id=RUN)
+    asked = len(model.requests)
+    result = await fork(graph, RUN, journal=journal, at="g/clerk[1]", input="5", new_id="f")
+    assert (result.output, paid) == (["paid 3", "paid 5", "paid 2"], [1, 2, 3, 5])
+    assert len(model.requests) - asked == result.usage.model_calls == 2

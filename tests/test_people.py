@@ -144,6 +144,9 @@ async def test_a_tool_may_say_which_calls_need_approval() -> None:
     """By their arguments."""
     payer = Payer(approval=lambda arguments: arguments["amount"] > 50)
     assert (await payer.desk.begin()).output == "done: paid 20"
+    payer = Payer(approval=lambda arguments: arguments["amount"] > 10)
+    assert (await payer.desk.begin()).stop_reason is StopReason.WAITING
+    assert (await replay(payer.desk.graph, RUN, journal=payer.desk.journal)).stop_reason is StopReason.WAITING
 
 
 async def test_a_question_takes_only_its_own_answers() -> None:
