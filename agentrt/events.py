@@ -17,17 +17,28 @@ from agentrt.messages import Message, new_messages
 from agentrt.usage import Usage
 from agentrt.value import Value
 
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_LONGEST: Final = 1000
+"""Texts on an error that are longer are left out of its description."""
+
 
 class ErrorInfo(Value):
-    """Describe an error as data; `module` is where its class is defined."""
+    """Describe an error as data; `module` is where its class is defined, `attributes` are its own that are plain."""
 
     type: str
     message: str
     module: str = ""
+    attributes: Mapping[str, str | int | float | bool | None] = {}
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
-        return cls(type=type(error).__name__, message=_text(error), module=type(error).__module__)
+        plain = {name: value for name, value in error.__dict__.items() if _is_small(value)}
+        kind = type(error)
+        return cls(type=kind.__name__, message=_text(error), module=kind.__module__, attributes=plain)
+
+
+def _is_small(value: object) -> bool:
+    return type(value) in _SCALARS and len(str(value)) <= _LONGEST
 
 
 class RunStarted(Value):

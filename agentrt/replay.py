@@ -286,7 +286,9 @@ def error_of(info: ErrorInfo) -> Exception:
     known = getattr(sys.modules.get(info.module), info.type, None)
     if isinstance(known, type) and issubclass(known, Exception):
         with suppress(TypeError):  # a class that wants more than a message
-            return known.__new__(known, info.message)
+            error = known.__new__(known, info.message)
+            error.__dict__.update(info.attributes)
+            return error
     return AgentrtError(f"{info.type}: {info.message}")
 
 

@@ -279,7 +279,8 @@ class Run:
         except BaseException:
             self._note_trace(scheduler)
             at = scheduler.clock()
-            record(self._waits_on(at) or RunCancelled(run_id=run_id, at=at, usage=self.ledger.usage()))
+            cancelled = RunCancelled(run_id=run_id, at=at, usage=self.ledger.usage())
+            record(self._waits_on(at) or self._mismatched(at) or cancelled)
             raise
         caller.settle()
         self._progress = caller.progress

@@ -33,6 +33,7 @@ RECORD = "tests/test_recorded.py"
 FENCED = "tests/test_fencing.py"
 WRITER = "tests/test_journal.py"
 STORES = "tests/stores/test_conformance.py"
+GOING_ON = "tests/test_going_on.py"
 
 LEVEL = "        level = _outermost(account, _matters) or (account if raised else None)\n"
 TURNED_AWAY = """\
@@ -97,7 +98,7 @@ FAULTS = [
         "self._queue.appendleft(drive)\n            if not",
         QUEUE,
     ),
-    ("scheduler", "self.record(StepCancelled(path=path, at=self.clock()))", "pass", QUEUE),
+    ("scheduler", "self.record(StepCancelled(path=path, at=self.clock(), given_up=given_up))", "pass", QUEUE),
     ("stream", "self._missing += count", "self._missing += 1", BUFFER),
     ("stream", "last.first.path == event.path and", "", BUFFER),
     ("stream", "if number < self._gap:", "if True:", BUFFER),
@@ -105,7 +106,7 @@ FAULTS = [
     ("walks", "else cheapest[-1])", "else sum(cheapest, NOTHING))", BOUNDS),
     ("walks", "most = repeated(most, widest)", "pass", BOUNDS),
     ("execution", "self._context.begin_attempt(self._node.counts)", "pass", LIMITS),
-    ("recorded", "step.lost, step.lost_before, step.drawn = [], [], []", "pass", CONTINUED),
+    ("recorded", "step.lost, step.drawn = [], []", "pass", CONTINUED),
     ("recorded", "self._forget_attempt(event.path)", "pass", CONTINUED),
     (
         "recorded",
@@ -115,6 +116,18 @@ FAULTS = [
     ),
     ("recorded", "self.steps[path].is_given_up = True", "pass", CONTINUED),
     ("recorded", "self.steps[below].is_given_up = False", "pass", CONTINUED),
+    ("recorded", "caller.is_concurrent or caller.running > 0", "False", GOING_ON),
+    ("recorded", "step.is_void, step.running = self._is_void, 0", "step.is_void, step.running = False, 0", GOING_ON),
+    ("recorded", "self.options = {**self.options, **event.options}", "pass", GOING_ON),
+    ("recorded", "self.replaced[event.path] = event.input", "self.replaced = {event.path: event.input}", GOING_ON),
+    ("recorded", "step.ended.of", "()", CONTINUED),
+    ("runs", "return self._is_over or", "return False and", GOING_ON),
+    ("replay", "_check_form(output, ended.form)\n    except", "pass\n    except", GOING_ON),
+    ("context", "if self.scheduler.withdraw(activation.path) and given_up:", "if False:", GOING_ON),
+    ("scheduler", "if parked is not None and rest is not None:", "if False:", GOING_ON),
+    ("scheduler", "if self._is_aborted:  # code", "if False:  # code", GOING_ON),
+    ("scheduler", "not self.is_ending(error) and", "", GOING_ON),
+    ("scheduler", "and anyio.current_time() < context.deadline", "", GOING_ON),
     ("recorded", "self._step(event.path).began += 1", "pass", PEOPLE),
     ("recorded", "step.spends += 1", "pass", CONTINUED),
     ("recorded", "self._step(event.path).awaits_attempt = False", "pass", CONTINUED),
@@ -131,11 +144,10 @@ FAULTS = [
     ("recorded", "step.is_counted = step.is_counted or bool(event.counts)", "step.is_counted = True", CONTINUED),
     (
         "replay",
-        "if self._is_same(activation, step) and self._answers(path, step):",
-        "if self._answers(path, step):",
+        "if self._is_same(activation, step) and self._answers(step):",
+        "if self._answers(step):",
         REPLAYED,
     ),
-    ("replay", "and around not in self._unfinished", "", CONTINUED),
     (
         "replay",
         "if self._again and self._is_new(activation, step) and not self.is_given_up(path):",
@@ -144,8 +156,8 @@ FAULTS = [
     ),
     ("replay", "step is not None and step.awaits_attempt and not self._again", "False", CONTINUED),
     ("replay", "activation.value = input_of(activation.node, replaced[path], path)", "pass", FORKED),
-    ("replay", 'if step.started.kind != "graph" and (missed := self.unasked(path)):', "if False:", REPLAYED),
-    ("replay", "plain(output) != step.ended.output", "False", REPLAYED),
+    ("replay", "if missed := self.unasked(path, step):", "if False:", REPLAYED),
+    ("replay", "plain_output(output) != step.ended.output", "False", REPLAYED),
     ("replay", "return () if self._again else self.recorded.spent(path)", "return ()", CONTINUED),
     ("replay", "return 0 if step is None or self._again else step.attempts", "return 0", CONTINUED),
     ("replay", "return self.recorded.spent_on(p for p", "return () and self.recorded.spent_on(p for p", CONTINUED),
@@ -170,12 +182,12 @@ FAULTS = [
     ("people", "if len(fitting) == 1:", "if fitting:", PEOPLE),
     ("tool", "await ctx.begin_effect()", "pass", PEOPLE),
     ("tool", 'if ctx.doubts and self.effect == "unsafe" and', "if ctx.doubts and", PEOPLE),
-    ("calls", "while self._parked < self._active:", "while False:", PEOPLE),
+    ("calls", "while self._parked < len(self._busy):", "while False:", PEOPLE),
     ("draws", "if known.name != name:", "if False:", REPLAYED),
     ("guidance", 'return _BRANCH_OR_VISIT.sub("", path)', "return path", PEOPLE),
     ("context", "self.spends <= self.past.spends(self.path)", "False", CONTINUED),
     ("context", "await self.scheduler.flush()", "pass", FENCED),
-    ("reservation", "await flush()", "pass", FENCED),
+    ("reservation", "await scheduler.flush()", "pass", FENCED),
     ("journal", "self.on_failure()", "pass", WRITER),
     (
         "scheduler",
@@ -192,7 +204,7 @@ FAULTS = [
     ("stores/record", "if event.keep:", "if True:", STORES),
     ("stores/record", "0.0 if is_answered else event.due", "event.due", STORES),
     ("stores/record", "run.kept.clear()", "pass", STORES),
-    ("replay", "yield from _failed_at(below, recorded)", "pass", CONTINUED),
+    ("recorded", "yield from _failed_at(below, recorded)", "pass", CONTINUED),
 ]
 
 
