@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from agentrt.budget import DIMENSIONS
-from agentrt.errors import CallDenied, DefinitionError
+from agentrt.errors import CallDenied, DefinitionError, InvalidArguments
 from agentrt.events import QuestionAnswered, QuestionAsked, plain
 from agentrt.interval import UNLIMITED, Interval, Outlook
 from agentrt.node import Context, Node
@@ -31,7 +31,8 @@ _TOLD: Final = ("usd", "tokens", "model_calls")
 class Question(Node[Any, Any]):
     """Ask people as a step of its own; it has its outcome once somebody has answered, and parks its run until then.
 
-    The output of an `ask` is the answer, of another kind the `QuestionAnswered`.
+    The output of an `ask` is the answer, of another kind the `QuestionAnswered`. `parse` raises `InvalidArguments` for
+    edited arguments that do not fit.
     """
 
     kind = "question"
@@ -46,6 +47,7 @@ class Question(Node[Any, Any]):
         schema: Mapping[str, object] | None = None,
         timeout: float | None = None,
         default: object = None,
+        parse: Callable[[Mapping[str, Any]], object] | None = None,
     ) -> None:
         self.name, self.description, self.budget = kind, prompt, None
         self.input = object
@@ -55,6 +57,7 @@ class Question(Node[Any, Any]):
         self.seconds = timeout
         self.default = default
         self._kind = kind
+        self._parse = parse
 
     async def invoke(self, ctx: Context, value: Any, /) -> Any:
         asked, answer = ctx.answered
@@ -64,7 +67,7 @@ class Question(Node[Any, Any]):
             answer = self._by_default(ctx, asked)
         if answer is None:
             raise Parked(ctx.path, asked.until)
-        return self._read(ctx, answer) if self._kind == "ask" else answer
+        return self._read(ctx, answer)
 
     def _is_same(self, asked: QuestionAsked) -> bool:
         """Say whether this is what was asked, in this attempt of the step around or in one before."""
@@ -103,15 +106,23 @@ class Question(Node[Any, Any]):
         return answer
 
     def _read(self, ctx: Context, answer: QuestionAnswered) -> Any:
-        """Return the answer as a value of its type; one that its schema let through and its type does not is refused.
+        """Return the outcome; an answer that its schema let through and its type does not is refused.
 
         The question is asked again then: a run must not end by what somebody typed.
         """
         try:
-            return TypeAdapter(self.output).validate_python(answer.value)
-        except ValidationError as error:
-            why = f"{answer.by} answered {answer.value!r}, which does not fit: {mistakes(error)}"
+            return self._parsed(answer)
+        except (ValidationError, InvalidArguments) as error:
+            said = mistakes(error) if isinstance(error, ValidationError) else error
+            why = f"{answer.by} answered {answer.value!r}, which does not fit: {said}"
             raise Parked(ctx.path, self._ask(ctx, refused=answer, why=why).until) from error
+
+    def _parsed(self, answer: QuestionAnswered) -> Any:
+        if self._kind == "ask":
+            return TypeAdapter(self.output).validate_python(answer.value)
+        if self._parse is not None and isinstance(answer.value, Mapping):
+            self._parse(answer.value)
+        return answer
 
 
 def mistakes(error: ValidationError) -> str:
@@ -126,7 +137,8 @@ async def approved(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, A
     Raises `CallDenied`, with what they said.
     """
     about = {"tool": tool.name, "arguments": arguments, "why": why, **_costs(ctx, tool)}
-    question = Question("approve", f"May {tool.name} be called?", about=about, schema=tool.arguments.schema)
+    form = tool.arguments
+    question = Question("approve", f"May {tool.name} be called?", about=about, schema=form.schema, parse=form.parse)
     answer: QuestionAnswered = await ctx.run(question, arguments)
     if answer.verdict != "approve":
         raise CallDenied(f"{answer.by} denied this call" + (f": {answer.because}" if answer.because else ""))

@@ -170,6 +170,8 @@ FAULTS = [
     ("question", "if answer is None and asked.until is not None and ctx.clock() >= asked.until:", "if False:", PEOPLE),
     ("question", "if asked is None or not self._is_same(asked):", "if asked is None:", PEOPLE),
     ("question", "for n in range(ctx.doubts):", "for n in range(1):", PEOPLE),
+    ("question", "self._parse(answer.value)", "pass", PEOPLE),
+    ("question", "None if refused is not None and refused.by == TIME_OUT else self.seconds", "self.seconds", PEOPLE),
     (
         "question",
         "return tool.arguments.parse(answer.value) if isinstance(answer.value, Mapping) else arguments",

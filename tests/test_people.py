@@ -229,6 +229,27 @@ async def test_what_only_its_type_refuses_is_asked_again() -> None:
     assert (await replay(book, RUN, journal=desk.journal)).output == 4
 
 
+async def test_arguments_that_only_their_type_refuses_are_asked_for_again() -> None:
+    """Nothing is called with them."""
+
+    @tool(approval=True)
+    async def reserve(seats: Seats) -> str:
+        """Reserve."""
+        return f"{seats.seats} seats"
+
+    async def code(text: str, ctx: Context) -> str:
+        return await ctx.run(reserve, Seats(seats=2))
+
+    desk = Desk(code)
+    await desk.begin()
+    await approve(desk.journal, RUN, edit={"seats": {"seats": 3}}, by="Ada")
+    assert (await desk.go_on()).stop_reason is StopReason.WAITING
+    [question] = await inbox(desk.journal, RUN)
+    assert "seats go in pairs" in str(question.asked.about["refused"])
+    await approve(desk.journal, RUN, edit={"seats": {"seats": 6}})
+    assert (await desk.go_on()).output == "6 seats"
+
+
 async def test_a_default_that_does_not_fit_is_asked_for_without_end() -> None:
     """Nobody is asked again and again; a person has to answer."""
 
