@@ -455,6 +455,8 @@ Event: TypeAlias = (
     | EventsDropped
 )
 
+_JSON_CONTAINERS: Final = frozenset({list, dict})
+_CONTAINERS: Final = frozenset({list, dict, tuple, set, frozenset})
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), dict, list, tuple})
 NOT_JSON: Final = "not JSON"
 """The `form` of an output of which only the text is kept."""
@@ -506,11 +508,37 @@ def _dump_finished(event: StepFinished, row: dict[str, object]) -> bytes:
 
 
 def form_of(value: object) -> str:
-    """Return of what class a value is, '' if plain JSON says that."""
+    """Return of what class a value is, and of what classes what it holds, '' if plain JSON says that."""
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in _SCALARS or (kind in _JSON_CONTAINERS and _is_json(value)):
         return ""
-    return kind.__name__ if issubclass(kind, Value) else f"{kind.__module__}.{kind.__qualname__}"
+    if kind not in _CONTAINERS:
+        return _class_name(kind)
+    inside = sorted({_class_name(one) for one in _classes_in(value)})
+    return f"{kind.__name__} of {', '.join(inside) or 'nothing'}"
+
+
+def _class_name(kind: type[Any]) -> str:
+    short = kind.__module__ == "builtins" or issubclass(kind, Value)
+    return kind.__name__ if short else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_json(value: Any) -> bool:
+    """Say whether a list or a dict holds nothing but what JSON has."""
+    if type(value) is dict and not all(type(key) is str for key in value):
+        return False
+    for one in value.values() if type(value) is dict else value:
+        kind = type(one)
+        if kind not in _SCALARS and not (kind in _JSON_CONTAINERS and _is_json(one)):
+            return False
+    return True
+
+
+def _classes_in(value: Any) -> Iterator[type[Any]]:
+    for one in (*value, *value.values()) if isinstance(value, dict) else value:
+        yield type(one)
+        if type(one) in _CONTAINERS:
+            yield from _classes_in(one)
 
 
 def _dump(value: object, fallback: Callable[[object], object] = repr) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, Field
 
-from agentrt import END, START, Context, Graph, ReplayMismatch, StepFailed, resume, run
+from agentrt import END, START, Context, FunctionNode, Graph, ReplayMismatch, StepFailed, resume, run
 from agentrt.stores import MemoryJournal
 
 pytestmark = pytest.mark.anyio
@@ -129,3 +130,71 @@ async def test_an_error_that_cannot_be_made_again_is_told_by_its_name() -> None:
     with pytest.raises(StepFailed):
         await run(catches, 7, journal=journal, run_id="r")
     assert (await resume(catches, "r", journal=journal)).output == "AgentrtError: Awkward: 7"
+
+
+@dataclass
+class Dog:
+    """Be one of two classes that look the same written down."""
+
+    name: str
+
+
+@dataclass
+class Cat:
+    name: str
+
+
+@dataclass
+class Puppy(Dog):
+    weeks: int = 1
+
+
+WHEN = date(2020, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        (list[date], [WHEN]),
+        (dict[int, str], {1: "a"}),
+        (set[int], {1, 2}),
+        (tuple[int, date], (1, WHEN)),
+        (list[Dog], [Dog("a")]),
+        (object, [{"a": [1, None, True, 1.5]}]),
+        (dict[str, Any], {"a": {"b": []}}),
+    ],
+)
+async def test_what_a_container_held_is_what_it_holds(declared: Any, value: Any) -> None:
+    """By the types that are declared, or as plain JSON."""
+    found = await gone_on(FunctionNode(make_of(declared, value), name="make"))
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        (date | str, WHEN),
+        (Dog | Cat, Cat("a")),
+        (Dog, Puppy("a")),
+        (list[Dog | Cat], [Cat("a")]),
+        (list[Dog], [Puppy("a")]),
+        (list, [WHEN]),
+        (dict[str, Any], {"a": Dog("a")}),
+        (object, (1, 2)),
+        (list, [{1}]),
+        (list, [b"x"]),
+        (dict, {1: 2}),
+    ],
+)
+async def test_what_would_be_something_else_is_refused(declared: Any, value: Any) -> None:
+    """Never taken for what it was."""
+    with pytest.raises(ReplayMismatch, match="cannot be read as"):
+        await gone_on(FunctionNode(make_of(declared, value), name="make"))
+
+
+def make_of(declared: Any, value: Any) -> Any:
+    async def make(n: int) -> Any:
+        return value
+
+    make.__annotations__["return"] = declared
+    return make
