@@ -65,14 +65,15 @@ class StepContext(Context):
     state: object = None
     denial: BudgetExceeded | None = None
     counts: tuple[str, ...] = ()
+    held: list[StepReservation] | None = None
+    is_over = False
+    """Whether the step has ended: what it left behind may not act in its name any more."""
     attempts = 0
     spends = 0
     silent = False
     _calls: Calls | None = None
     _draws: Draws | None = None
     _failure: Failure | None = None
-    _held: list[StepReservation] | None = None
-    _over = False
     _remembers = False
     _slot: Slot | None = None
 
@@ -135,7 +136,6 @@ class StepContext(Context):
         """Count one more call of a node whose limit says how many there may be (rule B1)."""
         if (made := self._called.of_node(node.name)) >= most:
             denial = BudgetExceeded(scope=path, dimension="calls", needed=1, spent=made, limit=most, path=path)
-            self.record_denial(denial)
             raise denial
         self._called.note_node(node.name)
 
@@ -149,7 +149,7 @@ class StepContext(Context):
 
     def restart(self) -> None:
         """Begin another attempt: what it calls gets the same paths again."""
-        self._forfeit_held()
+        self.forfeit_held()
         self.past = None if self.past is None else self.past.restarted(self.path)
         self._draws, self.spends = None, 0
         self._calls = self._failure = self.progress = self.state = None
@@ -232,20 +232,14 @@ class StepContext(Context):
             progress = self.progress = Progress()
         return progress
 
-    def end(self) -> None:
-        """Note that the step has ended: what it left behind may not act in its name any more."""
-        self._over = True
-        if self._held is not None:
-            self._forfeit_held()
-
-    def _forfeit_held(self) -> None:
+    def forfeit_held(self) -> None:
         """Charge whole what was neither settled nor released (rule B9): it would be held for ever, and others wait."""
-        for reservation in self._held or ():
+        for reservation in self.held or ():
             if reservation.held:
                 reservation.forfeit()
 
     def _check_running(self) -> None:
-        if self._over:
+        if self.is_over:
             raise AgentrtError(
                 f"{self.path} has ended, and something it left behind still used its context: "
                 "let a step wait for the tasks and threads it starts, in a task group of its own"
@@ -509,7 +503,7 @@ class StepContext(Context):
         )
 
     def text_delta(self, text: str) -> None:
-        if text and not self._over:  # a model's transport may hand over a last piece late: that is nobody's mistake
+        if text and not self.is_over:  # a model's transport may hand over a last piece late: that is nobody's mistake
             self.scheduler.record(TextDelta(path=self.path, at=self.scheduler.clock(), text=text))
 
     async def reserve(self, request: Request, *dimensions: int) -> Reservation:
@@ -521,7 +515,7 @@ class StepContext(Context):
             self.record_denial(ticket.refusal)
             raise ticket.refusal
         reservation = StepReservation(self.scheduler, ticket)
-        self._held = [*(r for r in self._held or () if r.held), reservation]
+        self.held = [*(r for r in self.held or () if r.held), reservation]
         if (granted := reservation.granted) < request.want:
             self.record(BudgetClamped(path=self.path, at=self.clock(), wanted=request.want, granted=granted))
         try:
@@ -542,7 +536,7 @@ class StepContext(Context):
         except BaseException:
             self.scheduler.ledger.withdraw(ticket)
             raise
-        if self._over:  # what was left behind got its turn only now: it would hold the reservation for ever
+        if self.is_over:  # what was left behind got its turn only now: it would hold the reservation for ever
             self.scheduler.ledger.withdraw(ticket)
         self._check_running()
         self.record(BudgetWaited(path=self.path, at=self.clock(), seconds=self.clock() - began))

@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from agentrt.blame import blame, blamed
-from agentrt.budget import Budget
+from agentrt.budget import NAMES, Budget
 from agentrt.context import StepContext
 from agentrt.drive import Drive
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch
@@ -168,7 +168,9 @@ class Scheduler:
                 if type(output) is Failure:
                     raise _not_an_output(path)
             finally:
-                context.end()
+                context.is_over = True
+                if context.held is not None:
+                    context.forfeit_held()
         except BaseException as error:  # noqa: BLE001 - every error of a step becomes its outcome, but for cancellation
             return self._ended_by(error, activation, context, caller)
         if caller.past is not None or context.denial is not None:
@@ -233,15 +235,17 @@ class Scheduler:
         node, path, branch = activation.node, activation.path, activation.branch
         account = caller.account if branch is None or branch.account is None else branch.account
         context = StepContext(self, path, account, caller.deadline, activation, depth, caller.past)
+        if caller.past is None and budget is None and node.budget is None:  # most steps: nothing but their start counts
+            self.ledger.count(account, node.counts, path)
+            context.counts = NAMES[node.counts]
+            return context
         if caller.past is not None:
             context.silent = caller.past.is_over(path)
-        if budget is not None or node.budget is not None:
-            context.open(filter(None, (budget, node.budget)), caller)
+        context.open(filter(None, (budget, node.budget)), caller)
         try:
             context.count_start(node.counts)
         except BudgetExceeded as denial:
             if not context.limits:
-                context.record_denial(denial)
                 raise
             context.denial = denial
         return context
@@ -250,6 +254,7 @@ class Scheduler:
         """Return the failure of a step that may not start."""
         failure = Failure(activation.path, activation.value, error)
         if isinstance(error, BudgetExceeded):
+            caller.record_denial(error)
             caller.note_denied(activation, failure, None)
         else:
             caller.note_not_started([activation])
