@@ -267,11 +267,11 @@ class StepContext(Context):
         try:
             await self._called.park(self.slot.wait, labels)
         except BaseException as error:
-            given_up = not self.scheduler.is_ending(error)
-            for activation in activations:
-                if self.scheduler.withdraw(activation.path) and given_up:
+            for activation in () if self.scheduler.is_ending(error) or self.scheduler.parks(self.path) else activations:
+                if self.scheduler.withdraw(activation.path):
                     self.record(CallGivenUp(path=activation.path, at=self.clock()))
             raise
+        self.scheduler.parking.add(self.path)
 
     def _output_of(self, outcome: Any) -> Any:
         """Return the output of a step below; raises its error, or that it waits for people."""

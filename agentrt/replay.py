@@ -279,7 +279,9 @@ _OWN: Final[Mapping[str, Callable[[Any], Any]]] = {"Partial": _partial, "Handoff
 def _check_form(output: object, form: str) -> None:
     """Raise `TypeError` for what was of another class than it is read as."""
     if form and (read := form_of(output)) != form:
-        raise TypeError(f"it was a {form}, and would be read as {read or type(output).__name__}")
+        raise TypeError(
+            f"it was a {form}, and would be read as {read or type(output).__name__}: declare its type in full"
+        )
 
 
 def input_of(node: Node[Any, Any], value: object, path: str) -> Any:

@@ -98,6 +98,7 @@ class Scheduler:
         self.dropped: list[Failure] = []
         self.is_ending: Callable[[BaseException], bool] = lambda _: False
         """Say of the error by which a task is cancelled whether the whole run is."""
+        self.parking: set[str] = set()
         self.questions: dict[str, float | None] = {}
         """Until when the steps that wait for answers do so, by path."""
         self._tasks = tasks
@@ -291,11 +292,16 @@ class Scheduler:
             return parked
         if _is_stray(error):
             return self._failed(activation, context, caller, Failure(path, value, _stray(path, error)))
-        given_up = not activation.given_up and not self.is_ending(error) and anyio.current_time() < context.deadline
+        given_up = not (activation.given_up or self.is_ending(error) or self.parks(caller.path))
+        given_up = given_up and anyio.current_time() < context.deadline
         self.record(StepCancelled(path=path, at=self.clock(), given_up=given_up))
         if not activation.given_up:
             caller.note_unfinished(context)
         raise error
+
+    def parks(self, path: str) -> bool:
+        """Say whether a step, or one around it, is on its way out to wait for people, and cancels what is below."""
+        return any(path == parking or path.startswith(f"{parking}/") for parking in self.parking)
 
     def _failed(self, activation: Activation, context: StepContext, caller: StepContext, failure: Failure) -> Failure:
         path = activation.path

@@ -543,3 +543,25 @@ async def test_a_fork_shares_what_ran_beside_its_step() -> None:
     result = await fork(graph, RUN, journal=journal, at="g/clerk[1]", input="5", new_id="f")
     assert (result.output, paid) == (["paid 3", "paid 5", "paid 2"], [1, 2, 3, 5])
     assert len(model.requests) - asked == result.usage.model_calls == 2
+
+
+async def test_what_is_cancelled_as_its_code_parks_is_not_given_up() -> None:
+    """Code began it in the very turn in which it left to wait."""
+
+    async def late(x: int, ctx: Context) -> float:
+        found: list[float] = []
+
+        async def begin() -> None:
+            for _ in range(n):
+                await checkpoint()
+            found.append(await ctx.run(sleeper, 2))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ctx.ask, "So?")
+            tasks.start_soon(begin)
+        return sum(found)
+
+    for n in range(8):
+        journal = MemoryJournal()
+        await run(late, 3, journal=journal, run_id=RUN)
+        assert not any(e.given_up for e in kinds(await journal.events(RUN), ev.StepCancelled)), n
