@@ -1,6 +1,7 @@
 """A shell to type commands in: a folder of its own, a store of its own, nothing left behind."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,12 +24,20 @@ model = FunctionModel(lambda request: "so it is", price=Price.per_million(input=
 
 
 @pytest.fixture(autouse=True)
+def _heeds_interruptions() -> Iterator[None]:
+    """A shell lets programs in the background ignore Ctrl-C, and what they start ignores it, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Give each test its folder and store, and forget the modules it imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGENTRT_STORE", f"sqlite:///{tmp_path}/runs.db")
     monkeypatch.setenv("COLUMNS", "120")
-    signals = [f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_")]
+    signals = [f"OTEL_EXPORTER_OTLP_{kind}ENDPOINT" for kind in ("", "TRACES_", "METRICS_")]
     for name in ("AGENTRT_MODEL", *signals):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
