@@ -225,7 +225,9 @@ class Agent(Node[In, Out], Generic[In, Out]):
             task, messages = value.input, mended([*earlier, *added(earlier, value.messages)])
         else:
             task, messages = value, [*earlier, UserMessage(as_text(value))]
-        guidance = ctx.draw("guidance", lambda: "\n".join(f"- {g}" for g in ctx.guidance))
+        guidance = ""
+        if ctx.is_recorded or ctx.goes_on:
+            guidance = ctx.draw("guidance", lambda: "\n".join(f"- {g}" for g in ctx.guidance))
         return Conversation(self.instructions, task, messages, tell_budget=self.tell_budget, guidance=guidance)
 
     def _keep(self, ctx: Context, conversation: Conversation) -> None:

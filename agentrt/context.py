@@ -383,6 +383,8 @@ class StepContext(Context):
 
     @property
     def guidance(self) -> Sequence[Guidance]:
+        if not self.scheduler.guidance:
+            return ()
         place = place_of(self.path)
         return [g for g in self.scheduler.guidance if g.place == place or g.place.startswith(f"{place}/")]
 
@@ -393,6 +395,10 @@ class StepContext(Context):
     @property
     def is_recorded(self) -> bool:
         return self.scheduler.is_recorded
+
+    @property
+    def goes_on(self) -> bool:
+        return self.past is not None
 
     async def begin_effect(self) -> None:
         if self.scheduler.flush is not None:

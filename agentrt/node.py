@@ -321,6 +321,11 @@ class Context(ABC, Generic[D]):
     def is_recorded(self) -> bool:
         """Say whether a journal keeps the run."""
 
+    @property
+    @abstractmethod
+    def goes_on(self) -> bool:
+        """Say whether the run has a past: it goes on, or is gone through again."""
+
     @abstractmethod
     async def begin_effect(self) -> None:
         """Have it on record that this step's effect is about to happen."""
