@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -101,7 +102,8 @@ class Server:
         pid = int((self._data / "postmaster.pid").read_text().split()[0])
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         for process in (pid, *map(int, children)):
-            os.kill(process, number)
+            with suppress(ProcessLookupError):  # one of the server's workers that has ended since
+                os.kill(process, number)
 
 
 def _unprivileged() -> dict[str, Any]:
