@@ -211,6 +211,7 @@ class Run:
 
     async def resume(self, stopped: Result[Any], denial: BudgetExceeded, budget: Budget) -> Result[Any]:
         """Run again on what is known, with the limits of the account that refused raised (rule E5)."""
+        recorded = await self._record()  # first: nothing may come between the check and what it allows
         progress = self._progress
         if self._stopped is not stopped:
             raise RuntimeError(f"run {self.run_id} went on already from here")
@@ -223,7 +224,7 @@ class Run:
         if is_the_runs:
             self.budget = limit.budget
         self.ledger.raise_limits(limit.account, limit.budget)
-        self.past, self._stopped, self._cut_off = KeptPast(progress, await self._record()), None, ()
+        self.past, self._stopped, self._cut_off = KeptPast(progress, recorded), None, ()
         self.before = Before(parts=self.before.parts + 1, usage=self.ledger.usage(), trace=self.before.trace)
         return await self.execute()
 

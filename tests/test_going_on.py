@@ -21,6 +21,7 @@ from agentrt import (
     Context,
     FunctionNode,
     Graph,
+    JournalError,
     ModelRequest,
     ReplayMismatch,
     Retry,
@@ -565,3 +566,40 @@ async def test_what_is_cancelled_as_its_code_parks_is_not_given_up() -> None:
         journal = MemoryJournal()
         await run(late, 3, journal=journal, run_id=RUN)
         assert not any(e.given_up for e in kinds(await journal.events(RUN), ev.StepCancelled)), n
+
+
+async def test_a_run_goes_on_once_in_its_process_whatever_its_journal_does() -> None:
+    """Of two that ask at once the second is told; one whose journal failed may ask again."""
+
+    class Shaky(MemoryJournal):
+        fails = False
+
+        async def events(self, run_id: str) -> list[ev.Event]:
+            if self.fails:
+                raise JournalError("away")
+            return await super().events(run_id)
+
+    async def main(x: int, ctx: Context) -> int:
+        return int(await ctx.run(end, await ctx.run(end, x)))
+
+    journal = Shaky()
+    with pytest.raises(BudgetExceeded) as stopped:
+        await run(main, 1, journal=journal, run_id=RUN, budget=Budget(steps=2))
+    result = stopped.value.result
+    assert result is not None
+    journal.fails = True
+    with pytest.raises(JournalError):
+        await result.resume(budget=Budget(steps=9))
+    journal.fails = False
+    outputs: list[Any] = []
+
+    async def go_on() -> None:
+        try:
+            outputs.append((await result.resume(budget=Budget(steps=9))).output)
+        except RuntimeError as error:
+            outputs.append(str(error))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(go_on)
+        tasks.start_soon(go_on)
+    assert sorted(outputs, key=str) == [1, f"run {RUN} went on already from here"]
