@@ -113,6 +113,7 @@ async def fork(
     recorded = Recorded(shared)
     recorded.reopen()
     run = _continued(node, recorded, new_id, {**options, "journal": journal}, budget)
+    run.check_prices()  # before there is a run that could not begin
     writer = await JournalWriter.claim(journal, new_id, new=True)
     try:
         await journal.append(new_id, writer.epoch, shared)

@@ -183,9 +183,13 @@ class Run:
 
     def _check(self) -> None:
         """Raise `UnknownPrice` or `BudgetTooSmall` for what cannot be run within the budget."""
-        check_prices(self.node, self.models, limited=self.budget is not None and self.budget.usd is not None)
+        self.check_prices()
         if self.past is None:
             check_fits(self.node, self.input, self.budget, self.models, self.models.override)
+
+    def check_prices(self) -> None:
+        """Raise `UnknownPrice` for a model without one, where the budget limits dollars."""
+        check_prices(self.node, self.models, limited=self.budget is not None and self.budget.usd is not None)
 
     def go_through(self, recorded: Recorded) -> None:
         """Take a record for the past of a run that goes through all of it again."""

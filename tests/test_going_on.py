@@ -26,6 +26,7 @@ from agentrt import (
     ReplayMismatch,
     Retry,
     StepFailed,
+    UnknownPrice,
     collect,
     fork,
     replay,
@@ -459,7 +460,13 @@ async def test_a_fork_that_cannot_begin_leaves_no_run() -> None:
     await run(end, 1, journal=journal, run_id=RUN)
     with pytest.raises(Exception, match="concurrency"):
         await fork(end, RUN, journal=journal, at="end", new_id="f", concurrency=0)
-    assert [r.run_id for r in await journal.runs()] == [RUN]
+    unpriced = FunctionModel(lambda _: "said")
+    unpriced.price = None
+    agent = Agent("agent", model=unpriced)
+    await run(agent, "hi", journal=journal, run_id="a")
+    with pytest.raises(UnknownPrice):
+        await fork(agent, "a", journal=journal, at="agent/chat", new_id="f", budget=Budget(usd=1))
+    assert {r.run_id for r in await journal.runs()} == {RUN, "a"}
     assert kinds(await journal.events(RUN), ev.RunForked) == []
 
 
