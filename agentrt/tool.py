@@ -29,10 +29,12 @@ class Tool(FunctionNode[R], Generic[P, R]):
 
     The JSON schema comes from the signature, the description from the docstring. `timeout` is in seconds; a tool
     that takes longer is cancelled and raises `StepTimeout`. `retry` tries it again when it fails.
-    effect: what it means to use it twice, for a run whose process was killed meanwhile. `idempotent` is used again,
-        `keyed` too, and gives the other side `ctx.key`, by which it knows the call; for `unsafe` a person is asked.
+    effect: what it does to the world. `read` is nothing. Of the others it says what it means to do it twice, for a run
+        whose process was killed meanwhile: `idempotent` is used again, `keyed` too, and gives the other side `ctx.key`,
+        by which it knows the call; for `unsafe` a person is asked.
         What the function does before it asks people itself (`ctx.ask`) it does again when they have answered.
     approval: whether a person has to approve each call, or a function of the arguments that says so of this call.
+    untrusted: whether its result comes from the outside world, and may hold what others want a model to do.
 
     Raises `DefinitionError` for a parameter without a type.
     """
@@ -51,12 +53,14 @@ class Tool(FunctionNode[R], Generic[P, R]):
         budget: Budget | None = None,
         effect: Effect = "unsafe",
         approval: Approval = False,
+        untrusted: bool = False,
     ) -> None:
         super().__init__(function, name=name, budget=budget, retry=retry, timeout=timeout)
         if effect not in get_args(Effect):
             raise DefinitionError(f"tool {self.name!r}: effect={effect!r}: use one of {', '.join(get_args(Effect))}")
         self.effect = effect
         self.approval = approval
+        self.untrusted = untrusted
         self._plain = False  # an effect wants more around it than a plain function
         self.description = description or self.description
         self.attributes = {"description": self.description}
@@ -102,6 +106,7 @@ def tool(
     budget: Budget | None = None,
     effect: Effect = ...,
     approval: Approval = ...,
+    untrusted: bool = ...,
 ) -> Callable[[Callable[P, Any]], Tool[P, Any]]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; use it bare or with options.
@@ -143,6 +148,7 @@ class ToolUse(Node[str, Any]):
         self.attributes = {**(node.attributes or {}), "call_id": call_id}
         self.kind = node.kind  # type: ignore[misc]
         self.node = node
+        self.untrusted, self.is_trusted = node.untrusted, node.is_trusted
         self.wraps_up = node.wraps_up
 
     async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Any:
