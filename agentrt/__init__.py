@@ -7,6 +7,7 @@ from agentrt.budget import Budget
 from agentrt.cached import Cached
 from agentrt.continuation import fork, replay, resume
 from agentrt.edge import END, START
+from agentrt.embedding import Embedder, embedder
 from agentrt.errors import (
     AgentrtError,
     AuthenticationFailed,
@@ -51,7 +52,7 @@ from agentrt.options import Observer
 from agentrt.partial import Partial
 from agentrt.priced import Priced
 from agentrt.result import Result, StopReason
-from agentrt.retrieval import Index, Passage, Retriever
+from agentrt.retrieval import Between, Index, Passage, Query, Retriever
 from agentrt.retry import Retry
 from agentrt.runtime import run, run_sync, stream
 from agentrt.statistics import LedgerStatistics, RunStatistics
@@ -68,6 +69,7 @@ __all__ = [
     "Agent",
     "AgentrtError",
     "AuthenticationFailed",
+    "Between",
     "Bound",
     "Bounds",
     "Budget",
@@ -79,6 +81,7 @@ __all__ = [
     "ContextOverflow",
     "DeadEnd",
     "DefinitionError",
+    "Embedder",
     "Fallback",
     "Format",
     "FunctionNode",
@@ -112,6 +115,7 @@ __all__ = [
     "Passage",
     "Price",
     "Priced",
+    "Query",
     "QuestionClosed",
     "RateLimited",
     "ReplayMismatch",
@@ -137,6 +141,7 @@ __all__ = [
     "ask",
     "best",
     "collect",
+    "embedder",
     "first",
     "fork",
     "guarded",
