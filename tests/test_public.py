@@ -18,12 +18,13 @@ NAMES = """
     run_sync stream tool vote Guarded Guardrail Handoff HistoryFilter Transfer guarded handoff keep_last without_tools
     RunStatistics
     Bound Bounds BudgetTooSmall
-    Between Embedder Query embedder
+    Between Embedder IndexTaken IndexUnavailable Query embedder
     CallDenied Journal OpenQuestion QuestionClosed ReplayMismatch RunSummary RunTaken Waiting fork replay resume
 """
 
 TESTING = """
-    Cassette CassetteMismatch FunctionModel RecordMismatch Reply ScriptMismatch ScriptedModel call count dump_record
+    Cassette CassetteMismatch FunctionEmbedder
+    FunctionModel RecordMismatch Reply ScriptMismatch ScriptedModel call count dump_record
     read_record recorded replay_record run_virtual text virtual_backend virtual_loop
 """
 
