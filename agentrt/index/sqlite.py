@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -43,7 +43,7 @@ CREATE TABLE documents (
     digest BLOB NOT NULL  -- of all its pieces
 );
 CREATE TABLE passages (
-    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    id       INTEGER PRIMARY KEY,
     document INTEGER NOT NULL REFERENCES documents (id),
     position INTEGER NOT NULL,  -- from 0
     title    TEXT NOT NULL,
@@ -84,8 +84,8 @@ _KNOWN: Final = (
     "WHERE content IN (SELECT unhex(value) FROM json_each(?))"
 )
 _INSERT: Final = (
-    "INSERT INTO passages (document, position, title, text, start, metadata, content, place) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
+    "INSERT INTO passages (id, document, position, title, text, start, metadata, content, place) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _MOVE: Final = "UPDATE passages SET position = ?, start = ?, metadata = ?, place = ? WHERE id = ?"
 _PASSAGE: Final = (
@@ -295,10 +295,8 @@ class _Writing:
     def carry_out(self, changes: Sequence[Change]) -> None:
         self._bump()
         self._forget([i for c in changes for i in c.removed])
-        for c in changes:
-            document = self._document(c)
-            self._move(c.moved)
-            self._add(document, c.added)
+        self._move([m for c in changes for m in c.moved])
+        self._add([(document, p) for c in changes for document in [self._document(c)] for p in c.added])
 
     def delete(self, sources: Sequence[str]) -> int:
         self._bump()
@@ -321,32 +319,40 @@ class _Writing:
         self._connection.execute("INSERT INTO documents (source, digest) VALUES (?, ?)", (c.source, c.digest))
         return self._connection.last_insert_rowid()
 
-    def _add(self, document: int, pieces: Sequence[Piece]) -> None:
-        for piece in pieces:
-            p = piece.passage
-            row = (document, p.position, p.title, p.text, p.start, json.dumps(dict(p.metadata)))
-            i = _value(self._connection, _INSERT, None, (*row, piece.content, piece.place))
-            self._connection.execute("INSERT INTO words (rowid, title, text) VALUES (?, ?, ?)", (i, p.title, p.text))
-            self._add_facts(i, piece)
-            if (vector := self._vectors.get(piece.content)) is not None:
-                self._connection.execute("INSERT INTO vectors VALUES (?, ?)", (i, packed(vector)))
+    def _add(self, pieces: Sequence[tuple[int, Piece]]) -> None:
+        many = self._connection.executemany
+        first = _value(self._connection, "SELECT coalesce(max(id), 0) + 1 FROM passages")
+        new = list(enumerate(pieces, first))
+        many(_INSERT, (_row(i, document, piece) for i, (document, piece) in new))
+        texts = ((i, piece.passage.title, piece.passage.text) for i, (_, piece) in new)
+        many("INSERT INTO words (rowid, title, text) VALUES (?, ?, ?)", texts)
+        made = [(i, self._vectors[piece.content]) for i, (_, piece) in new if piece.content in self._vectors]
+        many("INSERT INTO vectors VALUES (?, ?)", zip([i for i, _ in made], packed([v for _, v in made]), strict=True))
+        self._add_facts([(i, piece) for i, (_, piece) in new])
 
-    def _add_facts(self, i: int, piece: Piece) -> None:
-        rows = [(name, value, i) for name, value in piece.passage.metadata.items()]
-        if rows:
-            self._connection.executemany("INSERT INTO facts VALUES (?, ?, ?)", rows)
+    def _add_facts(self, pieces: Iterable[tuple[int, Piece]]) -> None:
+        rows = ((name, value, i) for i, piece in pieces for name, value in piece.passage.metadata.items())
+        self._connection.executemany("INSERT INTO facts VALUES (?, ?, ?)", rows)
 
     def _move(self, moved: Sequence[tuple[int, Piece]]) -> None:
-        for i, piece in moved:
-            p = piece.passage
-            row = (p.position, p.start, json.dumps(dict(p.metadata)), piece.place, i)
-            self._connection.execute(_MOVE, row)
-            self._connection.execute("DELETE FROM facts WHERE passage = ?", (i,))
-            self._add_facts(i, piece)
+        many = self._connection.executemany
+        places = ((p.passage.position, p.passage.start, _json(p), p.place, i) for i, p in moved)
+        many(_MOVE, places)
+        many("DELETE FROM facts WHERE passage = ?", [(i,) for i, _ in moved])
+        self._add_facts(moved)
 
     def _forget(self, ids: Sequence[int]) -> None:
         for table, column in _OF_PASSAGE.items():
             self._connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(i,) for i in ids])
+
+
+def _row(i: int, document: int, piece: Piece) -> tuple[Any, ...]:
+    p = piece.passage
+    return (i, document, p.position, p.title, p.text, p.start, _json(piece), piece.content, piece.place)
+
+
+def _json(piece: Piece) -> str:
+    return json.dumps(dict(piece.passage.metadata)) if piece.passage.metadata else "{}"
 
 
 def _by_words(

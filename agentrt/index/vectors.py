@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 CANDIDATES: Final = 2000
 
 
-def packed(vector: Vector) -> bytes:
-    """Return a vector as it is stored: a byte a number, of its direction alone."""
+def packed(vectors: Sequence[Vector]) -> list[bytes]:
+    """Return vectors as they are stored: a byte a number, of their directions alone."""
     import numpy as np
 
-    numbers = np.asarray(vector, dtype=np.float32)
-    scale = 127 / max(float(np.abs(numbers).max()), 1e-12)
-    return bytes(np.rint(numbers * scale).astype(np.int8))
+    if not vectors:
+        return []
+    numbers = np.array([np.asarray(vector, dtype=np.float32) for vector in vectors])
+    scales = 127 / np.maximum(np.abs(numbers).max(axis=1, keepdims=True), 1e-12)
+    return list(map(bytes, np.rint(numbers * scales).astype(np.int8)))
 
 
 def unpacked(stored: bytes) -> Vector:
@@ -65,7 +67,9 @@ class StoredVectors:
         asked = np.asarray(vector, dtype=np.float32)
         places = self._candidates(asked, max(CANDIDATES, n), among)
         numbers = self._numbers[places].astype(np.float32)
-        scores = (numbers @ asked) / np.maximum(np.linalg.norm(numbers, axis=1), 1e-12)
+        # Not `@`: BLAS would wake its threads for this little, and wait for them where the cores are busy.
+        lengths = np.sqrt(np.einsum("ij,ij->i", numbers, numbers))
+        scores = np.einsum("ij,j->i", numbers, asked) / np.maximum(lengths, 1e-12)
         order = np.argsort(-scores, kind="stable")[:n]
         return [(int(i), float(score)) for i, score in zip(self._ids[places[order]], scores[order], strict=True)]
 
@@ -78,17 +82,19 @@ class StoredVectors:
             places = places[np.isin(self._ids, np.array(among, dtype=np.int64))]
         if len(places) <= n:
             return places
-        signs = self._signs if among is None else self._signs[places]
-        differing = np.bitwise_count(signs ^ _signs(asked[None])[0]).sum(axis=1, dtype=np.uint16)
+        signs = self._signs if among is None else self._signs[:, places]
+        differing = np.zeros(len(places), dtype=np.uint16)
+        for row, word in zip(signs, _signs(asked[None]), strict=True):  # not at once: that takes thirty times as long
+            differing += np.bitwise_count(row ^ word)
         return places[np.argpartition(differing, n)[:n]]
 
 
 def _signs(numbers: Floats | Bytes) -> Bits:
-    """Return the signs of the numbers of each row, a bit each, in whole 8 bytes."""
+    """Return the signs of the numbers of each vector, a bit each: row i has bits 64i to 64i + 63 of all vectors."""
     import numpy as np
 
     bits = np.packbits(numbers > 0, axis=1)
-    return np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))).view(np.uint64)
+    return np.ascontiguousarray(np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))).view(np.uint64).T)
 
 
 def _no_rows() -> Bytes:
