@@ -5,6 +5,7 @@ from agentrt.attempts import Fallback, Retried
 from agentrt.bounds import Bound, Bounds
 from agentrt.budget import Budget
 from agentrt.cached import Cached
+from agentrt.citation import Citation, CitedAnswer
 from agentrt.continuation import fork, replay, resume
 from agentrt.edge import END, START
 from agentrt.embedding import Embedder, embedder
@@ -19,6 +20,8 @@ from agentrt.errors import (
     DefinitionError,
     GraphError,
     GuardrailTripped,
+    IndexTaken,
+    IndexUnavailable,
     InvalidArguments,
     JournalError,
     LoopDetected,
@@ -50,9 +53,11 @@ from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings, Wra
 from agentrt.node import Context, Node
 from agentrt.options import Observer
 from agentrt.partial import Partial
+from agentrt.passage import Passage
+from agentrt.permission import Policy, ProposedCall, approve_untrusted_writes, approve_writes
 from agentrt.priced import Priced
 from agentrt.result import Result, StopReason
-from agentrt.retrieval import Between, Index, Passage, Query, Retriever
+from agentrt.retrieval import Between, Index, Query, Retriever
 from agentrt.retry import Retry
 from agentrt.runtime import run, run_sync, stream
 from agentrt.statistics import LedgerStatistics, RunStatistics
@@ -77,6 +82,8 @@ __all__ = [
     "BudgetTooSmall",
     "Cached",
     "CallDenied",
+    "Citation",
+    "CitedAnswer",
     "Context",
     "ContextOverflow",
     "DeadEnd",
@@ -93,6 +100,8 @@ __all__ = [
     "Handoff",
     "HistoryFilter",
     "Index",
+    "IndexTaken",
+    "IndexUnavailable",
     "InvalidArguments",
     "Join",
     "Journal",
@@ -113,8 +122,10 @@ __all__ = [
     "OpenQuestion",
     "Partial",
     "Passage",
+    "Policy",
     "Price",
     "Priced",
+    "ProposedCall",
     "Query",
     "QuestionClosed",
     "RateLimited",
@@ -138,6 +149,8 @@ __all__ = [
     "Usage",
     "Waiting",
     "Wrapper",
+    "approve_untrusted_writes",
+    "approve_writes",
     "ask",
     "best",
     "collect",

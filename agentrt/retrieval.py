@@ -11,29 +11,8 @@ from agentrt.embedding import Embedder, Embeddings
 from agentrt.forecast import step_interval
 from agentrt.interval import Interval, Outlook
 from agentrt.node import Context, Node
-
-Fact: TypeAlias = str | int | float | bool
-Metadata: TypeAlias = Mapping[str, Fact]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passage:
-    """Hold a piece of text with where it comes from: `source` names the document, `position` counts in it from 0.
-
-    start: where it begins in its document's text, in characters; page numbers and the like are `metadata`.
-    """
-
-    text: str
-    source: str
-    position: int = 0
-    title: str = ""
-    score: float = 0.0
-    metadata: Metadata = field(default_factory=dict, hash=False)
-    start: int | None = None
-
-    @property
-    def id(self) -> str:
-        return f"{self.source}#{self.position}"
+from agentrt.passage import Fact, Passage
+from agentrt.question import approved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +59,13 @@ class Index(Protocol):
 
 
 class Retriever(Node[str, list[Passage]]):
-    """Find the `k` passages of an index that fit a query, among those whose metadata is as `where` says."""
+    """Find the `k` passages of an index that fit a query, among those whose metadata is as `where` says.
+
+    untrusted: whether others may have written what the index holds; False where every document is your own.
+    """
 
     kind = "retrieval"
+    effect = "read"
 
     def __init__(
         self,
@@ -93,6 +76,7 @@ class Retriever(Node[str, list[Passage]]):
         where: Where | None = None,
         description: str = "",
         budget: Budget | None = None,
+        untrusted: bool = True,
     ) -> None:
         super().__init__(
             name,
@@ -101,6 +85,7 @@ class Retriever(Node[str, list[Passage]]):
             description=description or f"Search {name} for passages about a query.",
             budget=budget,
         )
+        self.untrusted = untrusted
         self.index = index
         self.k = k
         self.where = where or {}
@@ -112,7 +97,17 @@ class Retriever(Node[str, list[Passage]]):
         return Interval() if self._embeddings is None else step_interval(self._embeddings, outlook)
 
     async def invoke(self, ctx: Context, value: str, /) -> list[Passage]:
+        if ctx.is_guarded:
+            value = await self._permitted(ctx, value)
         vector = None
         if self._embeddings is not None:
             (vector,) = await ctx.run(self._embeddings, [value])
         return await self.index.search(Query(value, vector, self.where), self.k)
+
+    async def _permitted(self, ctx: Context, query: str) -> str:
+        """Return the query as the run's policy, or people, let it pass; raises `CallDenied`."""
+        given = {"input": query}
+        if not ctx.must_be_approved(self, given):
+            return query
+        answer: object = await approved(ctx, self, given, "")
+        return query if answer is given else str(answer)

@@ -29,10 +29,12 @@ class Tool(FunctionNode[R], Generic[P, R]):
 
     The JSON schema comes from the signature, the description from the docstring. `timeout` is in seconds; a tool
     that takes longer is cancelled and raises `StepTimeout`. `retry` tries it again when it fails.
-    effect: what it means to use it twice, for a run whose process was killed meanwhile. `idempotent` is used again,
-        `keyed` too, and gives the other side `ctx.key`, by which it knows the call; for `unsafe` a person is asked.
+    effect: what it does to the world. `read` is nothing. Of the others it says what it means to do it twice, for a run
+        whose process was killed meanwhile: `idempotent` is used again, `keyed` too, and gives the other side `ctx.key`,
+        by which it knows the call; for `unsafe` a person is asked.
         What the function does before it asks people itself (`ctx.ask`) it does again when they have answered.
     approval: whether a person has to approve each call, or a function of the arguments that says so of this call.
+    untrusted: whether its result comes from the outside world, and may hold what others want a model to do.
 
     Raises `DefinitionError` for a parameter without a type.
     """
@@ -51,12 +53,14 @@ class Tool(FunctionNode[R], Generic[P, R]):
         budget: Budget | None = None,
         effect: Effect = "unsafe",
         approval: Approval = False,
+        untrusted: bool = False,
     ) -> None:
         super().__init__(function, name=name, budget=budget, retry=retry, timeout=timeout)
         if effect not in get_args(Effect):
             raise DefinitionError(f"tool {self.name!r}: effect={effect!r}: use one of {', '.join(get_args(Effect))}")
         self.effect = effect
         self.approval = approval
+        self.untrusted = untrusted
         self._plain = False  # an effect wants more around it than a plain function
         self.description = description or self.description
         self.attributes = {"description": self.description}
@@ -72,10 +76,10 @@ class Tool(FunctionNode[R], Generic[P, R]):
 
     async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = "") -> R:
         """Have the tool's effect, once it is approved and on record that it begins."""
-        if self.approval is False and not ctx.is_recorded:
+        if self.approval is False and not ctx.is_recorded and not ctx.is_guarded:
             return await super().call(ctx, args, kwargs)
         given = {**dict(zip((p.name for p in self.parameters), args, strict=False)), **kwargs}
-        if self.approval is True or (self.approval and self.approval(given)):
+        if ctx.must_be_approved(self, given) or self.approval is True or (self.approval and self.approval(given)):
             given = dict(await approved(ctx, self, given, why))
         if ctx.doubts and self.effect == "unsafe" and (answer := await happened(ctx, self, given)) is not None:
             return self.read_output(answer.value)
@@ -102,6 +106,7 @@ def tool(
     budget: Budget | None = None,
     effect: Effect = ...,
     approval: Approval = ...,
+    untrusted: bool = ...,
 ) -> Callable[[Callable[P, Any]], Tool[P, Any]]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; use it bare or with options.
@@ -143,6 +148,7 @@ class ToolUse(Node[str, Any]):
         self.attributes = {**(node.attributes or {}), "call_id": call_id}
         self.kind = node.kind  # type: ignore[misc]
         self.node = node
+        self.untrusted, self.is_trusted = node.untrusted, node.is_trusted
         self.wraps_up = node.wraps_up
 
     async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Any:
@@ -158,7 +164,15 @@ class ToolUse(Node[str, Any]):
 
 
 def as_text(value: object) -> str:
-    """Return a value as a model should read it: text as it is, everything else as JSON."""
+    """Return a value as a model should read it: text as it is, else JSON of it, or of its `for_model()`."""
     if isinstance(value, str):
         return value.encode(errors="replace").decode()  # lone surrogates cannot be sent
-    return to_json(value, fallback=str, bytes_mode="base64", serialize_unknown=True).decode()
+    return to_json(_for_model(value), fallback=str, bytes_mode="base64", serialize_unknown=True).decode()
+
+
+def _for_model(value: object) -> object:
+    """Return what a model should read of a value, or of each in a list, where its class says so by `for_model`."""
+    if isinstance(value, list | tuple):
+        return [_for_model(one) for one in value]
+    read = getattr(type(value), "for_model", None)
+    return value if read is None else read(value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from agentrt.index.changes import Changes, Chunk
 from agentrt.index.document import Document
+from agentrt.index.postgres import PostgresIndex
 from agentrt.index.sqlite import SqliteIndex
 from agentrt.index.stored import Mode, StoredIndex
 
-__all__ = ["Changes", "Chunk", "Document", "Mode", "SqliteIndex", "StoredIndex"]
+__all__ = ["Changes", "Chunk", "Document", "Mode", "PostgresIndex", "SqliteIndex", "StoredIndex"]
