@@ -2,5 +2,6 @@
 
 from agentrt_tools.ask_human import AskHuman, ask_human
 from agentrt_tools.calculator import calculator
+from agentrt_tools.excerpt import excerpt
 
-__all__ = ["AskHuman", "ask_human", "calculator"]
+__all__ = ["AskHuman", "ask_human", "calculator", "excerpt"]
