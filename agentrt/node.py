@@ -60,6 +60,7 @@ class Node(ABC, Generic[In, Out]):
     kind: ClassVar[str] = "node"
     counts: ClassVar[tuple[int, ...]] = (STEPS,)
     effect: Effect | None = None
+    untrusted: bool = False
     attributes: Mapping[str, object] | None = None
     budget: Budget | None = None
     retry: Retry | None = None
@@ -409,7 +410,7 @@ class Context(ABC, Generic[D]):
         """Publish a piece of text that a model streams; an empty one says nothing."""
 
 
-Effect: TypeAlias = Literal["idempotent", "keyed", "unsafe"]
+Effect: TypeAlias = Literal["read", "idempotent", "keyed", "unsafe"]
 """What it means to have a tool's effect twice: nothing; nothing with the same `ctx.key`; harm."""
 
 

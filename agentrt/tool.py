@@ -51,12 +51,14 @@ class Tool(FunctionNode[R], Generic[P, R]):
         budget: Budget | None = None,
         effect: Effect = "unsafe",
         approval: Approval = False,
+        untrusted: bool = False,
     ) -> None:
         super().__init__(function, name=name, budget=budget, retry=retry, timeout=timeout)
         if effect not in get_args(Effect):
             raise DefinitionError(f"tool {self.name!r}: effect={effect!r}: use one of {', '.join(get_args(Effect))}")
         self.effect = effect
         self.approval = approval
+        self.untrusted = untrusted
         self._plain = False  # an effect wants more around it than a plain function
         self.description = description or self.description
         self.attributes = {"description": self.description}
@@ -102,6 +104,7 @@ def tool(
     budget: Budget | None = None,
     effect: Effect = ...,
     approval: Approval = ...,
+    untrusted: bool = ...,
 ) -> Callable[[Callable[P, Any]], Tool[P, Any]]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; use it bare or with options.

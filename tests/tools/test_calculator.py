@@ -123,5 +123,5 @@ def test_a_model_is_told_how_to_call_it() -> None:
     spec = tool_spec(calculator)
     assert spec.name == "calculator"
     assert spec.parameters["properties"]["expression"]["description"].startswith("Numbers with + -")
-    assert calculator.effect == "idempotent"
+    assert calculator.effect == "read"
     assert calculator.timeout == 5

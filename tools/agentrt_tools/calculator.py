@@ -38,7 +38,7 @@ class CalculationError(AgentrtError):
     """Say why an expression cannot be computed."""
 
 
-@tool(effect="idempotent", timeout=_SECONDS)
+@tool(effect="read", timeout=_SECONDS)
 def calculator(expression: str) -> str:
     """Compute an arithmetic expression exactly, for example `9 * 74 + 12.50`.
 
