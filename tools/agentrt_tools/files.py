@@ -46,17 +46,15 @@ def files(
     is no folder.
     """
     opened = _Files(Folder(root, hard_links=hard_links), most)
+    seconds = 2 * _SECONDS
     reading: list[Tool[..., str]] = [
-        Tool(function, name=name, effect="read", timeout=2 * _SECONDS, untrusted=untrusted)
-        for name, function in (
-            ("files.list", opened.entries),
-            ("files.read", opened.read),
-            ("files.search", opened.search),
-        )
+        Tool(opened.entries, name="files.list", effect="read", timeout=seconds, untrusted=untrusted),
+        Tool(opened.read, name="files.read", effect="read", timeout=seconds, untrusted=untrusted),
+        Tool(opened.search, name="files.search", effect="read", timeout=seconds, untrusted=untrusted),
     ]
     writing: list[Tool[..., str]] = [
-        Tool(opened.write, name="files.write", effect="idempotent", timeout=2 * _SECONDS),
-        Tool(opened.edit, name="files.edit", effect="unsafe", timeout=2 * _SECONDS, untrusted=untrusted),
+        Tool(opened.write, name="files.write", effect="idempotent", timeout=seconds),
+        Tool(opened.edit, name="files.edit", effect="unsafe", timeout=seconds, untrusted=untrusted),
     ]
     return [*reading, *(writing if write else ())]
 
