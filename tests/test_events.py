@@ -47,6 +47,7 @@ EVENTS = [
     ev.BudgetClamped(path="p", at=1.5, wanted=3, granted=2),
     ev.BudgetWaited(path="p", at=1.5, seconds=0.1),
     ev.BudgetDenied(path="p", at=1.5, scope="s", dimension="usd"),
+    ev.CallRefused(path="p", at=1.5, tool="t", because="not allowed"),
     ev.BudgetOverrun(path="p", at=1.5, reserved=1, billed=2),
     ev.BudgetExhausted(path="p", at=1.5, dimension="tokens", policy="partial"),
     ev.RateLimitWaited(path="p", at=1.5, seconds=2.0),
@@ -168,6 +169,6 @@ def test_a_request_is_recorded_by_what_is_new() -> None:
     started = ev.StepStarted(path="p", at=1.0, name="chat", kind="chat", input=ModelRequest(messages=messages))
     event = ev.decode(ev.encode(started))
     assert isinstance(event, ev.StepStarted)
-    assert event.input == {"messages": [{"text": "new", "role": "user"}]}
+    assert event.input == {"messages": [{"text": "new", "role": "user", "untrusted": False}]}
     assert new_messages(messages) == messages[2:]
     assert new_messages(messages[:1]) == messages[:1]
