@@ -103,6 +103,7 @@ class _Job:
 
     async def run(self) -> str:
         """Return how the command ended. Who is cancelled waits until it is killed."""
+        end: str | ShellError = ""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch)
             end = await to_thread.run_sync(self._run)
