@@ -5,8 +5,10 @@ from agentrt.attempts import Fallback, Retried
 from agentrt.bounds import Bound, Bounds
 from agentrt.budget import Budget
 from agentrt.cached import Cached
+from agentrt.citation import Citation, CitedAnswer
 from agentrt.continuation import fork, replay, resume
 from agentrt.edge import END, START
+from agentrt.embedding import Embedder, embedder
 from agentrt.errors import (
     AgentrtError,
     AuthenticationFailed,
@@ -49,10 +51,11 @@ from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings, Wra
 from agentrt.node import Context, Node
 from agentrt.options import Observer
 from agentrt.partial import Partial
+from agentrt.passage import Passage
 from agentrt.permission import Policy, ProposedCall, approve_untrusted_writes, approve_writes
 from agentrt.priced import Priced
 from agentrt.result import Result, StopReason
-from agentrt.retrieval import Index, Passage, Retriever
+from agentrt.retrieval import Between, Index, Query, Retriever
 from agentrt.retry import Retry
 from agentrt.runtime import run, run_sync, stream
 from agentrt.statistics import LedgerStatistics, RunStatistics
@@ -69,6 +72,7 @@ __all__ = [
     "Agent",
     "AgentrtError",
     "AuthenticationFailed",
+    "Between",
     "Bound",
     "Bounds",
     "Budget",
@@ -76,10 +80,13 @@ __all__ = [
     "BudgetTooSmall",
     "Cached",
     "CallDenied",
+    "Citation",
+    "CitedAnswer",
     "Context",
     "ContextOverflow",
     "DeadEnd",
     "DefinitionError",
+    "Embedder",
     "Fallback",
     "Format",
     "FunctionNode",
@@ -115,6 +122,7 @@ __all__ = [
     "Price",
     "Priced",
     "ProposedCall",
+    "Query",
     "QuestionClosed",
     "RateLimited",
     "ReplayMismatch",
@@ -142,6 +150,7 @@ __all__ = [
     "ask",
     "best",
     "collect",
+    "embedder",
     "first",
     "fork",
     "guarded",

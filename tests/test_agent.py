@@ -22,6 +22,7 @@ from agentrt import (
     ModelRequest,
     ModelSettings,
     Passage,
+    Query,
     Retriever,
     StepFailed,
     run,
@@ -158,8 +159,10 @@ async def test_arguments_that_are_no_object_are_told_to_the_model(arguments: str
 
 
 class Shelf:
-    async def search(self, query: str, k: int) -> list[Passage]:
-        return [Passage(text=query, source="s")][:k]
+    embedder = None
+
+    async def search(self, query: str | Query, k: int) -> list[Passage]:
+        return [Passage(text=Query.of(query).text, source="s")][:k]
 
 
 def words() -> Graph[str, int]:
@@ -177,7 +180,7 @@ async def test_agents_graphs_and_retrievers_are_tools() -> None:
     helper = Agent("helper", model=ScriptedModel(["helped"]), description="helps")
     names = ("shelf", "words", "helper")
     with ScriptedModel([[call(n, input="four") for n in names], "done"]) as model:
-        await run(Agent("a", model=model, tools=[Retriever("shelf", index), words(), helper]), "go")
+        await run(Agent("a", model=model, tools=[Retriever("shelf", index, untrusted=False), words(), helper]), "go")
     assert json.loads(last_texts(model)[0])[0]["text"] == "four"
     assert last_texts(model)[1:] == ["4", "helped"]
     assert all(t.parameters["required"] == ["input"] for t in model.requests[0].tools)

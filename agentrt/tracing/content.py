@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from agentrt.events import QuestionAnswered, QuestionAsked
 from agentrt.messages import AssistantMessage, Message, ToolMessage, new_messages
 from agentrt.model import ModelRequest, ModelResponse
-from agentrt.retrieval import Passage
+from agentrt.passage import Passage
 from agentrt.tracing import conventions as c
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _parts(message: Message) -> Sequence[dict[str, object]]:
 
 
 def _document(passage: Passage) -> dict[str, object]:
-    return {"id": f"{passage.source}#{passage.position}", "score": passage.score, "content": passage.text}
+    return {"id": passage.id, "score": passage.score, "content": passage.text}
 
 
 def _fitted(name: str, value: object) -> dict[str, str | bool]:
