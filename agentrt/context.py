@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import anyio
 
@@ -36,12 +37,13 @@ from agentrt.function import as_node
 from agentrt.guidance import Guidance, place_of
 from agentrt.ledger import Account, Limit, Request, Ticket
 from agentrt.model import Model
-from agentrt.node import Context, Node, Reservation
-from agentrt.plan import Activation, BatchPlan, Failure, Parked, Plan
+from agentrt.node import Called, Context, Node, Reservation
+from agentrt.plan import NOTHING, Activation, BatchPlan, Failure, Parked, Plan
 from agentrt.progress import Denied, Past, Progress
 from agentrt.question import Question
 from agentrt.remaining import Remaining
 from agentrt.reservation import StepReservation
+from agentrt.resources import ResourceScope, scope_around
 from agentrt.slot import Slot
 
 if TYPE_CHECKING:
@@ -71,6 +73,10 @@ class StepContext(Context):
     attempts = 0
     spends = 0
     silent = False
+    given = NOTHING
+    """The untrusted nodes whose results were met before the step began, on its branch or by whoever called it."""
+    read = NOTHING
+    """Those whose results it has met itself, or a step below it."""
     _calls: Calls | None = None
     _draws: Draws | None = None
     _failure: Failure | None = None
@@ -98,6 +104,17 @@ class StepContext(Context):
     @property
     def run_id(self) -> str:
         return self.scheduler.run_id
+
+    @property
+    def untrusted(self) -> frozenset[str]:
+        return self.given | self.read
+
+    def tell_read(self) -> tuple[str, ...]:
+        """Tell whoever takes the step's outcome which untrusted nodes it comes from, as the step ends."""
+        node = self._activation.node
+        own = {node.name} if node.untrusted else NOTHING
+        self._activation.read = NOTHING if node.is_trusted else self.read | own
+        return tuple(sorted(self._activation.read))
 
     def open(self, budgets: Iterable[Budget], caller: StepContext) -> None:
         """Open an account for each budget on this step, the first one outermost; raises `BudgetExceeded`."""
@@ -161,6 +178,8 @@ class StepContext(Context):
             self._called.note_node(node.name)
         if branch is not None and branch.memory is None and self.past is not None:
             branch.memory = self.past.memory(self.path, branch.label)
+        if self.past is not None:
+            activation.read = self.past.read(activation.path)
         self.note_outcome(activation, outcome)
         if self.past is not None and (denied := self.past.denied(activation.path)) is not None:
             self._tracked.denied[activation.path] = denied
@@ -173,6 +192,8 @@ class StepContext(Context):
         if progress is None:
             progress = self._tracked
         progress.outcomes.append((activation.path, outcome))
+        if activation.read:
+            progress.read[activation.path] = activation.read
         branch = activation.branch
         if branch is not None and branch.memory:
             progress.memories[self.path, branch.label] = dict(branch.memory)
@@ -191,6 +212,8 @@ class StepContext(Context):
             below.hand_over(rest)
         self._tracked.denied[activation.path] = Denied(rest)
         self._tracked.outcomes.append((activation.path, failure))
+        if activation.read:
+            self._tracked.read[activation.path] = activation.read
 
     def tell(self, paths: Iterable[str], error: Exception) -> None:
         """Note that this step is given an error for steps right below it, which a budget may have refused."""
@@ -285,6 +308,8 @@ class StepContext(Context):
         """Run a step below this one in this task, on this step's slot; return its output or its `Failure`."""
         with self.slot:
             outcome = await self.scheduler.step(activation, self, budget, 0.0, self.depth + 1)
+        if activation.read:
+            self.read |= activation.read
         if isinstance(outcome, Failure):
             self.tell([activation.path], outcome.error)
         return outcome
@@ -317,14 +342,15 @@ class StepContext(Context):
         finally:
             calls.end(label)
 
-    async def gather(self, calls: Sequence[tuple[Node[Any, Any], Any]]) -> list[Any]:
+    async def gather(self, calls: Sequence[tuple[Node[Any, Any], Any]]) -> list[Called]:
         self._check_running()
         called = self._called
         names = {node.name for node, _ in calls}
         called.begin(*names)
         activations = [Activation(n, value, called.path_of(n.name)) for n, value in calls]
         try:
-            return await self._gather(activations)
+            outcomes = await self._gather(activations)
+            return [Called(outcome, a.read) for outcome, a in zip(outcomes, activations, strict=True)]
         except Parked:
             await self._park(len(names), activations)
             raise
@@ -370,12 +396,33 @@ class StepContext(Context):
         branch = self._activation.branch
         if branch is None:
             return {}
-        if not self._remembers and self.is_recorded:
-            self._remembers = True
-            self.record(Remembered(path=self.path, at=self.clock()))
+        self._remember()
         if branch.memory is None:
             branch.memory = {}
         return branch.memory
+
+    def _remember(self) -> None:
+        """Note that the step has to be gone through once more when its run goes on, to have its state again."""
+        if not self._remembers and self.is_recorded:
+            self._remembers = True
+            self.record(Remembered(path=self.path, at=self.clock()))
+
+    def scope(self) -> AbstractContextManager[None]:
+        return ResourceScope(self.scheduler.scopes, self.path)
+
+    async def resource(
+        self,
+        key: Hashable,
+        open: Callable[[], AbstractAsyncContextManager[T]],
+        *,
+        scope: Literal["run", "agent"] = "run",
+    ) -> T:
+        self._check_running()
+        if scope == "agent":
+            self._remember()
+        path = scope_around(self.scheduler.scopes, self.path if scope == "agent" else "")
+        resources = self.scheduler.resources(path)
+        return cast("T", await resources.get(key, open))
 
     @property
     def answered(self) -> tuple[QuestionAsked | None, QuestionAnswered | None]:

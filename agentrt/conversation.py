@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from agentrt.instructions import Instructions
-from agentrt.messages import Message, SystemMessage, UserMessage
+from agentrt.messages import Message, SystemMessage, UserMessage, marked
 from agentrt.node import Context
 
 _GUIDANCE: Final = "People were asked about such calls before, and said:"
@@ -36,7 +36,7 @@ class Conversation:
             self._system = (SystemMessage(text),) if text else ()
         left = ctx.draw("budget", lambda: str(ctx.budget) if ctx.budget.remaining else "") if self._tell_budget else ""
         line = (UserMessage(f"(Budget: {left}.)"),) if left else ()
-        return (*self._system, *self.messages, *line)
+        return (*self._system, *map(marked, self.messages), *line)
 
     @property
     def whole(self) -> tuple[Message, ...]:

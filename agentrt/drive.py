@@ -76,6 +76,8 @@ class Drive:
             self._closed = True
             if self.running:
                 await self._cancel_running()
+            if plan.read:
+                self.context.read |= plan.read
             if not plan.finished:
                 self.context.note_not_started([*(a for a, _ in self.ready if not a.given_up), *plan.waiting])
         if self._lost is not None and not plan.finished:
@@ -134,6 +136,8 @@ class Drive:
         plan = self.plan
         ready: Sequence[Activation] = ()
         kind = type(outcome)
+        if activation.read:
+            plan.meet(activation)
         if kind is not Failure and kind is not Parked:
             ready = plan.succeeded(activation, outcome)
         elif kind is Parked:

@@ -132,7 +132,8 @@ class RunCancelled(Value):
 class StepStarted(Value):
     """`after` names the steps this one follows (at most 128); `join` is (arrived, branches) where a fork closed;
     `waited` is the time in the queue, in seconds; `attributes` are the node's, such as the name of a chat's model;
-    `counts` names the dimensions of which the start has spent one."""
+    `counts` names the dimensions of which the start has spent one; `untrusted` the untrusted nodes whose results may be
+    in the input, or are known to whoever gives it."""
 
     path: str
     at: float
@@ -144,24 +145,33 @@ class StepStarted(Value):
     waited: float = 0.0
     attributes: Mapping[str, object] | None = None
     counts: tuple[str, ...] = ("steps",)
+    untrusted: tuple[str, ...] = ()
 
 
 class StepFinished(Value):
-    """A step has its output; in a record `form` says of what class, where plain JSON does not."""
+    """A step has its output; in a record `form` says of what class, where plain JSON does not.
+
+    `untrusted` names the untrusted nodes whose results it, or a step below it, has met.
+    """
 
     path: str
     at: float
     output: object
     form: str = ""
+    untrusted: tuple[str, ...] = ()
 
 
 class StepFailed(Value):
-    """A step raised an error; `of` names the steps right below that it comes of, if a record is kept."""
+    """A step raised an error; `of` names the steps right below that it comes of, if a record is kept.
+
+    `untrusted` is as in `StepFinished`: an error may repeat what was read.
+    """
 
     path: str
     at: float
     error: ErrorInfo
     of: tuple[str, ...] = ()
+    untrusted: tuple[str, ...] = ()
 
 
 class StepCancelled(Value):
@@ -486,6 +496,8 @@ def encode(event: Event) -> bytes:
             row[name] = _untouched(value)
     if isinstance(event, StepStarted):
         row["input"] = _new_content(event.input)
+    if row.get("untrusted") == ():  # most are, and a record has two of them a step
+        del row["untrusted"]
     try:
         return _dump_finished(event, row) if isinstance(event, StepFinished) else _dump(row)
     except Exception:  # noqa: BLE001 - values are the user's and may refuse in any way; the record goes on without them

@@ -7,10 +7,24 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Self, TypeAlias, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    Self,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 import typing_extensions
 
@@ -50,7 +64,8 @@ class Node(ABC, Generic[In, Out]):
     `kind` names the sort of step in events and traces, `counts` the dimensions of which each start spends one,
     `attributes` what displays and traces should know besides (a chat's model, a retriever's `k`), and `budget` caps
     every activation. `retry` tries a failed activation again; `timeout`, in seconds, ends an attempt with
-    `StepTimeout`. `wraps_up` says that the node has an answer left when its budget is exhausted. `parts` are the nodes
+    `StepTimeout`. `wraps_up` says that the node has an answer left when its budget is exhausted. `untrusted` says that
+    its results come from the outside world, `is_trusted` that they are good whatever it has read. `parts` are the nodes
     it is made of, `needs` the class of deps it must be given, `handoffs` the names of the nodes it may hand its
     conversation to, `forks` those of the nodes it forks into once an item.
 
@@ -61,6 +76,7 @@ class Node(ABC, Generic[In, Out]):
     counts: ClassVar[tuple[int, ...]] = (STEPS,)
     effect: Effect | None = None
     untrusted: bool = False
+    is_trusted: bool = False
     attributes: Mapping[str, object] | None = None
     budget: Budget | None = None
     retry: Retry | None = None
@@ -125,6 +141,12 @@ class Node(ABC, Generic[In, Out]):
         """Return the same node under these limits, besides those it has; see `Budget`."""
         clone = copy.copy(self)
         clone.budget = replace(self.budget or Budget(), **limits)
+        return clone
+
+    def trusted(self) -> Self:
+        """Return the same node, whose results are good whatever it has read: a number, say, or what people checked."""
+        clone = copy.copy(self)
+        clone.untrusted, clone.is_trusted = False, True
         return clone
 
     @cached_property
@@ -234,8 +256,8 @@ class Context(ABC, Generic[D]):
         """
 
     @abstractmethod
-    async def gather(self, calls: Sequence[tuple[Node[Any, Any], Any]]) -> list[Any]:
-        """Run different nodes side by side and return, in order, the output or the error of each.
+    async def gather(self, calls: Sequence[tuple[Node[Any, Any], Any]]) -> list[Called]:
+        """Run different nodes side by side and return, in order, what came of each: its output or its error.
 
         A denial by a budget around this step is raised (rule E1).
         """
@@ -321,6 +343,31 @@ class Context(ABC, Generic[D]):
     @abstractmethod
     def is_recorded(self) -> bool:
         """Say whether a journal keeps the run."""
+
+    @abstractmethod
+    def scope(self) -> AbstractContextManager[None]:
+        """Make this step the scope of what steps below it open as resources of their agent."""
+
+    @abstractmethod
+    async def resource(
+        self,
+        key: Hashable,
+        open: Callable[[], AbstractAsyncContextManager[T]],
+        *,
+        scope: Literal["run", "agent"] = "run",
+    ) -> T:
+        """Return what `open()` yields, opened once and closed when its scope ends: a connection, a session.
+
+        That is the run, or the innermost agent around this step. Whoever asks first opens it, in a task of its own;
+        what has ended by an error is opened anew. A step that uses an agent's resource is gone through once more when a
+        killed run goes on, so that the resource comes to the same state: what it returns must be the same again.
+        Raises what `open` raises.
+        """
+
+    @property
+    @abstractmethod
+    def untrusted(self) -> frozenset[str]:
+        """Name the untrusted nodes whose results this step may have met: in its input, or from what it has called."""
 
     @property
     @abstractmethod
@@ -411,7 +458,14 @@ class Context(ABC, Generic[D]):
 
 
 Effect: TypeAlias = Literal["read", "idempotent", "keyed", "unsafe"]
-"""What it means to have a tool's effect twice: nothing; nothing with the same `ctx.key`; harm."""
+"""What a tool does to the world: nothing; or what may be done twice; twice with the same `ctx.key`; not twice."""
+
+
+class Called(NamedTuple):
+    """Hold the outcome of a call, an output or an error, and the untrusted nodes that it comes from."""
+
+    outcome: Any
+    untrusted: frozenset[str]
 
 
 class Reservation(ABC):

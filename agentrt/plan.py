@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Final, final
 
 import msgspec
 
@@ -20,6 +20,7 @@ from agentrt.ledger import Account
 from agentrt.node import Node
 from agentrt.value import Value
 
+NOTHING: Final[frozenset[str]] = frozenset()
 MOST_LINKS = 128
 """How many predecessors an activation names: what OpenTelemetry keeps of a span's links by default."""
 
@@ -50,7 +51,8 @@ class Parked(BaseException):
 class Activation(msgspec.Struct, eq=False):
     """Hold one visit of a branch to a node: what to run, on what, under which path.
 
-    `given_up` is set by the driver once the plan is no longer interested in its outcome.
+    `given_up` is set by the driver once the plan is no longer interested in its outcome. `given` names the untrusted
+    nodes whose results its branch has met before, `read`, once it has ended, those that its own outcome comes from.
     """
 
     node: Node[Any, Any]
@@ -60,6 +62,8 @@ class Activation(msgspec.Struct, eq=False):
     after: tuple[str, ...] = ()
     join: tuple[int, int] | None = None
     given_up: bool = False
+    given: frozenset[str] = NOTHING
+    read: frozenset[str] = NOTHING
 
     def __repr__(self) -> str:
         return f"<Activation {self.path}>"
@@ -85,6 +89,16 @@ class Plan(ABC):
         self.cancelling: list[Activation] = []
         self.died: list[tuple[str, Exception | None]] = []
         self.sharing: list[Fork] = []
+        self.seen = NOTHING
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Name the untrusted nodes that what the plan came to comes from; of one that did not finish, all it met."""
+        return self.seen
+
+    def meet(self, activation: Activation) -> None:
+        """Note which untrusted nodes an outcome comes from, before the plan is told of it."""
+        self.seen |= activation.read
 
     @abstractmethod
     def start(self) -> Sequence[Activation]:
@@ -230,6 +244,7 @@ class Branch:
         "latest",
         "memory",
         "parent",
+        "read",
         "rounds",
         "routes",
         "taken",
@@ -242,6 +257,7 @@ class Branch:
         self.index = index
         self.parent: Branch | None = fork.branch if fork else None
         self.account: Account | None = fork.branch.account if fork else None
+        self.read: frozenset[str] = fork.branch.read if fork else NOTHING
         self.current: Activation | None = None
         self.inner: Fork | None = None
         self.ended = False
@@ -304,10 +320,21 @@ class GraphPlan(Plan):
         self._value = value
         self.dropped: list[Failure] = []
         self._ready: list[Activation] = []
+        self._root = Branch("")
+
+    @property
+    def read(self) -> frozenset[str]:
+        return self._root.read if self.finished and self.failure is None else self.seen
+
+    def meet(self, activation: Activation) -> None:
+        """Mark the branch, too: whatever comes later on it may hold what they returned."""
+        super().meet(activation)
+        if activation.branch is not None:
+            activation.branch.read |= activation.read
 
     def start(self) -> Sequence[Activation]:
         self._ready = []
-        root = Branch("")
+        root = self._root
         root.latest = {self._start: self._value}
         root.routes = self._routes
         self._leave(root, self._start, self._value, self.path)
@@ -407,7 +434,8 @@ class GraphPlan(Plan):
             branch.visits = branch.visits or {}
             branch.visits[node] = n = branch.visits.get(node, 1) + 1
             visit = f"#{n}"
-        activation = Activation(node, value, f"{self.path}/{node.name}{branch.label}{visit}", branch, after, join)
+        path = f"{self.path}/{node.name}{branch.label}{visit}"
+        activation = Activation(node, value, path, branch, after, join, given=branch.read)
         branch.current = activation
         self._ready.append(activation)
 
@@ -442,6 +470,8 @@ class GraphPlan(Plan):
         assert route.join is not None
         branch.ended = True
         branch.latest = branch.memory = None
+        if branch.read:
+            fork.branch.read |= branch.read
         fork.left -= 1
         fork.values[branch.index] = value
         if route.join.first is not None and len(fork.values) >= route.join.first:

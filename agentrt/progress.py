@@ -19,7 +19,7 @@ from agentrt.errors import BudgetExceeded, ReplayMismatch
 from agentrt.events import Drawn, QuestionAnswered, QuestionAsked
 from agentrt.ledger import Limit
 from agentrt.partial import Partial
-from agentrt.plan import Activation, Failure
+from agentrt.plan import NOTHING, Activation, Failure
 
 MISSING: Final = object()
 
@@ -35,6 +35,7 @@ class Progress:
         "memories",
         "not_started",
         "outcomes",
+        "read",
         "spends",
         "started",
         "unfinished",
@@ -42,6 +43,8 @@ class Progress:
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, Any]] = []
+        self.read: dict[str, frozenset[str]] = {}
+        """The untrusted nodes that outcomes come from, by path."""
         self.unfinished: list[str] = []
         self.not_started: list[str] = []
         self.started: list[str] = []
@@ -100,6 +103,7 @@ class Progress:
 
     def _add(self, below: Progress) -> None:
         self.outcomes += below.outcomes
+        self.read |= below.read
         self.not_started += below.not_started
         self.started += below.started
         self.spends |= below.spends
@@ -164,6 +168,10 @@ class Past(ABC):
     def denied(self, path: str) -> Denied | None:
         """Return what is left of a step whose outcome is a denial, None for every other."""
         return None
+
+    def read(self, path: str) -> frozenset[str]:
+        """Return the untrusted nodes that a step's outcome comes from."""
+        return NOTHING
 
     def memory(self, path: str, label: str) -> dict[Any, Any] | None:
         """Return what a branch of the graph at a path has kept for its nodes."""
@@ -236,12 +244,16 @@ class KeptPast(Past):
         self._denied = progress.denied
         self._branches = progress.branches
         self._memories = progress.memories
+        self._read = progress.read
 
     def outcome(self, activation: Activation) -> Any:
         return self._outcomes.get(activation.path, (0, MISSING))[1]
 
     def place(self, path: str) -> int | None:
         return self._outcomes.get(path, (None, MISSING))[0]
+
+    def read(self, path: str) -> frozenset[str]:
+        return self._read.get(path, NOTHING)
 
     def is_counted(self, path: str) -> bool:
         return path in self._started

@@ -34,7 +34,7 @@ from agentrt.ledger import Limit
 from agentrt.messages import Message
 from agentrt.node import Node
 from agentrt.partial import Partial
-from agentrt.plan import Activation, Failure, Parked
+from agentrt.plan import NOTHING, Activation, Failure, Parked
 from agentrt.progress import MISSING, Past
 from agentrt.question import Question
 from agentrt.recorded import Recorded, RecordedStep, holds
@@ -81,6 +81,10 @@ class RecordedPast(Past):
     def place(self, path: str) -> int | None:
         step = self._step(path)
         return None if step is None or step.ended is None else step.place
+
+    def read(self, path: str) -> frozenset[str]:
+        step = self._step(path)
+        return NOTHING if step is None or step.ended is None else frozenset(step.ended.untrusted)
 
     def is_counted(self, path: str) -> bool:
         step = self._step(path)

@@ -152,6 +152,8 @@ class Run:
                     outcome = await self._steps(scheduler)
                 finally:
                     self._running = None
+                    if scheduler is not None:
+                        scheduler.close()
                     if watching is not None:
                         watching.cancel()
                     # A task's own cancellation goes through shields: only in another task is closing safe from it.

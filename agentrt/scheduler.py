@@ -32,6 +32,7 @@ from agentrt.ledger import Ledger
 from agentrt.model import Model
 from agentrt.plan import Activation, Failure, Parked
 from agentrt.progress import MISSING, Past
+from agentrt.resources import Resources
 from agentrt.statistics import SchedulerStatistics
 
 DEFAULT_CONCURRENCY: Final = 1000
@@ -102,6 +103,8 @@ class Scheduler:
         self.questions: dict[str, float | None] = {}
         """Until when the steps that wait for answers do so, by path."""
         self._tasks = tasks
+        self.scopes: dict[str, Resources | None] = {"": None}
+        """What holds the resources of the run, and of the agents that run, by path."""
         self._limit = concurrency
         self._queue: deque[Drive] = deque()
         self._queued = 0
@@ -158,6 +161,7 @@ class Scheduler:
                     waited=waited,
                     attributes=node.attributes,
                     counts=context.counts,
+                    untrusted=tuple(sorted(context.given)) if context.given else (),
                 )
             )
         try:
@@ -174,7 +178,7 @@ class Scheduler:
                     context.forfeit_held()
         except BaseException as error:  # noqa: BLE001 - every error of a step becomes its outcome, but for cancellation
             return self._ended_by(error, activation, context, caller)
-        if caller.past is not None or context.denial is not None:
+        if context.read or node.untrusted or caller.past is not None or context.denial is not None:
             return self._finished(output, activation, context, caller)
         self.record(StepFinished(path=path, at=self.clock(), output=output))
         caller.note_outcome(activation, output)
@@ -212,6 +216,18 @@ class Scheduler:
         recorded, asked = ("it was given up after seconds", seconds), ("nobody gave it up in seconds", 2 * seconds)
         return ReplayMismatch(activation.path, recorded=recorded, asked=asked)
 
+    def resources(self, path: str) -> Resources:
+        """Return what holds the resources of a scope, by its path."""
+        if (resources := self.scopes[path]) is None:
+            resources = self.scopes[path] = Resources(self._tasks)
+        return resources
+
+    def close(self) -> None:
+        """Have all resources closed; the task group waits for it."""
+        for resources in self.scopes.values():
+            if resources is not None:
+                resources.close()
+
     def withdraw(self, path: str) -> bool:
         """Take note that nobody waits any more for what a step and those below it ask people; say if they did."""
         asked = [q for q in self.questions if q == path or q.startswith(f"{path}/")]
@@ -236,6 +252,8 @@ class Scheduler:
         node, path, branch = activation.node, activation.path, activation.branch
         account = caller.account if branch is None or branch.account is None else branch.account
         context = StepContext(self, path, account, caller.deadline, activation, depth, caller.past)
+        if activation.given or caller.given or caller.read:
+            context.given = activation.given | caller.untrusted
         if caller.past is None and budget is None and node.budget is None:  # most steps: nothing but their start counts
             self.ledger.count(account, node.counts, path)
             context.counts = NAMES[node.counts]
@@ -265,7 +283,10 @@ class Scheduler:
         """Take the output of a step that has a past, or whose budget was exhausted."""
         if caller.past is not None and (mismatch := caller.past.mismatch(activation.path, output)) is not None:
             return self._failed(activation, context, caller, self._aborted(activation, mismatch))
-        self._record_end(context, StepFinished(path=activation.path, at=self.clock(), output=output))
+        untrusted = context.tell_read()
+        self._record_end(
+            context, StepFinished(path=activation.path, at=self.clock(), output=output, untrusted=untrusted)
+        )
         if context.denial is not None and not caller.path:  # the run's own budget ended it: more may be done
             self.exhaustion = context.denial
             caller.note_unfinished(context)
@@ -307,7 +328,8 @@ class Scheduler:
         path = activation.path
         of = tuple(blamed(failure.error, path)) if self.is_recorded else ()
         blame(failure.error, path)
-        self._record_end(context, StepFailed(path=path, at=self.clock(), error=ErrorInfo.of(failure.error), of=of))
+        error, untrusted = ErrorInfo.of(failure.error), context.tell_read()
+        self._record_end(context, StepFailed(path=path, at=self.clock(), error=error, of=of, untrusted=untrusted))
         if isinstance(failure.error, BudgetExceeded):
             caller.note_denied(activation, failure, context)
         else:

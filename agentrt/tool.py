@@ -29,10 +29,12 @@ class Tool(FunctionNode[R], Generic[P, R]):
 
     The JSON schema comes from the signature, the description from the docstring. `timeout` is in seconds; a tool
     that takes longer is cancelled and raises `StepTimeout`. `retry` tries it again when it fails.
-    effect: what it means to use it twice, for a run whose process was killed meanwhile. `idempotent` is used again,
-        `keyed` too, and gives the other side `ctx.key`, by which it knows the call; for `unsafe` a person is asked.
+    effect: what it does to the world. `read` is nothing. Of the others it says what it means to do it twice, for a run
+        whose process was killed meanwhile: `idempotent` is used again, `keyed` too, and gives the other side `ctx.key`,
+        by which it knows the call; for `unsafe` a person is asked.
         What the function does before it asks people itself (`ctx.ask`) it does again when they have answered.
     approval: whether a person has to approve each call, or a function of the arguments that says so of this call.
+    untrusted: whether its result comes from the outside world, and may hold what others want a model to do.
 
     Raises `DefinitionError` for a parameter without a type.
     """
@@ -146,6 +148,7 @@ class ToolUse(Node[str, Any]):
         self.attributes = {**(node.attributes or {}), "call_id": call_id}
         self.kind = node.kind  # type: ignore[misc]
         self.node = node
+        self.untrusted, self.is_trusted = node.untrusted, node.is_trusted
         self.wraps_up = node.wraps_up
 
     async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Any:

@@ -40,19 +40,19 @@ class Toolbox:
         """
         known = [c for c in calls if c.name in self._named]
         told = await ctx.gather([(ToolUse(self._named[c.name], c.id, why), c.arguments) for c in known])
-        if (mistake := next((o for o in told if isinstance(o, DefinitionError)), None)) is not None:
+        if (mistake := next((t.outcome for t in told if isinstance(t.outcome, DefinitionError)), None)) is not None:
             raise mistake
-        outcomes = iter(told)
-        return [self._message(c, next(outcomes)) if c.name in self._named else self._unknown(c) for c in calls]
+        called = iter(told)
+        return [self._message(c, *next(called)) if c.name in self._named else self._unknown(c) for c in calls]
 
     def _unknown(self, call: ToolCall) -> ToolMessage:
         names = ", ".join(self._named) or "none"
         return ToolMessage(call.id, call.name, f"unknown tool; there are: {names}", failed=True)
 
-    def _message(self, call: ToolCall, outcome: Any) -> ToolMessage:
-        if isinstance(outcome, Exception):
-            return ToolMessage(call.id, call.name, _told(outcome), failed=True)
-        return ToolMessage(call.id, call.name, as_text(outcome))
+    def _message(self, call: ToolCall, outcome: Any, untrusted: frozenset[str]) -> ToolMessage:
+        failed = isinstance(outcome, Exception)
+        text = _told(outcome) if failed else as_text(outcome)
+        return ToolMessage(call.id, call.name, text, failed=failed, untrusted=bool(untrusted))
 
 
 class Repeats:

@@ -168,6 +168,6 @@ def test_a_request_is_recorded_by_what_is_new() -> None:
     started = ev.StepStarted(path="p", at=1.0, name="chat", kind="chat", input=ModelRequest(messages=messages))
     event = ev.decode(ev.encode(started))
     assert isinstance(event, ev.StepStarted)
-    assert event.input == {"messages": [{"text": "new", "role": "user"}]}
+    assert event.input == {"messages": [{"text": "new", "role": "user", "untrusted": False}]}
     assert new_messages(messages) == messages[2:]
     assert new_messages(messages[:1]) == messages[:1]

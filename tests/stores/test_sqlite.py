@@ -156,7 +156,7 @@ async def test_a_growing_conversation_is_kept_in_linear_space(journal: SqliteJou
     events = await journal.events("r")
     last = events[-2]
     assert isinstance(last, StepStarted)
-    assert last.input == {"messages": [{"text": "399 " + "u" * 500, "role": "user"}]}
+    assert last.input == {"messages": [{"text": "399 " + "u" * 500, "role": "user", "untrusted": False}]}
     assert await size(journal) < 2_000_000
 
 
