@@ -14,6 +14,7 @@ from agentrt import AgentrtError, Context, DefinitionError, InvalidArguments, No
 from agentrt.budget import Budget
 from agentrt.interval import Interval, Outlook
 from agentrt.messages import tool_name
+from agentrt.parts import walk
 from agentrt.tool import Approval, ToolUse, as_tool
 from agentrt_tools.excerpt import MOST_CHARACTERS
 from agentrt_tools.sandbox import LOST, Call, Outcome, SandboxError, open_sandbox
@@ -71,7 +72,7 @@ class Python(Tool[..., str]):
             budget=budget,
             effect="read" if all(n.effect == "read" for n in nodes) else "idempotent",
             approval=approval,
-            untrusted=any(n.untrusted for n in nodes),
+            untrusted=any(_may_meet_untrusted(n) for n in nodes),  # variables keep what an earlier call has read
         )
         self.parts = nodes
         self._calls = calls
@@ -131,7 +132,7 @@ class _Host:
         if self._made > self._most:
             raise SandboxError(f"one run of code may call functions {self._most} times; call fewer. {LOST}")
         outcomes = iter(await self._ctx.gather(asked))
-        told = [use if isinstance(use, AgentrtError) else _plain(next(outcomes)) for use in read]
+        told = [use if isinstance(use, AgentrtError) else _plain(next(outcomes).outcome) for use in read]
         if (mistake := next((o for o in told if isinstance(o, DefinitionError)), None)) is not None:
             raise mistake
         return told
@@ -186,6 +187,10 @@ def _named(tool: str, nodes: Sequence[Node[Any, Any]]) -> dict[str, Node[Any, An
     if wrong := [n for n in named if not n.isidentifier() or iskeyword(n)]:
         raise DefinitionError(f"{tool!r}: {', '.join(wrong)} cannot be called in Python; rename it")
     return named
+
+
+def _may_meet_untrusted(node: Node[Any, Any]) -> bool:
+    return any(n.untrusted for n, _ in walk(node, lambda n: () if n.is_trusted else n.parts))
 
 
 def _described(functions: Mapping[str, Node[Any, Any]]) -> list[str]:

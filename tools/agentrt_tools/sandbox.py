@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
@@ -124,6 +124,7 @@ class Sandbox:
         self._most = most
         self._session: MontySession | None = None
         self._worker: int | None = None
+        self._computes = False
         self._sources: dict[str, Source] = {}
 
     async def run(self, code: str, host: Host) -> Outcome:
@@ -151,8 +152,11 @@ class Sandbox:
 
     async def close(self) -> None:
         """Give the interpreter up, if there is one: the next code finds a fresh one."""
-        session, self._session, self._worker, self._sources = self._session, None, None, {}
+        session, self._session, self._sources = self._session, None, {}
         if session is not None:
+            if self._computes and self._worker is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(self._worker, signal.SIGTERM)
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(session.__exit__, None, None, None)
 
@@ -185,13 +189,15 @@ class Sandbox:
         raise SandboxError(f"the code has asked for functions or the time {_MOST_QUESTIONS:,} times; do less. {LOST}")
 
     async def _turn(self, go_on: Callable[[], T]) -> T:
-        """Let code run in its process; if this is cancelled the process ends, so that no thread waits for it."""
+        """Let code run in its process; if this is cancelled, `close` ends that, so that no thread waits for it."""
+        return await anyio.to_thread.run_sync(self._computed, go_on, abandon_on_cancel=True)
+
+    def _computed(self, go_on: Callable[[], T]) -> T:
+        self._computes = True
         try:
-            return await anyio.to_thread.run_sync(go_on, abandon_on_cancel=True)
-        except anyio.get_cancelled_exc_class():
-            if self._worker is not None:
-                os.kill(self._worker, signal.SIGTERM)
-            raise
+            return go_on()
+        finally:
+            self._computes = False
 
     async def _answer(self, snapshot: FunctionSnapshot, host: Host, later: dict[int, Call]) -> ExternalResult:
         """Answer a call: now, or where code awaits it together with all that it awaits."""
