@@ -1,0 +1,75 @@
+"""Content: the text of what the web answers, by its type and in its own characters."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from email.message import Message
+from typing import Final
+
+from agentrt_tools.reach import FetchError
+
+_HTML: Final = ("text/html", "application/xhtml+xml")
+_TEXT: Final = re.compile(r"text/|application/(.+\+)?(json|xml|yaml|x-yaml|javascript|x-ndjson|toml)$")
+_CHARSETS: Final = re.compile(r"(utf-(8|16|32)|iso8859|iso2022|cp\d|gb|hz|big5|euc|shift|koi8|mac|ascii|johab|tis)")
+"""Codecs that read text in bounded work; Python knows others, of which some take quadratic time."""
+_MARKS: Final = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_META: Final = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w.:-]{1,40})""", re.IGNORECASE)
+_HEAD: Final = 4_096
+"""Bytes at the beginning in which pages state their characters."""
+
+
+def readable_text(body: bytes, content_type: str, url: str) -> tuple[str, str]:
+    """Return the title, where there is one, and the text of what `url` answered; raises `FetchError` for what has none."""
+    header = Message()
+    header["content-type"] = content_type or _sniffed(body)
+    kind = header.get_content_type()
+    if kind not in _HTML and not _TEXT.match(kind):
+        raise FetchError(f"{url} is {kind}, {len(body):,} bytes, not text; look for a page that says the same")
+    text = decoded(body, str(header.get_param("charset", "")))
+    if "\0" in text[:_HEAD]:
+        raise FetchError(f"{url} says that it is {kind}, but is not text; try another address")
+    return _of_html(text, url) if kind in _HTML else ("", text)
+
+
+def decoded(body: bytes, charset: str) -> str:
+    """Decode text by its byte order mark, else by the stated characters, else by what its HTML says, else as UTF-8."""
+    for mark, codec in _MARKS:
+        if body.startswith(mark):
+            return body.decode(codec, "replace")
+    meta = _META.search(body[:_HEAD])
+    stated = charset or (meta[1].decode("ascii", "replace") if meta else "")
+    return body.decode(_codec(stated), "replace")
+
+
+def _codec(charset: str) -> str:
+    try:
+        name = codecs.lookup(charset).name
+    except (LookupError, ValueError):
+        return "utf-8"
+    if name in ("ascii", "iso8859-1"):
+        return "cp1252"  # what browsers read under these names
+    return name if _CHARSETS.match(name) else "utf-8"
+
+
+def _sniffed(body: bytes) -> str:
+    """Guess the type of what does not say."""
+    head = body[:_HEAD].lstrip().lower()
+    return "text/html" if head.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) else "text/plain"
+
+
+def _of_html(text: str, url: str) -> tuple[str, str]:
+    from agentrt.index.confined import Unreadable
+    from agentrt.index.html import readable
+
+    try:
+        page = readable(text, base=url)
+    except Unreadable as error:
+        raise FetchError(f"{url} cannot be read: {error}; try another address") from error
+    return page.title, page.text
