@@ -49,6 +49,7 @@ from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings, Wra
 from agentrt.node import Context, Node
 from agentrt.options import Observer
 from agentrt.partial import Partial
+from agentrt.permission import Policy, ProposedCall, approve_untrusted_writes, approve_writes
 from agentrt.priced import Priced
 from agentrt.result import Result, StopReason
 from agentrt.retrieval import Index, Passage, Retriever
@@ -110,8 +111,10 @@ __all__ = [
     "OpenQuestion",
     "Partial",
     "Passage",
+    "Policy",
     "Price",
     "Priced",
+    "ProposedCall",
     "QuestionClosed",
     "RateLimited",
     "ReplayMismatch",
@@ -134,6 +137,8 @@ __all__ = [
     "Usage",
     "Waiting",
     "Wrapper",
+    "approve_untrusted_writes",
+    "approve_writes",
     "ask",
     "best",
     "collect",

@@ -14,13 +14,14 @@ from agentrt.budget import NAMES, Budget
 from agentrt.calls import Calls
 from agentrt.draws import Draws
 from agentrt.drive import Drive
-from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch
+from agentrt.errors import AgentrtError, BudgetExceeded, CallDenied, DefinitionError, ReplayMismatch
 from agentrt.events import (
     AttemptStarted,
     BudgetClamped,
     BudgetDenied,
     BudgetWaited,
     CallGivenUp,
+    CallRefused,
     Counted,
     Drawn,
     EffectBegun,
@@ -38,6 +39,7 @@ from agentrt.guidance import Guidance, place_of
 from agentrt.ledger import Account, Limit, Request, Ticket
 from agentrt.model import Model
 from agentrt.node import Called, Context, Node, Reservation
+from agentrt.permission import proposed
 from agentrt.plan import NOTHING, Activation, BatchPlan, Failure, Parked, Plan
 from agentrt.progress import Denied, Past, Progress
 from agentrt.question import Question
@@ -406,6 +408,24 @@ class StepContext(Context):
         if not self._remembers and self.is_recorded:
             self._remembers = True
             self.record(Remembered(path=self.path, at=self.clock()))
+
+    @property
+    def is_guarded(self) -> bool:
+        return self.scheduler.permissions is not None
+
+    def allows(self, node: Node[Any, Any]) -> bool:
+        permissions = self.scheduler.permissions
+        return permissions is None or node.effect is None or permissions.allows(node.name)
+
+    def must_be_approved(self, node: Node[Any, Any], arguments: Mapping[str, Any]) -> bool:
+        permissions = self.scheduler.permissions
+        if permissions is None:
+            return False
+        try:
+            return permissions.must_be_approved(proposed(node, self.path, arguments, self.untrusted))
+        except CallDenied as denial:
+            self.record(CallRefused(path=self.path, at=self.clock(), tool=node.name, because=str(denial)))
+            raise
 
     def scope(self) -> AbstractContextManager[None]:
         return ResourceScope(self.scheduler.scopes, self.path)

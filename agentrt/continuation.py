@@ -20,6 +20,7 @@ from agentrt.messages import Message
 from agentrt.model import ModelRequest, ModelResponse
 from agentrt.node import Node
 from agentrt.options import Options, ReplayOptions, ResumeOptions
+from agentrt.permission import policy_named
 from agentrt.question import Question, mistakes
 from agentrt.recorded import Recorded
 from agentrt.replay import RecordedPast, input_of, output_of
@@ -138,7 +139,7 @@ async def replay_events(node: Runnable[T], events: Sequence[Event], **options: U
     node = as_node(node)
     recorded = Recorded(events)
     run_id = recorded.run.run_id if recorded.run is not None else ""
-    run = _continued(node, recorded, run_id, {**options, "model": _Offline()}, None)
+    run = _continued(node, recorded, run_id, {**options, "model": _Offline()}, None, offline=True)
     run.go_through(recorded)
     return await run.execute()
 
@@ -174,7 +175,13 @@ def _began(recorded: Recorded) -> RunStarted:
 
 
 def _continued(
-    node: Node[Any, Any], recorded: Recorded, run_id: str, given: Mapping[str, object], budget: Budget | None
+    node: Node[Any, Any],
+    recorded: Recorded,
+    run_id: str,
+    given: Mapping[str, object],
+    budget: Budget | None,
+    *,
+    offline: bool = False,
 ) -> Run:
     """Return the run as it was started, but for what the given options and `budget` say otherwise."""
     began = _began(recorded)
@@ -187,6 +194,10 @@ def _continued(
         known["model"] = model
     if isinstance(concurrency := recorded.options.get("concurrency"), int):
         known["concurrency"] = concurrency
+    if (allow := cast("list[str] | None", recorded.options.get("allow"))) is not None:
+        known["allow"] = allow
+    if "policy" not in given and isinstance(policy := recorded.options.get("policy"), str) and not offline:
+        known["policy"] = policy_named(policy)
     options = cast("Options", {**known, **given})
     if budget is not None:
         options["budget"] = replace(options.get("budget") or Budget(), **budget.limits())  # type: ignore[arg-type]

@@ -319,6 +319,15 @@ class EffectBegun(Value):
     at: float
 
 
+class CallRefused(Value):
+    """A tool was not used, since the run does not allow it, or its policy does not."""
+
+    path: str
+    at: float
+    tool: str
+    because: str
+
+
 class CallGivenUp(Value):
     """Code gave up a step that waited for people, and may go on."""
 
@@ -458,6 +467,7 @@ Event: TypeAlias = (
     | ModelEvent
     | PersonEvent
     | EffectBegun
+    | CallRefused
     | CallGivenUp
     | Drawn
     | Remembered

@@ -344,6 +344,19 @@ class Context(ABC, Generic[D]):
     def is_recorded(self) -> bool:
         """Say whether a journal keeps the run."""
 
+    @property
+    @abstractmethod
+    def is_guarded(self) -> bool:
+        """Say whether the run has permissions: not every tool may be used as it is."""
+
+    @abstractmethod
+    def allows(self, node: Node[Any, Any]) -> bool:
+        """Say whether the run allows that a tool is used at all."""
+
+    @abstractmethod
+    def must_be_approved(self, node: Node[Any, Any], arguments: Mapping[str, Any]) -> bool:
+        """Say whether the run's policy has people approve a call; raises `CallDenied` for one that may not be made."""
+
     @abstractmethod
     def scope(self) -> AbstractContextManager[None]:
         """Make this step the scope of what steps below it open as resources of their agent."""

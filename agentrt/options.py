@@ -9,6 +9,7 @@ from agentrt.budget import Budget
 from agentrt.events import Event
 from agentrt.journal import Journal
 from agentrt.model import Model
+from agentrt.permission import Policy
 
 Observer: TypeAlias = Callable[[Event], None]
 
@@ -31,9 +32,11 @@ class ResumeOptions(ReplayOptions, total=False):
 
     model: takes the place of every model the graph names.
     target: where the node is found, `FILE:NAME`, for the shell to go on with the run.
+    policy: decides on each call of a tool, besides the tool's own `approval`: a function of a `ProposedCall`.
     """
 
     model: Model | str | None
+    policy: Policy | None
     target: str | None
 
 
@@ -43,7 +46,11 @@ class Options(ResumeOptions, total=False):
     budget: caps the whole run.
     journal: keeps the run's events.
     run_id: names the run; without it a new id is made.
+    allow: the names of the tools and retrievers it may use; it is offered no others, and a call of one is denied.
+        `files` allows `files.read` and all its family. Without it all may be used that agents are given.
     """
+
+    allow: Sequence[str] | None
 
     budget: Budget | None
     journal: Journal | None

@@ -136,7 +136,9 @@ async def approved(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, A
 
     Raises `CallDenied`, with what they said.
     """
-    about = {"tool": tool.name, "arguments": arguments, "why": why, **_costs(ctx, tool)}
+    about: dict[str, object] = {"tool": tool.name, "arguments": arguments, "why": why, **_costs(ctx, tool)}
+    if ctx.untrusted:
+        about["untrusted"] = sorted(ctx.untrusted)
     form = tool.arguments
     question = Question("approve", f"May {tool.name} be called?", about=about, schema=form.schema, parse=form.parse)
     answer: QuestionAnswered = await ctx.run(question, arguments)

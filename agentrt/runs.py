@@ -51,6 +51,7 @@ from agentrt.model import Models
 from agentrt.node import Node
 from agentrt.options import Observer, Options
 from agentrt.partial import Partial
+from agentrt.permission import Permissions, Policy, policy_name
 from agentrt.plan import Activation, Failure, Parked
 from agentrt.pricing import check_prices
 from agentrt.progress import KeptPast, Past, Progress
@@ -89,6 +90,7 @@ class Run:
         if self.budget is not None:
             check_policy(self.budget, node)
         self.journal = options.get("journal")
+        self.permissions = _permissions(options.get("allow"), options.get("policy"))
         self.observers = list(options.get("observers", ()))
         self.run_id = options.get("run_id") or new_run_id()
         self.ledger = Ledger(node.name, None)
@@ -256,6 +258,7 @@ class Run:
             concurrency=self.concurrency,
             deps=self.deps,
             guidance=self._guidance,
+            permissions=self.permissions,
         )
 
     async def _steps(self, scheduler: Scheduler) -> Any:
@@ -346,6 +349,10 @@ class Run:
             said["budget"] = {name: value for name, value in given if value is not None}
         if isinstance(self.models.override, str):
             said["model"] = self.models.override
+        if self.permissions is not None and self.permissions.allow is not None:
+            said["allow"] = list(self.permissions.allow)
+        if self.permissions is not None and self.permissions.policy is not None:
+            said["policy"] = policy_name(self.permissions.policy)
         return said
 
     def _stop_reason(self, outcome: Any, scheduler: Scheduler) -> StopReason:
@@ -392,6 +399,10 @@ class Run:
         if error is not None:
             raise error
         return result
+
+
+def _permissions(allow: Sequence[str] | None, policy: Policy | None) -> Permissions | None:
+    return None if allow is None and policy is None else Permissions(allow, policy)
 
 
 def _check_input(node: Node[Any, Any], input: object) -> None:

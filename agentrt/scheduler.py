@@ -30,6 +30,7 @@ from agentrt.execution import Execution
 from agentrt.guidance import Guidance
 from agentrt.ledger import Ledger
 from agentrt.model import Model
+from agentrt.permission import Permissions
 from agentrt.plan import Activation, Failure, Parked
 from agentrt.progress import MISSING, Past
 from agentrt.resources import Resources
@@ -64,7 +65,7 @@ class Scheduler:
     `tasks` is the task group every worker lives in, `record` takes every event, `models` finds the model a node
     asks for, `clock` gives seconds since the epoch, and `deps` is what nodes read as `ctx.deps`. `seed` is
     what random numbers follow from. `abort` ends the run by an error; `flush` waits until all that was recorded is
-    durable, if anything keeps it. `guidance` is what people had kept.
+    durable, if anything keeps it. `guidance` is what people had kept, `permissions` say which tools may be used.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Scheduler:
         concurrency: int = DEFAULT_CONCURRENCY,
         deps: object = None,
         guidance: Sequence[Guidance] = (),
+        permissions: Permissions | None = None,
     ) -> None:
         self.run_id = run_id
         self.seed = seed
@@ -91,6 +93,7 @@ class Scheduler:
         self.clock = clock
         self.deps = deps
         self.guidance = guidance
+        self.permissions = permissions
         self._abort = abort
         self._is_aborted = False
         self.flush = flush

@@ -76,10 +76,10 @@ class Tool(FunctionNode[R], Generic[P, R]):
 
     async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = "") -> R:
         """Have the tool's effect, once it is approved and on record that it begins."""
-        if self.approval is False and not ctx.is_recorded:
+        if self.approval is False and not ctx.is_recorded and not ctx.is_guarded:
             return await super().call(ctx, args, kwargs)
         given = {**dict(zip((p.name for p in self.parameters), args, strict=False)), **kwargs}
-        if self.approval is True or (self.approval and self.approval(given)):
+        if ctx.must_be_approved(self, given) or self.approval is True or (self.approval and self.approval(given)):
             given = dict(await approved(ctx, self, given, why))
         if ctx.doubts and self.effect == "unsafe" and (answer := await happened(ctx, self, given)) is not None:
             return self.read_output(answer.value)

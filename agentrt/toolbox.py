@@ -27,8 +27,9 @@ class Toolbox:
         return tuple(self._named)
 
     def offered(self, ctx: Context) -> tuple[ToolSpec, ...]:
-        """Describe the tools that may still be called: one whose own limit is used up is not offered any more."""
-        return tuple(s for s, t in zip(self._specs, self.tools, strict=True) if ctx.calls_left(t) != 0)
+        """Describe the tools that may still be called: none that the run forbids, or whose own limit is used up."""
+        each = zip(self._specs, self.tools, strict=True)
+        return tuple(s for s, t in each if ctx.calls_left(t) != 0 and ctx.allows(t))
 
     async def use(self, ctx: Context, calls: Sequence[ToolCall], why: str = "") -> list[ToolMessage]:
         """Run the tools a turn asked for side by side; what goes wrong is told to the model.

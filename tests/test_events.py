@@ -47,6 +47,7 @@ EVENTS = [
     ev.BudgetClamped(path="p", at=1.5, wanted=3, granted=2),
     ev.BudgetWaited(path="p", at=1.5, seconds=0.1),
     ev.BudgetDenied(path="p", at=1.5, scope="s", dimension="usd"),
+    ev.CallRefused(path="p", at=1.5, tool="t", because="not allowed"),
     ev.BudgetOverrun(path="p", at=1.5, reserved=1, billed=2),
     ev.BudgetExhausted(path="p", at=1.5, dimension="tokens", policy="partial"),
     ev.RateLimitWaited(path="p", at=1.5, seconds=2.0),

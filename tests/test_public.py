@@ -17,6 +17,7 @@ NAMES = """
     Cached Fallback Limited Priced Retried Wrapper ask
     run_sync stream tool vote Guarded Guardrail Handoff HistoryFilter Transfer guarded handoff keep_last without_tools
     RunStatistics
+    Policy ProposedCall approve_untrusted_writes approve_writes
     Bound Bounds BudgetTooSmall
     CallDenied Journal OpenQuestion QuestionClosed ReplayMismatch RunSummary RunTaken Waiting fork replay resume
 """

@@ -104,6 +104,21 @@ Limits = Annotated[
         "steps).",
     ),
 ]
+Allow = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOOL,...",
+        help="The tools the run may use, and no others: files.read,calculator; files is all its family.",
+    ),
+]
+PolicyName = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="NAME",
+        help="What decides on each call of a tool: approve_untrusted_writes, approve_writes, or MODULE:FUNCTION.",
+    ),
+]
 Store = Annotated[
     str | None,
     typer.Option(

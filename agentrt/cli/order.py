@@ -23,6 +23,8 @@ class Order:
     arguments: list[str] = field(default_factory=list)
     model: str | None = None
     budget: str | None = None
+    allow: str | None = None
+    policy: str | None = None
     store: str | None = None
     record: bool = True
     json: bool = False

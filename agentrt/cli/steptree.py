@@ -17,6 +17,7 @@ from agentrt.events import (
     BudgetOverrun,
     BudgetWaited,
     CacheHit,
+    CallRefused,
     Emitted,
     Ending,
     ErrorInfo,
@@ -174,6 +175,8 @@ class StepTree:
         if isinstance(event, StepAbandoned):  # which is written when its run goes on
             step.ended = self._cut_off
         step.worked += step.ended - self._began.pop(event.path, step.ended)
+        if isinstance(event, StepFinished | StepFailed) and step.name in event.untrusted:
+            step.notes.append("untrusted: it comes from outside")
         if isinstance(event, StepFinished):
             step.output = event.output
         elif isinstance(event, StepFailed):
@@ -243,6 +246,7 @@ _NOTES: Final[Mapping[type, Callable[[Any], str]]] = {
     BudgetOverrun: lambda e: f"budget: billed {e.billed:,} tokens, {e.reserved:,} were reserved",
     BudgetExhausted: lambda e: f"budget: {e.dimension} exhausted, {_POLICIES.get(e.policy, e.policy)}",
     RateLimitWaited: lambda e: f"rate limit: held back for {e.seconds:.2f} s",
+    CallRefused: lambda e: f"refused: {e.because}",
     CacheHit: lambda e: f"answered from the cache, {e.model} was not asked",
     BranchDied: _died,
     Emitted: _emitted,

@@ -11,6 +11,7 @@ from agentrt.events import (
     BudgetOverrun,
     BudgetWaited,
     CacheHit,
+    CallRefused,
     PersonEvent,
     QuestionAnswered,
     QuestionAsked,
@@ -22,13 +23,15 @@ from agentrt.tracing.steps import Step
 
 BudgetNote: TypeAlias = BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted
 ModelNote: TypeAlias = RateLimitWaited | CacheHit
-Note: TypeAlias = BudgetNote | ModelNote | PersonEvent
+Note: TypeAlias = BudgetNote | ModelNote | PersonEvent | CallRefused
 
 
 def told(event: Note) -> tuple[str, Attributes]:
     """Return the name and the attributes of a span's event."""
     if isinstance(event, PersonEvent):
         return _of_person(event)
+    if isinstance(event, CallRefused):
+        return c.CALL_REFUSED, {c.CALL_TOOL: event.tool, c.CALL_REASON: event.because}
     return _of_model(event) if isinstance(event, ModelNote) else _of_budget(event)
 
 

@@ -245,6 +245,8 @@ class RunSpans:
         """Return what is known of a step only when it ends."""
         attributes: Attributes = {c.BRANCHES_DIED: step.dead} if step.dead else {}
         attributes |= step.billed()
+        if isinstance(event, StepFinished | StepFailed) and event.untrusted:
+            attributes[c.UNTRUSTED_OUTPUT] = event.untrusted
         if isinstance(event, StepFinished):
             if step.kind == "chat" and isinstance(event.output, ModelResponse):
                 attributes |= answered(event.output)

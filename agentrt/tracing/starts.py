@@ -73,6 +73,8 @@ class Starts:
             attributes.setdefault(c.AGENT_NAME, step.parent.name)
         if event.attributes is not None and "call_id" in event.attributes:
             attributes[c.TOOL_CALL_ID] = str(event.attributes["call_id"])
+        if event.untrusted:
+            attributes[c.UNTRUSTED] = event.untrusted
         if event.waited > 0 and step.node is None:
             attributes[c.QUEUE_WAIT] = 1000 * event.waited
         if self.capture:

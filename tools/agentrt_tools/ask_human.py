@@ -39,7 +39,7 @@ class AskHuman(Tool[..., object]):
         default: object = NOBODY,
     ) -> None:
         function = _as_asked if output is None else _as_stated(name, output)
-        super().__init__(function, name=name, description=description, effect="idempotent")
+        super().__init__(function, name=name, description=description, effect="read")
         self.output = object  # not what its function returns, but what people answer
         self._seconds = timeout
         self._default = None if timeout is None else default
