@@ -7,6 +7,7 @@ from agentrt.budget import Budget
 from agentrt.cached import Cached
 from agentrt.continuation import fork, replay, resume
 from agentrt.edge import END, START
+from agentrt.embedding import Embedder, embedder
 from agentrt.errors import (
     AgentrtError,
     AuthenticationFailed,
@@ -52,7 +53,7 @@ from agentrt.partial import Partial
 from agentrt.permission import Policy, ProposedCall, approve_untrusted_writes, approve_writes
 from agentrt.priced import Priced
 from agentrt.result import Result, StopReason
-from agentrt.retrieval import Index, Passage, Retriever
+from agentrt.retrieval import Between, Index, Passage, Query, Retriever
 from agentrt.retry import Retry
 from agentrt.runtime import run, run_sync, stream
 from agentrt.statistics import LedgerStatistics, RunStatistics
@@ -69,6 +70,7 @@ __all__ = [
     "Agent",
     "AgentrtError",
     "AuthenticationFailed",
+    "Between",
     "Bound",
     "Bounds",
     "Budget",
@@ -80,6 +82,7 @@ __all__ = [
     "ContextOverflow",
     "DeadEnd",
     "DefinitionError",
+    "Embedder",
     "Fallback",
     "Format",
     "FunctionNode",
@@ -115,6 +118,7 @@ __all__ = [
     "Price",
     "Priced",
     "ProposedCall",
+    "Query",
     "QuestionClosed",
     "RateLimited",
     "ReplayMismatch",
@@ -142,6 +146,7 @@ __all__ = [
     "ask",
     "best",
     "collect",
+    "embedder",
     "first",
     "fork",
     "guarded",

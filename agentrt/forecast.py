@@ -171,6 +171,16 @@ def call_interval(model: Model | None, settings: ModelSettings, words: int, path
     return Interval(_vector({d: _amount(path, n, "") for d, n in least.items()}), _vector(most), worst)
 
 
+def reading_interval(name: str, price: Price | None, window: int, path: str) -> Interval:
+    """Return the interval of one call that reads a text and writes none, or of an answer that was known already."""
+    money = f"asks {name}, whose price is not known: give it one"
+    cost = UNLIMITED if price is None else price.request + window * Price.highest([price]).input
+    amounts = {MODEL_CALLS: 1, USD: cost, TOKENS: window, INPUT: window}
+    most = _vector({d: _amount(path, n, money) for d, n in amounts.items()})
+    rate = UNLIMITED if price is None or price.request else Price.highest([price]).input
+    return Interval(NONE, most, Call(usd=cost, tokens=window, input_tokens=window, rate=rate, a_step=1))
+
+
 def _unknown_interval(path: str, reason: str) -> Interval:
     """Return the interval of an answer of which only the one call is known."""
     endless = {d: _amount(path, UNLIMITED, reason) for d in (USD, TOKENS, INPUT, OUTPUT)}

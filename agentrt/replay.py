@@ -39,7 +39,7 @@ from agentrt.progress import MISSING, Past
 from agentrt.question import Question
 from agentrt.recorded import Recorded, RecordedStep, holds
 
-_LEAVES: Final = frozenset({"chat", "tool", "retrieval", Question.kind})
+_LEAVES: Final = frozenset({"chat", "tool", "retrieval", "embeddings", Question.kind})
 
 
 class RecordedPast(Past):

@@ -22,6 +22,7 @@ from agentrt import (
     ModelRequest,
     ModelSettings,
     Passage,
+    Query,
     Retriever,
     StepFailed,
     run,
@@ -158,8 +159,10 @@ async def test_arguments_that_are_no_object_are_told_to_the_model(arguments: str
 
 
 class Shelf:
-    async def search(self, query: str, k: int) -> list[Passage]:
-        return [Passage(text=query, source="s")][:k]
+    embedder = None
+
+    async def search(self, query: str | Query, k: int) -> list[Passage]:
+        return [Passage(text=Query.of(query).text, source="s")][:k]
 
 
 def words() -> Graph[str, int]:

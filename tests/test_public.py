@@ -19,6 +19,7 @@ NAMES = """
     RunStatistics
     Policy ProposedCall approve_untrusted_writes approve_writes
     Bound Bounds BudgetTooSmall
+    Between Embedder Query embedder
     CallDenied Journal OpenQuestion QuestionClosed ReplayMismatch RunSummary RunTaken Waiting fork replay resume
 """
 
@@ -27,7 +28,9 @@ TESTING = """
     read_record recorded replay_record run_virtual text virtual_backend virtual_loop
 """
 
-HEAVY = "litellm openai networkx opentelemetry.sdk rich typer httpx sqlite3 xllamacpp pytest hypothesis"
+HEAVY = """
+    litellm openai networkx opentelemetry.sdk rich typer httpx sqlite3 xllamacpp pytest hypothesis numpy apsw wordllama
+"""
 
 
 def loaded(statement: str) -> set[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
 from agentrt.errors import DefinitionError
-from agentrt.retrieval import Passage
+from agentrt.retrieval import Passage, Query
 
 _SUFFIXES: Final = {".md", ".txt"}
 _WORD: Final = re.compile(r"\w+")
@@ -22,8 +23,10 @@ class FullTextIndex:
     """Find passages that share words with the query; words are compared without case, accents and English endings.
 
     The index is built once, in memory. A search takes well under a millisecond in a thousand passages, so it runs
-    in the event loop.
+    in the event loop. `agentrt.index` has one for more passages, with vectors, metadata and a file.
     """
+
+    embedder = None
 
     def __init__(self, passages: Iterable[Passage]) -> None:
         self._passages = list(passages)
@@ -50,13 +53,17 @@ class FullTextIndex:
     def __repr__(self) -> str:
         return f"<FullTextIndex of {len(self)} passages>"
 
-    async def search(self, query: str, k: int) -> list[Passage]:
+    async def search(self, query: str | Query, k: int) -> list[Passage]:
         """Return at most k passages, the one that fits best first; `score` is bm25, higher is better.
 
         Any word of the query may match, in the title too; of a query over 200 different words the first 200 count.
+        Raises `DefinitionError` for a query with `where`.
         """
         rows: Iterable[tuple[int, float]] = ()
-        if (expression := _expression(query)) and k > 0:
+        query = Query.of(query)
+        if query.where:
+            raise DefinitionError("a FullTextIndex knows no where=: use agentrt.index.SqliteIndex")
+        if (expression := _expression(query.text)) and k > 0:
             rows = self._database.execute(
                 "SELECT rowid, -bm25(passages) FROM passages WHERE passages MATCH ? ORDER BY rank, rowid LIMIT ?",
                 (expression, k),
@@ -64,8 +71,7 @@ class FullTextIndex:
         return [self._found(row, score) for row, score in rows]
 
     def _found(self, row: int, score: float) -> Passage:
-        p = self._passages[row]
-        return Passage(text=p.text, source=p.source, position=p.position, title=p.title, score=score)
+        return replace(self._passages[row], score=score)
 
 
 def _expression(query: str) -> str:

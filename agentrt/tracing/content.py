@@ -79,7 +79,7 @@ def _parts(message: Message) -> Sequence[dict[str, object]]:
 
 
 def _document(passage: Passage) -> dict[str, object]:
-    return {"id": f"{passage.source}#{passage.position}", "score": passage.score, "content": passage.text}
+    return {"id": passage.id, "score": passage.score, "content": passage.text}
 
 
 def _fitted(name: str, value: object) -> dict[str, str | bool]:

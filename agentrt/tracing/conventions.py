@@ -42,6 +42,7 @@ TOOL_TYPE: Final = "gen_ai.tool.type"
 TOOL_DESCRIPTION: Final = "gen_ai.tool.description"
 TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
 DATA_SOURCE: Final = "gen_ai.data_source.id"
+DIMENSION_COUNT: Final = "gen_ai.embeddings.dimension.count"
 TOP_K: Final = "gen_ai.retrieval.top_k"
 
 INPUT_MESSAGES: Final = "gen_ai.input.messages"

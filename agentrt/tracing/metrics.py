@@ -74,8 +74,10 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         client, workflow = c.CLIENT_BUCKETS, c.WORKFLOW_BUCKETS
+        asked = _seconds(meter, c.INFERENCE_DURATION, "Duration of model calls.", client)
         self.durations: dict[str, Histogram] = {
-            "chat": _seconds(meter, c.INFERENCE_DURATION, "Duration of model calls.", client),
+            "chat": asked,
+            "embeddings": asked,
             "execute_tool": _seconds(meter, c.TOOL_DURATION, "Duration of tool calls.", client),
             "invoke_agent": _seconds(meter, c.AGENT_DURATION, "Duration of agents' turns.", workflow),
             "invoke_workflow": _seconds(meter, c.WORKFLOW_DURATION, "Duration of runs and graphs.", workflow),

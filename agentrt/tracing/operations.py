@@ -63,16 +63,33 @@ def _retrieval(event: StepStarted) -> Operation:
 
 
 def _chat(event: StepStarted) -> Operation:
+    name, kind, attributes = _asked(event, "chat")
+    if isinstance(event.input, ModelRequest):
+        attributes.update(_request(event.input))
+    return name, kind, attributes
+
+
+def _embeddings(event: StepStarted) -> Operation:
+    name, kind, attributes = _asked(event, "embeddings")
+    if isinstance(dimensions := _known(event, "dimensions"), int):
+        attributes[c.DIMENSION_COUNT] = dimensions
+    return name, kind, attributes
+
+
+_HERE: Final = frozenset({"local", "wordllama"})
+"""The providers of models that run in this process."""
+
+
+def _asked(event: StepStarted, operation: str) -> Operation:
+    """Return the span of a call of a model."""
     provider, _, model = str(_known(event, "model") or "").partition("/")
-    kind = SpanKind.INTERNAL if provider == "local" else SpanKind.CLIENT
     attributes: Attributes = {
-        c.OPERATION_NAME: "chat",
+        c.OPERATION_NAME: operation,
         c.PROVIDER_NAME: c.PROVIDERS.get(provider, provider) or "unknown",
         c.REQUEST_MODEL: model or provider,
     }
-    if isinstance(event.input, ModelRequest):
-        attributes.update(_request(event.input))
-    return f"chat {model or provider}", kind, attributes
+    kind = SpanKind.INTERNAL if provider in _HERE else SpanKind.CLIENT
+    return f"{operation} {model or provider}", kind, attributes
 
 
 def _request(request: ModelRequest) -> Attributes:
@@ -141,6 +158,7 @@ def _text(attributes: Attributes, name: str, value: object) -> None:
 _OPERATIONS: Final[Mapping[str, Callable[[StepStarted], Operation]]] = {
     "agent": _agent,
     "chat": _chat,
+    "embeddings": _embeddings,
     "graph": _workflow,
     "retrieval": _retrieval,
     "tool": _tool,

@@ -88,7 +88,7 @@ class Step:
         self.total = used if self.total is None else self.total + used
         if self.parent is not None:
             self.parent.charge(used)
-        return billed(used) if self.kind in {"agent", "chat"} else totals(used)
+        return billed(used) if self.kind in {"agent", "chat", "embeddings"} else totals(used)
 
     def remember(self, path: str, activation: Step) -> None:
         """Keep what links to an ended activation need, while its graph runs."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentrt import Agent, Passage, Retriever, run, tool
+from agentrt import Agent, Passage, Query, Retriever, run, tool
 from agentrt.testing import ScriptedModel, call
 from agentrt.tracing import content
 
@@ -72,7 +72,9 @@ async def test_a_retrieval_holds_query_and_documents(capture: Spans) -> None:
     """Documents are named by source and position."""
 
     class Shelf:
-        async def search(self, query: str, k: int) -> list[Passage]:
+        embedder = None
+
+        async def search(self, query: str | Query, k: int) -> list[Passage]:
             return [Passage(text="A book.", source="shelf", position=2, score=0.5)]
 
     await run(Retriever("library", Shelf()), "books?")
@@ -98,7 +100,9 @@ async def test_too_many_parts_are_cut_too(capture: Spans) -> None:
     many = [Passage(text="x", source="s")] * 5000
 
     class Shelf:
-        async def search(self, query: str, k: int) -> list[Passage]:
+        embedder = None
+
+        async def search(self, query: str | Query, k: int) -> list[Passage]:
             return many
 
     await run(Retriever("library", Shelf()), "books?")

@@ -20,6 +20,7 @@ from agentrt import (
     Graph,
     Passage,
     Price,
+    Query,
     Retriever,
     StepFailed,
     collect,
@@ -280,7 +281,9 @@ async def test_what_the_conventions_do_not_time_is_not_timed(measures: Measures)
     """They have no histogram of retrievals; an answer that came whole has no first chunk."""
 
     class Shelf:
-        async def search(self, query: str, k: int) -> list[Passage]:
+        embedder = None
+
+        async def search(self, query: str | Query, k: int) -> list[Passage]:
             return []
 
     await run(Retriever("shelf", Shelf()), "why?")

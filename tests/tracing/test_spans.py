@@ -23,6 +23,7 @@ from agentrt import (
     ModelSettings,
     Node,
     Passage,
+    Query,
     Retriever,
     StepFailed,
     Usage,
@@ -293,7 +294,9 @@ async def test_a_retrieval_tells_source_and_k(spans: Spans) -> None:
     """A retriever has the span of the conventions."""
 
     class Shelf:
-        async def search(self, query: str, k: int) -> list[Passage]:
+        embedder = None
+
+        async def search(self, query: str | Query, k: int) -> list[Passage]:
             return [Passage(text="A book.", source="shelf")][:k]
 
     await run(chain(Retriever("library", Shelf(), k=5)), "books?")
