@@ -143,7 +143,7 @@ async def test_a_slow_page_is_left_in_time() -> None:
             await stream.send(b"x")
             await anyio.sleep(0.05)
 
-    with pytest.raises(FetchError, match="took longer than 0.3 seconds"):
+    with pytest.raises(FetchError, match="took longer than"):
         await got(drip, seconds=0.3)
 
 
@@ -164,8 +164,8 @@ async def test_a_long_page_is_read_on() -> None:
         "127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254",
         "100.64.0.1", "192.0.0.1", "198.18.0.1", "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255",
         "::", "::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b::7f00:1",
-        "64:ff9b::a00:1", "64:ff9b:1::1", "2002:7f00:1::", "2002:a00:1::1", "2001:0:7f00:1::", "fe80::1", "fe80::1%eth0",
-        "fc00::1", "fd12::1", "fec0::1", "ff02::1", "2001:db8::1", "100::1",
+        "64:ff9b::a00:1", "64:ff9b:1::1", "2002:7f00:1::", "2002:a00:1::1", "2001:0:7f00:1::", "fe80::1",
+        "fe80::1%eth0", "fc00::1", "fd12::1", "fec0::1", "ff02::1", "2001:db8::1", "100::1",
     ],
 )  # fmt: skip
 async def test_no_private_address_is_reached_under_any_name(address: str) -> None:
@@ -178,7 +178,13 @@ async def test_no_private_address_is_reached_under_any_name(address: str) -> Non
 
 def test_public_addresses_are_public() -> None:
     """Also where they are embedded."""
-    for address in ("93.184.216.34", "2606:4700::1111", "::ffff:93.184.216.34", "64:ff9b::5db8:d822", "2002:5db8:d822::1"):
+    for address in (
+        "93.184.216.34",
+        "2606:4700::1111",
+        "::ffff:93.184.216.34",
+        "64:ff9b::5db8:d822",
+        "2002:5db8:d822::1",
+    ):
         assert is_public(address)
 
 

@@ -189,7 +189,7 @@ async def test_code_without_end_is_stopped_and_the_next_runs_afresh(code: str) -
 @pytest.mark.parametrize("code", ["import time\nwhile time.time(): pass", "while True:\n  try: f()\n  except: pass"])
 async def test_code_cannot_ask_its_host_without_end(code: str) -> None:
     """Neither for the time nor for what is not there, though waiting for an answer is no computing."""
-    assert "has asked for functions or the time 2,000 times" in (await told(code))[0]
+    assert "has asked for functions or the time 1,000 times" in (await told(code))[0]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,26 @@
 """Ready-made tools for agents."""
 
 from agentrt_tools.ask_human import AskHuman, ask_human
+from agentrt_tools.ask_model import ask_model
 from agentrt_tools.calculator import calculator
 from agentrt_tools.excerpt import excerpt
 from agentrt_tools.fetch import fetch, fetcher
 from agentrt_tools.python import Python, python
+from agentrt_tools.web_search import Brave, SearchProvider, SearchResult, SearXNG, web_search
 
-__all__ = ["AskHuman", "Python", "ask_human", "calculator", "excerpt", "fetch", "fetcher", "python"]
+__all__ = [
+    "AskHuman",
+    "Brave",
+    "Python",
+    "SearXNG",
+    "SearchProvider",
+    "SearchResult",
+    "ask_human",
+    "ask_model",
+    "calculator",
+    "excerpt",
+    "fetch",
+    "fetcher",
+    "python",
+    "web_search",
+]

@@ -26,7 +26,7 @@ _HEAD: Final = 4_096
 
 
 def readable_text(body: bytes, content_type: str, url: str) -> tuple[str, str]:
-    """Return the title, where there is one, and the text of what `url` answered; raises `FetchError` for what has none."""
+    """Return the title, if any, and the text of what `url` answered; raises `FetchError` for what is not text."""
     header = Message()
     header["content-type"] = content_type or _sniffed(body)
     kind = header.get_content_type()

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS: Final = 5
-_HEADERS: Final = {
-    "User-Agent": "agentrt",
-    "Accept": "text/html, text/plain;q=0.9, */*;q=0.5",
-    "Accept-Encoding": "gzip",  # what can be unpacked piece by piece, and no more of it than is wanted
-}
+_HEADERS: Final = [
+    ("User-Agent", "agentrt"),
+    ("Accept", "text/html, text/plain;q=0.9, */*;q=0.5"),
+    ("Accept-Encoding", "gzip"),  # what can be unpacked piece by piece, and no more of it than is wanted
+]
 _DESCRIPTION: Final = "Fetch a page of the web by its address and return its title and text."
 
 
@@ -160,41 +160,11 @@ def _pool(reach: Reach, proxy: str | None) -> httpcore.AsyncConnectionPool:
     """Return a pool of one connection, which leads only where it may."""
     import httpcore
 
+    from agentrt_tools.pinned import PinnedNetwork
+
     if proxy is not None:
         return httpcore.AsyncConnectionPool(ssl_context=_ssl(), proxy=httpcore.Proxy(proxy))
-    return httpcore.AsyncConnectionPool(ssl_context=_ssl(), network_backend=_backend(reach))
-
-
-def _backend(reach: Reach) -> httpcore.AsyncNetworkBackend:
-    """Return a network that resolves a name once, checks what it found, and connects to nothing else.
-
-    So no second look-up can lead elsewhere. The pool goes on to check certificates by name.
-    """
-    import httpcore
-
-    class Backend(httpcore.AnyIOBackend):
-        async def connect_tcp(
-            self,
-            host: str,
-            port: int,
-            timeout: float | None = None,
-            local_address: str | None = None,
-            socket_options: Any = None,
-        ) -> httpcore.AsyncNetworkStream:
-            failures: list[Exception] = []
-            for address in await reach.addresses(host, port):
-                try:
-                    return await super().connect_tcp(address, port, timeout, local_address, socket_options)
-                except httpcore.ConnectError as error:
-                    failures.append(error)
-            raise failures[-1]
-
-        async def connect_unix_socket(
-            self, path: str, timeout: float | None = None, socket_options: Any = None
-        ) -> httpcore.AsyncNetworkStream:
-            raise FetchError("only addresses of the web can be fetched")
-
-    return Backend()
+    return httpcore.AsyncConnectionPool(ssl_context=_ssl(), network_backend=PinnedNetwork(reach))
 
 
 @cache

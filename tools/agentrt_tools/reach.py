@@ -67,7 +67,9 @@ class Reach:
         if url.scheme not in _PORTS or not url.host:
             raise FetchError(f"{str(url)[:200]!r} cannot be fetched: write a whole address, https://…")
         if url.userinfo:
-            raise FetchError("an address with a user or a password in it is not fetched: leave out what stands before @")
+            raise FetchError(
+                "an address with a user or a password in it is not fetched: leave out what stands before @"
+            )
         port = url.port or _PORTS[url.scheme]
         if self._is_allowed(url.host, port):
             return

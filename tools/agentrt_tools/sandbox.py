@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 _MOST_FRAMES: Final = 8
 _POLICY: Final[OSPolicy] = {"datetime": "call_host", "random_start": "call_host", "sleep": "zero"}
-_MOST_QUESTIONS: Final = 2_000
+_MOST_QUESTIONS: Final = 1_000
 """So often one piece of code may ask its host anything, the time or a function; that costs no computing time."""
 _SPENT: Final = ("TimeoutError", "MemoryError")
 """Errors after which an interpreter is in no state to go on: it was stopped anywhere, or has no memory left."""
