@@ -5,7 +5,9 @@ from agentrt_tools.ask_model import ask_model
 from agentrt_tools.calculator import calculator
 from agentrt_tools.excerpt import excerpt
 from agentrt_tools.fetch import fetch, fetcher
+from agentrt_tools.files import files
 from agentrt_tools.python import Python, python
+from agentrt_tools.sql import sql
 from agentrt_tools.web_search import Brave, SearchProvider, SearchResult, SearXNG, web_search
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "excerpt",
     "fetch",
     "fetcher",
+    "files",
     "python",
+    "sql",
     "web_search",
 ]

@@ -24,7 +24,12 @@ def excerpt(text: str, start: int = 0, most: int = MOST_CHARACTERS, *, parameter
     if end == len(text):
         return text[start:]
     line = "" if text[end - 1] == "\n" else "\n"
-    return f"{text[start:end]}{line}… {len(text) - end:,} more characters; pass {parameter}={end} to go on"
+    return f"{text[start:end]}{line}{rest(f'{len(text) - end:,} more characters', parameter, end)}"
+
+
+def rest(left: str, parameter: str, value: int) -> str:
+    """Return the line that says what is left, and what to pass to go on reading."""
+    return f"… {left}; pass {parameter}={value} to go on"
 
 
 def _end(text: str, start: int, most: int) -> int:
