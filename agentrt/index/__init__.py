@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from agentrt.index.changes import Changes, Chunk
 from agentrt.index.document import Document
+from agentrt.index.sqlite import SqliteIndex
+from agentrt.index.stored import Mode, StoredIndex
 
-__all__ = ["Document"]
+__all__ = ["Changes", "Chunk", "Document", "Mode", "SqliteIndex", "StoredIndex"]
