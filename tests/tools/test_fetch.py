@@ -16,6 +16,7 @@ from agentrt import InvalidArguments, StepFailed, run
 from agentrt.tool import tool_spec
 from agentrt_tools import fetch, fetcher
 from agentrt_tools.reach import FetchError, is_public
+from tests.index.pdfs import pdf
 from tests.tools.servers import Answer, always, response, serving
 
 pytestmark = pytest.mark.anyio
@@ -81,6 +82,22 @@ async def test_html_may_state_its_characters_itself() -> None:
     page = '<meta charset="windows-1252"><p>só</p>'.encode("cp1252")
     assert (await got(always(response(page, content_type="text/html")))).endswith("\n\nsó")
     assert "só" in await got(always(response("<!doctype html><p>só".encode(), content_type="")))
+
+
+async def test_the_text_of_a_pdf_is_returned() -> None:
+    """Of a part of one nothing can be read."""
+    document = pdf(["Owls hunt", "at night"], title="Owls")
+    text = await got(always(response(document, content_type="application/pdf")))
+    assert text == "Title: Owls\nAddress: http://owls.example/\n\nOwls hunt\n\nat night"
+    with pytest.raises(FetchError, match="more than 100 bytes, too long"):
+        await got(always(response(document, content_type="application/pdf")), most_bytes=100)
+
+
+@pytest.mark.parametrize(("document", "reason"), [(b"%PDF-1.4 nonsense", "cannot be read"), (pdf([" "]), "without text")])
+async def test_a_pdf_without_text_is_told(document: bytes, reason: str) -> None:
+    """Broken, or nothing but pictures."""
+    with pytest.raises(FetchError, match=reason):
+        await got(always(response(document, content_type="application/pdf")))
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Callable
 from email.message import Message
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentrt_tools.reach import FetchError
 
+if TYPE_CHECKING:
+    from agentrt.index.confined import Parsers
+
+_PDF: Final = "application/pdf"
+_PARSING: Final = 10.0
+"""Seconds that one page may take to be parsed."""
 _HTML: Final = ("text/html", "application/xhtml+xml")
 _TEXT: Final = re.compile(r"text/|application/(.+\+)?(json|xml|yaml|x-yaml|javascript|x-ndjson|toml)$")
 _CHARSETS: Final = re.compile(r"(utf-(8|16|32)|iso8859|iso2022|cp\d|gb|hz|big5|euc|shift|koi8|mac|ascii|johab|tis)")
@@ -25,17 +32,19 @@ _HEAD: Final = 4_096
 """Bytes at the beginning in which pages state their characters."""
 
 
-def readable_text(body: bytes, content_type: str, url: str) -> tuple[str, str]:
+def readable_text(body: bytes, content_type: str, url: str, *, whole: bool = True) -> tuple[str, str]:
     """Return the title, if any, and the text of what `url` answered; raises `FetchError` for what is not text."""
     header = Message()
     header["content-type"] = content_type or _sniffed(body)
     kind = header.get_content_type()
+    if kind == _PDF:
+        return _parsed(url, lambda parsers: _pdf(body, url, parsers, whole=whole))
     if kind not in _HTML and not _TEXT.match(kind):
         raise FetchError(f"{url} is {kind}, {len(body):,} bytes, not text; look for a page that says the same")
     text = decoded(body, str(header.get_param("charset", "")))
     if "\0" in text[:_HEAD]:
         raise FetchError(f"{url} says that it is {kind}, but is not text; try another address")
-    return _of_html(text, url) if kind in _HTML else ("", text)
+    return _parsed(url, lambda parsers: _html(text, url, parsers)) if kind in _HTML else ("", text)
 
 
 def decoded(body: bytes, charset: str) -> str:
@@ -61,15 +70,34 @@ def _codec(charset: str) -> str:
 def _sniffed(body: bytes) -> str:
     """Guess the type of what does not say."""
     head = body[:_HEAD].lstrip().lower()
+    if head.startswith(b"%pdf-"):
+        return _PDF
     return "text/html" if head.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) else "text/plain"
 
 
-def _of_html(text: str, url: str) -> tuple[str, str]:
-    from agentrt.index.confined import Unreadable
-    from agentrt.index.html import readable
+def _parsed(url: str, parse: Callable[[Parsers], tuple[str, str]]) -> tuple[str, str]:
+    """Parse what others wrote in a process of its own, which is ended where that takes too much."""
+    from agentrt.index.confined import Parsers, Unreadable
 
     try:
-        page = readable(text, base=url)
+        with Parsers(seconds=_PARSING) as parsers:
+            return parse(parsers)
     except Unreadable as error:
         raise FetchError(f"{url} cannot be read: {error}; try another address") from error
+
+
+def _html(text: str, url: str, parsers: Parsers) -> tuple[str, str]:
+    from agentrt.index.html import readable
+
+    page = readable(text, base=url, parsers=parsers)
     return page.title, page.text
+
+
+def _pdf(body: bytes, url: str, parsers: Parsers, *, whole: bool) -> tuple[str, str]:
+    if not whole:
+        raise FetchError(f"{url} is a PDF of more than {len(body):,} bytes, too long to be read; try another address")
+    read = parsers.parse("pdf", body)
+    text = "\n\n".join(page for page in read["pages"] if page.strip())
+    if not text:
+        raise FetchError(f"{url} is a PDF without text: its pages may be pictures; try another address")
+    return read["title"], text

@@ -39,7 +39,7 @@ def fetcher(
     hosts: Iterable[str] = (),
     allow: Iterable[str] = (),
     seconds: float = 20.0,
-    most_bytes: int = 2_000_000,
+    most_bytes: int = 5_000_000,
     most: int = MOST_CHARACTERS,
     proxy: str | None = None,
     resolve: Resolve | None = None,
@@ -88,7 +88,7 @@ class Page:
 
     def text(self) -> str:
         """Return the page to read, under its title and address; raises `FetchError` where it has no text."""
-        title, text = readable_text(self.body, self.content_type, self.url)
+        title, text = readable_text(self.body, self.content_type, self.url, whole=self.whole)
         head = [f"Title: {title}"] if title else []
         rest = [] if self.whole else [f"(The page is longer: only its first {len(self.body):,} bytes were read.)"]
         return "\n".join([*head, f"Address: {self.url}", *rest, "", text])
