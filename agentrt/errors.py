@@ -14,6 +14,8 @@ AgentrtError
 ├── LoopDetected            an agent called the same tool with the same arguments again and again
 ├── GuardrailTripped        a guardrail refused what went into a node or came out of it
 ├── CallDenied              a person denied a call that needs approval
+├── IndexTaken              another update writes to the index
+├── IndexUnavailable        the index cannot be read or written: its server is away, its disk full
 ├── Waiting                 there is no output yet: the run waits for people
 ├── ModelError              what a model's adapter raises, vendor errors mapped once
 │   ├── UnknownModel            no such model, or its extra is not installed
@@ -254,6 +256,14 @@ class ModelUnavailable(ModelError):
 
 class CallDenied(AgentrtError):
     """Say who denied a call, and why."""
+
+
+class IndexTaken(AgentrtError):
+    """Say that an update cannot begin while another one, of any process, writes to the same index."""
+
+
+class IndexUnavailable(AgentrtError):
+    """Say that an index cannot be read or written now, and what to do."""
 
 
 class Waiting(AgentrtError):

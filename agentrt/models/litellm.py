@@ -6,49 +6,29 @@ table it ships, without loading it and without touching the network.
 
 from __future__ import annotations
 
-import importlib
 import json
-import logging
-import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from time import perf_counter
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
 import msgspec
 
 from agentrt.errors import (
-    AuthenticationFailed,
-    ContextOverflow,
     ModelError,
-    ModelUnavailable,
-    RateLimited,
-    RequestRefused,
-    UnknownModel,
 )
 from agentrt.messages import AssistantMessage, Message, ToolCall, ToolMessage
 from agentrt.model import ModelRequest, ModelResponse, unbilled
 from agentrt.models import prices, tokens
 from agentrt.models.coalesce import Coalescer, Draw
+from agentrt.models.provider import OWN_MACHINE, check_key, close, load, translated, unknown_provider
 from agentrt.usage import FREE, Price, Usage
 
 MOST_DRAWS: Final = 8
 """Draws asked for in one request; Gemini takes no more."""
 
-_OWN_MACHINE: Final = frozenset(
-    {"docker_model_runner", "hosted_vllm", "llamafile", "lm_studio", "ollama", "ollama_chat", "oobabooga", "vllm"}
-)
-_KEYS: Final = {
-    "anthropic": ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
-    "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
-    "openai": ("OPENAI_API_KEY",),
-}
-"""The providers to whom litellm sends nothing without a key, and the variables where it looks for one. To others it
-sends what it has: a server of one's own may ask for no key, and credentials may come from elsewhere."""
 _LONG_TEXT: Final = 100_000
 """Characters from which counting tokens takes long enough, 20 ms, to be done in a thread."""
 
@@ -80,7 +60,7 @@ class LitellmModel:
     def price(self) -> Price | None:
         if self._own_price is not None:
             return self._own_price
-        if self._provider in _OWN_MACHINE:
+        if self._provider in OWN_MACHINE:
             return FREE
         return prices.price(self._name)
 
@@ -105,7 +85,7 @@ class LitellmModel:
         """Answer; several draws at once come whole, a single one streams. Raises `ModelError`s."""
         with unbilled():
             await self._load()
-            self._check_key()
+            check_key(self._name, self._api_key)
         if "n" in self._params and request.settings.idle_timeout is None:  # what comes whole shows no life before
             return await self._draws.generate(request, on_text)
         return await Coalescer(self._send, most=1).generate(request, on_text)
@@ -114,7 +94,7 @@ class LitellmModel:
         """Close litellm's connections and stop its logging, which all its models in this process share."""
         if self._supported is not None:
             self._supported = None
-            await _close()
+            await close()
 
     @property
     def _params(self) -> frozenset[str]:
@@ -127,24 +107,14 @@ class LitellmModel:
                     self._supported = await anyio.to_thread.run_sync(self._supported_params)
 
     def _supported_params(self) -> frozenset[str]:
-        litellm = _litellm()
+        litellm = load()
         try:
             params = litellm.get_supported_openai_params(self._name)
         except Exception as error:
-            raise _translated(error, self._name, has_key=self._api_key is not None) from error
+            raise translated(error, self._name, has_key=self._api_key is not None) from error
         if params is None:
-            raise _unknown_provider(self._name)
+            raise unknown_provider(self._name)
         return frozenset(params)
-
-    def _check_key(self) -> None:
-        """Raise `AuthenticationFailed` where litellm would, at once: calls at its side are not cancelled half-way."""
-        variables = _KEYS.get(self._provider, ())
-        if not variables or self._api_key is not None or any(map(os.environ.get, variables)):
-            return
-        litellm = _litellm()
-        settings = ("api_key", f"{self._provider}_key", "secret_manager_client", "use_litellm_proxy")
-        if not any(getattr(litellm, name, None) for name in settings) and not os.environ.get("USE_LITELLM_PROXY"):
-            raise AuthenticationFailed(_no_key(variables[:1]), model=self._name)
 
     async def _send(self, request: ModelRequest, draws: Sequence[Draw]) -> None:
         try:
@@ -155,11 +125,11 @@ class LitellmModel:
         except ModelError:
             raise
         except Exception as error:
-            raise _translated(error, self._name, has_key=self._api_key is not None) from error
+            raise translated(error, self._name, has_key=self._api_key is not None) from error
 
     async def _stream(self, request: ModelRequest, draw: Draw) -> None:
         answer, asked = _Answer(), perf_counter()
-        stream = await _litellm().acompletion(**self._asking(request), stream=True, stream_options=_WITH_USAGE)
+        stream = await load().acompletion(**self._asking(request), stream=True, stream_options=_WITH_USAGE)
         try:
             async for chunk in stream:
                 if piece := answer.add(chunk):
@@ -173,7 +143,7 @@ class LitellmModel:
 
     async def _ask_together(self, request: ModelRequest, draws: Sequence[Draw]) -> None:
         """Ask for several draws, not streaming: litellm's stream ends when the first of them does."""
-        reply = await _litellm().acompletion(**self._asking(request), n=len(draws))
+        reply = await load().acompletion(**self._asking(request), n=len(draws))
         bill, messages = _usage(reply.usage), [choice.message for choice in reply.choices]
         shares = _shares(bill, [tokens.count_text(self._name, _said(m)) for m in messages], request.settings.max_tokens)
         for draw, choice, usage in zip(draws, reply.choices, shares, strict=False):
@@ -338,149 +308,3 @@ def _shares(bill: Usage, weights: Sequence[int], most: int) -> Iterator[Usage]:
     for i, (part, reasoning) in enumerate(zip(parts, thought, strict=True)):
         prompt = bill if i == 0 else Usage()
         yield msgspec.structs.replace(prompt, output_tokens=part, reasoning_tokens=reasoning)
-
-
-@cache
-def _litellm() -> Any:
-    """Load litellm, quiet and offline."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    litellm: Any = importlib.import_module("litellm")
-    litellm.suppress_debug_info = True
-    litellm.disable_hf_tokenizer_download = True
-    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    return litellm
-
-
-async def _close() -> None:
-    worker = importlib.import_module("litellm.litellm_core_utils.logging_worker").GLOBAL_LOGGING_WORKER
-    await worker.flush()
-    await worker.stop()
-    litellm = _litellm()
-    await litellm.close_litellm_async_clients()
-    litellm.in_memory_llm_clients_cache.flush_cache()  # or a later call would be handed a closed client
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    for _ in range(12):
-        if seen is None:
-            return
-        yield seen
-        seen = seen.__cause__ or seen.__context__
-
-
-_NOT_CONNECTED: Final = frozenset(
-    {"ConnectionRefusedError", "gaierror", "ConnectError", "ConnectTimeout", "ClientConnectorError"}
-)
-_KEY_IS_MISSING: Final = ("missing credentials", "api key", "api_key")
-_TOO_LONG: Final = ("context length", "context window", "maximum context", "prompt is too long", "too many tokens")
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """Hold what can be told from one of litellm's errors; their classes alone are not to be trusted."""
-
-    error: Exception
-    model: str
-    text: str
-    kinds: frozenset[str]
-    status: int | None
-    has_key: bool
-
-    def says(self, words: Iterable[str]) -> bool:
-        text = self.text.lower()
-        return any(word in text for word in words)
-
-    @property
-    def is_disconnected(self) -> bool:
-        return any(type(e).__name__ in _NOT_CONNECTED for e in _chain(self.error))
-
-    @property
-    def is_about_keys(self) -> bool:
-        named = self.status in (401, 403) or bool(self.kinds & {"AuthenticationError", "PermissionDeniedError"})
-        return named or (self.status in (400, 500) and self.says(_KEY_IS_MISSING))
-
-    @property
-    def is_overflow(self) -> bool:
-        return "ContextWindowExceededError" in self.kinds or (self.status == 400 and self.says(_TOO_LONG))
-
-
-_Rule: TypeAlias = tuple[Callable[[_Failure], bool], Callable[[_Failure], ModelError]]
-_RULES: Final[tuple[_Rule, ...]] = (
-    (
-        lambda f: f.is_disconnected,
-        lambda f: ModelUnavailable(f"cannot be reached: {_cause_line(f.error)}", model=f.model, billed=False),
-    ),
-    (lambda f: f.says(["llm provider not provided"]), lambda f: _unknown_provider(f.model)),
-    (lambda f: f.is_about_keys, lambda f: AuthenticationFailed(_key_advice(f), model=f.model)),
-    (
-        lambda f: f.status == 429,
-        lambda f: RateLimited(f.text, model=f.model, retry_after=_retry_after(f.error)),
-    ),
-    (lambda f: f.status == 404, lambda f: UnknownModel(f"no such model at the provider: {f.text}", model=f.model)),
-    (lambda f: f.is_overflow, lambda f: ContextOverflow(f"{f.text}; shorten the prompt", model=f.model)),
-    (
-        lambda f: "APITimeoutError" in f.kinds or f.status == 408,
-        lambda f: ModelUnavailable(f"timed out: {f.text}", model=f.model),
-    ),
-    (lambda f: f.status == 503, lambda f: ModelUnavailable(f.text, model=f.model, billed=False)),
-    (lambda f: (f.status or 0) >= 500, lambda f: ModelUnavailable(f.text, model=f.model)),
-    (
-        lambda f: "BadRequestError" in f.kinds or f.status in (400, 413, 422),
-        lambda f: RequestRefused(f.text, model=f.model),
-    ),
-    (lambda _: True, lambda f: ModelUnavailable(f.text, model=f.model)),
-)
-"""The first rule that holds tells this package's error for one of litellm's."""
-
-
-def _translated(error: Exception, model: str, *, has_key: bool) -> ModelError:
-    kinds = frozenset(kind.__name__ for kind in type(error).__mro__)
-    # The class litellm chose may say less than the status the provider sent, which lies deepest.
-    status = [s for e in _chain(error) if isinstance(s := getattr(e, "status_code", None), int)]
-    failure = _Failure(error, model, _first_line(error), kinds, status[-1] if status else None, has_key)
-    return next(build(failure) for holds, build in _RULES if holds(failure))
-
-
-def _key_advice(failure: _Failure) -> str:
-    missing = [] if failure.has_key else _litellm().validate_environment(failure.model).get("missing_keys") or []
-    if keys := [key for key in missing if not key.endswith(("_BASE", "_VERSION"))]:
-        return _no_key(keys)
-    return f"the key is refused: {failure.text}"
-
-
-def _no_key(variables: Iterable[str]) -> str:
-    return f"no key: set the environment variable {' or '.join(variables)}"
-
-
-def _unknown_provider(model: str) -> UnknownModel:
-    return UnknownModel(
-        f"unknown provider {model.partition('/')[0]!r}: write provider/model, like openai/gpt-5-mini or "
-        "ollama/llama3.2 (all of them: https://docs.litellm.ai/docs/providers)",
-        model=model,
-    )
-
-
-def _retry_after(error: BaseException) -> float | None:
-    for link in _chain(error):
-        headers = getattr(getattr(link, "response", None), "headers", None) or getattr(link, "headers", None) or {}
-        try:
-            return float(headers["retry-after"])
-        except (KeyError, ValueError, TypeError):  # absent, or a date
-            continue
-    return None
-
-
-_CLASS_NAMES: Final = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Exception)(?:: | - ))+")
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    line = _CLASS_NAMES.sub("", text.splitlines()[0])
-    return line if len(line) <= 300 else line[:299] + "…"
-
-
-def _cause_line(error: BaseException) -> str:
-    *_, last = _chain(error)
-    return _first_line(last)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, Final
 
@@ -38,6 +39,12 @@ def count_request(model: str, request: ModelRequest) -> int:
     if vocabulary(model) is not None:
         return counted + counted // 20 + 16
     return counted + counted * 3 // 5 + 32 + (_TOOL_PREAMBLE if request.tools else 0)
+
+
+def count_texts(model: str, texts: Iterable[str]) -> int:
+    """Return how many tokens texts to be embedded will be billed, at most."""
+    counted = sum(count_text(model, text) + 2 for text in texts)
+    return counted + (counted // 20 if vocabulary(model) is not None else counted * 3 // 5)
 
 
 def written(request: ModelRequest) -> str:

@@ -25,7 +25,8 @@ from agentrt.errors import (
 from agentrt.events import Event, RunFailed
 from agentrt.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, ToolSpec, UserMessage
 from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings
-from agentrt.models.litellm import _KEYS, LitellmModel, _litellm, _messages
+from agentrt.models.litellm import LitellmModel, _messages
+from agentrt.models.provider import KEYS, load
 from agentrt.models.tokens import count_request, count_text, vocabulary
 from agentrt.usage import FREE, Price, Usage
 
@@ -38,7 +39,7 @@ pytestmark = [
 @pytest.fixture(scope="module", autouse=True)
 def loaded() -> None:
     """Import litellm before the first test, which should not pay for it: some seconds."""
-    _litellm()
+    load()
 
 
 SEARCH = ToolSpec("search", "Search.", {"type": "object", "properties": {"query": {"type": "string"}}})
@@ -320,7 +321,7 @@ async def test_a_missing_key_is_named(name: str, variable: str, monkeypatch: pyt
 
 @pytest.fixture
 def keyless(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in (v for variables in _KEYS.values() for v in variables):
+    for variable in (v for variables in KEYS.values() for v in variables):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -343,17 +344,17 @@ async def close_what_litellm_left() -> None:
 
 
 @pytest.mark.usefixtures("keyless")
-@pytest.mark.parametrize("name", list(_KEYS))
+@pytest.mark.parametrize("name", list(KEYS))
 async def test_without_a_key_litellm_would_send_nothing(
     name: str, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that nothing is refused that would work."""
-    monkeypatch.setattr("agentrt.models.litellm._KEYS", {})
+    monkeypatch.setattr("agentrt.models.provider.KEYS", {})
     assert not await arrived(provider, f"{name}/any")
 
 
 @pytest.mark.usefixtures("keyless")
-@pytest.mark.parametrize(("name", "variable"), [(n, v) for n, variables in _KEYS.items() for v in variables])
+@pytest.mark.parametrize(("name", "variable"), [(n, v) for n, variables in KEYS.items() for v in variables])
 async def test_each_variable_may_hold_the_key(
     name: str, variable: str, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,7 +364,7 @@ async def test_each_variable_may_hold_the_key(
 
 @pytest.mark.usefixtures("keyless")
 async def test_a_key_that_litellm_was_given_is_one(provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_litellm(), "openai_key", "key")
+    monkeypatch.setattr(load(), "openai_key", "key")
     assert await arrived(provider, "openai/any")
 
 
@@ -450,7 +451,7 @@ def test_the_window_and_the_longest_answer_are_the_tables() -> None:
 def test_a_count_is_the_vocabularys_own() -> None:
     """Not English text counts for less in the newer one, and each model is counted in its own."""
     words = "Привет мир, как дела? 你好世界。" * 20
-    _litellm()
+    load()
     new, old = (count_text(f"openai/{name}", words) for name in ("gpt-5-mini", "gpt-3.5-turbo"))
     assert new < old == count_text("ollama/any", words)
     assert [vocabulary(n) for n in ("azure/gpt-4o", "openrouter/openai/o3", "openai/llama")] == ["o200k_base"] * 2 + [
@@ -496,7 +497,7 @@ async def test_what_a_model_takes_is_asked_once(
     named: Callable[[str], LitellmModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though many ask at once, and again later: it takes litellm a while to load."""
-    litellm, asked = _litellm(), list[str]()
+    litellm, asked = load(), list[str]()
     supported = litellm.get_supported_openai_params
 
     def look_up(name: str) -> list[str]:

@@ -1,0 +1,247 @@
+"""Stored indexes: what all of them have in common, wherever they keep their passages."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Literal, TypeAlias
+
+import anyio
+import anyio.to_thread
+
+from agentrt.embedding import Embedder, Vector
+from agentrt.embedding import embedder as embedder_named
+from agentrt.errors import DefinitionError
+from agentrt.index.changes import Change, Changes, Chunk, Cut, Piece, StoredDocument, change, cut, storable, whole
+from agentrt.index.document import Document
+from agentrt.passage import Passage
+from agentrt.retrieval import Query
+
+Mode: TypeAlias = Literal["hybrid", "text", "vector"]
+Embed: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[Vector]]]
+Documents: TypeAlias = Iterable[Document] | AsyncIterable[Document]
+
+DEPTH: Final = 100
+"""How many passages of each ranking are fused, at least."""
+TITLE_WEIGHT: Final = 2.0
+"""How much more a word counts in a title than in the text."""
+_BATCH_CHARACTERS: Final = 1_000_000
+_BATCH_PIECES: Final = 1000
+_CALLS_AT_ONCE: Final = 4
+
+
+class StoredIndex(ABC):
+    """Find passages by their words (BM25 or the like), their meaning (vectors), or both, fused by reciprocal rank.
+
+    mode: "hybrid" for both, "text" or "vector" for one of them; an index without an embedder only has "text".
+    weights: of the two rankings in a hybrid search, by words and by meaning.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder | str | None,
+        mode: Mode,
+        weights: tuple[float, float],
+    ) -> None:
+        if mode not in {"hybrid", "text", "vector"}:
+            raise DefinitionError(f"mode={mode!r}: use hybrid, text or vector")
+        self._is_own = isinstance(embedder, str)
+        self._embedder = embedder_named(embedder) if isinstance(embedder, str) else embedder
+        self.mode: Mode = mode
+        self.weights = weights
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """Return what makes the vectors of queries; None where they need none."""
+        return None if self.mode == "text" else self._embedder
+
+    @property
+    def made_by(self) -> Embedder | None:
+        """Return what makes the vectors of passages, whatever the mode."""
+        return self._embedder
+
+    async def search(self, query: str | Query, k: int) -> list[Passage]:
+        """Return at most k passages, the one that fits best first.
+
+        A hybrid `score` is the sum of weight / (60 + rank), a text one that of the words, a vector one the cosine. A
+        query without a vector is embedded here, outside every budget: retrievers, which bring it along, ask within
+        the run's. Raises `DefinitionError` for a condition that cannot be looked up.
+        """
+        query = Query.of(query)
+        if k < 1:
+            return []
+        text, vector = storable(query.text), query.vector
+        if vector is None and self.embedder is not None:
+            (vector,) = (await self.embedder.embed([text])).vectors
+        return await self._find(Query(text, vector, query.where), k)
+
+    async def update(
+        self, documents: Documents, *, chunk: Chunk = whole, embed: Embed | None = None, prune: bool = False
+    ) -> Changes:
+        """Bring the index up to date with documents: what has not changed is neither written nor embedded again.
+
+        Documents are taken as they come, some at a time, and each batch is kept whole or not at all. Sync iterables
+        are gone through, and documents are chunked, in a thread.
+
+        chunk: cuts a document into passages.
+        embed: makes the vectors, where they are to be made within a budget; else the embedder is asked as it is.
+        prune: removes the documents that were not among these.
+
+        Raises `IndexTaken` while another update writes, and `DefinitionError` for two documents of one source.
+        """
+        total, seen = Changes(), set[str]()
+        async with self._writing():
+            async for batch in _batches(documents, chunk):
+                for document in batch:
+                    if document.source in seen:
+                        raise DefinitionError(f"two documents are named {document.source!r}: sources name documents")
+                    seen.add(document.source)
+                total += await self._take(batch, embed or self._embed)
+            if prune:
+                total += await self._remove([s for s in await self.sources() if s not in seen])
+        return total
+
+    async def remove(self, sources: Iterable[str]) -> Changes:
+        """Remove documents by their sources; those that are not there are none."""
+        async with self._writing():
+            return await self._remove(list(sources))
+
+    @abstractmethod
+    async def sources(self) -> list[str]:
+        """Return the sources of all documents, in order."""
+
+    @abstractmethod
+    async def passages(self, source: str) -> list[Passage]:
+        """Return the passages of a document, in order; none if it is not there."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Release what is open, and the embedder if it was given by name."""
+
+    @abstractmethod
+    def _writing(self) -> AbstractAsyncContextManager[object]:
+        """Be the only one who writes; raises `IndexTaken`."""
+
+    @abstractmethod
+    async def _stored(self, sources: Sequence[str]) -> Mapping[str, StoredDocument]:
+        """Return what is stored of documents, those that are."""
+
+    @abstractmethod
+    async def _known(self, contents: Sequence[bytes]) -> Mapping[bytes, Vector]:
+        """Return the vectors that are stored of contents, by hash."""
+
+    @abstractmethod
+    async def _write(self, changes: Sequence[Change], vectors: Mapping[bytes, Vector]) -> None:
+        """Carry out changes, all or none."""
+
+    @abstractmethod
+    async def _delete(self, sources: Sequence[str]) -> int:
+        """Delete documents and return how many there were."""
+
+    @abstractmethod
+    async def _find(self, query: Query, k: int) -> list[Passage]:
+        """Search as `mode` says; the query has a vector where that takes one."""
+
+    async def _take(self, batch: Sequence[Cut], embed: Embed) -> Changes:
+        stored = await self._stored([document.source for document in batch])
+        found = [change(document, stored.get(document.source)) for document in batch]
+        changes = [c for c in found if c is not None]
+        vectors, embedded = await self._vectors([piece for c in changes for piece in c.added], embed)
+        if changes:
+            await self._write(changes, vectors)
+        new = sum(c.id is None for c in changes)
+        return Changes(
+            added=new, changed=len(changes) - new, unchanged=len(found) - len(changes), embedded=embedded
+        )  # fmt: skip
+
+    async def _vectors(self, pieces: Sequence[Piece], embed: Embed) -> tuple[Mapping[bytes, Vector], int]:
+        """Return the vectors of pieces by their content's hash, and how many of them had to be made."""
+        if self._embedder is None or not pieces:
+            return {}, 0
+        texts = {piece.content: piece.text for piece in pieces}
+        known = dict(await self._known(list(texts)))
+        missing = {content: text for content, text in texts.items() if content not in known}
+        if missing:
+            known |= zip(missing, await embed(list(missing.values())), strict=True)
+        return known, len(missing)
+
+    async def _embed(self, texts: Sequence[str]) -> Sequence[Vector]:
+        """Ask the embedder in batches, some at once."""
+        assert self._embedder is not None
+        embedder, size = self._embedder, self._embedder.batch_size
+        made: dict[int, Sequence[Vector]] = {}
+        limit = anyio.Semaphore(_CALLS_AT_ONCE)
+
+        async def ask(start: int) -> None:
+            async with limit:
+                made[start] = (await embedder.embed(texts[start : start + size])).vectors
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                for start in range(0, len(texts), size):
+                    tasks.start_soon(ask, start)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group
+        return [vector for start in sorted(made) for vector in made[start]]
+
+    async def _remove(self, sources: Sequence[str]) -> Changes:
+        removed = 0
+        for i in range(0, len(sources), _BATCH_PIECES):
+            removed += await self._delete(sources[i : i + _BATCH_PIECES])
+        return Changes(removed=removed)
+
+    async def _close_embedder(self) -> None:
+        if self._embedder is not None and self._is_own:
+            await self._embedder.aclose()
+
+
+class _Batch:
+    """Gather documents until there are enough to write."""
+
+    def __init__(self) -> None:
+        self.cuts: list[Cut] = []
+        self._characters = self._pieces = 0
+
+    def add(self, document: Cut) -> bool:
+        """Take a document; say whether the batch is full."""
+        self.cuts.append(document)
+        self._pieces += len(document.pieces)
+        self._characters += sum(len(piece.passage.text) for piece in document.pieces)
+        return self._pieces >= _BATCH_PIECES or self._characters >= _BATCH_CHARACTERS
+
+
+async def _batches(documents: Documents, chunk: Chunk) -> AsyncIterator[list[Cut]]:
+    if isinstance(documents, AsyncIterable):
+        batch = _Batch()
+        async for document in documents:
+            if batch.add(await anyio.to_thread.run_sync(cut, document, chunk)):
+                yield batch.cuts
+                batch = _Batch()
+        if batch.cuts:
+            yield batch.cuts
+    else:
+        left = iter(documents)
+        while cuts := await anyio.to_thread.run_sync(_next_batch, left, chunk):
+            yield cuts
+
+
+def _next_batch(documents: Iterator[Document], chunk: Chunk) -> list[Cut]:
+    batch = _Batch()
+    for document in documents:
+        if batch.add(cut(document, chunk)):
+            break
+    return batch.cuts
+
+
+def check_embedder(where: str, made_with: tuple[str, int], given: tuple[str, int]) -> None:
+    """Raise `DefinitionError` where an index was made with another embedder, by name and dimensions."""
+    if made_with != given:
+        raise DefinitionError(
+            f"{where} was made with {made_with[0]} ({made_with[1]} dimensions), not {given[0]} ({given[1]}): vectors "
+            "of two embedders cannot be compared; open it with its own, or make another index"
+        )
+
+
+def without_embedder(where: str) -> str:
+    return f"{where} was made without an embedder: open it without, or make another index"
