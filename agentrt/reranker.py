@@ -67,7 +67,7 @@ class Reranker(Node[Candidates, list[Passage]]):
             return list(passages)
         response = await ctx.run(Chat(ctx.model(self.model)), self._request(value))
         try:
-            order = ranking(self._answer.parse(response.message.text, ()), len(passages))
+            order = ranking(self._answer.parse(response.message.text, {}), len(passages))
         except ValidationError:
             order = ranking((), len(passages))
         return [replace(passages[place], score=1 / rank) for rank, place in enumerate(order, 1)]
