@@ -1,0 +1,136 @@
+"""Loading: files and folders as documents, with a report of what could not be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from agentrt.errors import DefinitionError
+from agentrt.index.confined import Parsers, Unreadable
+from agentrt.index.document import Document
+from agentrt.index.encoding import encoding_of
+from agentrt.index.files import FORMATS, find_files
+from agentrt.index.html import readable
+from agentrt.index.problem import Problem
+from agentrt.index.records import json_lines, rows
+
+PAGE_BREAK: Final = "\f"
+"""What stands between two pages in the text of a document."""
+_HEADING: Final = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+_CHARSET: Final = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+
+
+class Loading:
+    """Iterate over the documents of files and folders, one file at a time; `problems` tells what was not read.
+
+    encoding: that of text that does not say its own; without it UTF-8, or what makes most sense.
+    largest: files of more bytes are left out. CSV and JSON lines are read line by line and may be of any size.
+    seconds: how long one page of HTML or one PDF may take.
+
+    Raises `DefinitionError` for a path that does not exist; whatever else is wrong is a problem, and the rest goes on.
+    """
+
+    def __init__(
+        self,
+        *paths: str | Path,
+        encoding: str | None = None,
+        largest: int = 100_000_000,
+        seconds: float = 60.0,
+    ) -> None:
+        self.paths = [Path(p) for p in paths]
+        self.encoding = encoding
+        self.largest = largest
+        self.seconds = seconds
+        self.problems: list[Problem] = []
+        self.files = 0
+
+    def __iter__(self) -> Iterator[Document]:
+        self.problems.clear()
+        self.files = 0
+        seen: set[str] = set()
+        with Parsers(seconds=self.seconds) as parsers:
+            for path in self.paths:
+                for found in find_files(path):
+                    yield from self._new(self._file(found, parsers), seen)
+
+    def _new(self, found: Iterator[Document | Problem], seen: set[str]) -> Iterator[Document]:
+        """Yield documents that have text and a name of their own, and note the rest."""
+        for one in found:
+            if isinstance(one, Problem):
+                self.problems.append(one)
+            elif not one.text.strip():
+                self.problems.append(Problem(one.source, "there is no text in it"))
+            elif one.source in seen:
+                self.problems.append(Problem(one.source, "a document of this name was read before"))
+            else:
+                seen.add(one.source)
+                yield one
+
+    def _file(self, found: tuple[str, Path] | Problem, parsers: Parsers) -> Iterator[Document | Problem]:
+        if isinstance(found, Problem):
+            yield found
+            return
+        source, file = found
+        self.files += 1
+        try:
+            yield from self._read(source, file, parsers)
+        except (Unreadable, DefinitionError, UnicodeDecodeError) as error:
+            yield Problem(source, str(error))
+        except OSError as error:
+            yield Problem(source, f"it cannot be read: {error.strerror or error}")
+
+    def _read(self, source: str, file: Path, parsers: Parsers) -> Iterator[Document | Problem]:
+        kind = FORMATS[file.suffix.lower()]
+        size = file.stat().st_size
+        if size > self.largest and kind not in ("csv", "jsonl"):
+            yield Problem(source, f"it has {size:,} bytes, more than {self.largest:,}")
+        elif kind == "pdf":
+            yield from _pdf(source, file, parsers)
+        else:
+            declared = _declared(file) if kind == "html" else self.encoding
+            encoding, guessed = encoding_of(file, declared or self.encoding)
+            if guessed:
+                yield Problem(source, f"it is not UTF-8; read as {encoding}", lost=False)
+            yield from _text(source, file, kind, encoding, parsers)
+
+
+def load(*paths: str | Path) -> Loading:
+    """Return what iterates over the documents of files and folders; raises as `Loading` says."""
+    return Loading(*paths)
+
+
+def _text(source: str, file: Path, kind: str, encoding: str, parsers: Parsers) -> Iterator[Document | Problem]:
+    if kind in ("csv", "jsonl"):
+        with file.open(encoding=encoding, newline="" if kind == "csv" else None) as lines:
+            yield from (rows if kind == "csv" else json_lines)(lines, source)
+        return
+    text = file.read_text(encoding=encoding)
+    title = ""
+    if kind == "html":
+        page = readable(text, parsers=parsers)
+        title, text = page.title, page.text
+    elif kind == "markdown" and (heading := _HEADING.search(text)):
+        title = heading[1]
+    yield Document(source=source, text=text, title=title or file.stem, metadata={"format": kind})
+
+
+def _declared(file: Path) -> str | None:
+    with file.open("rb") as stream:
+        found = _CHARSET.search(stream.read(2048))
+    return found[1].decode("ascii") if found else None
+
+
+def _pdf(source: str, file: Path, parsers: Parsers) -> Iterator[Document | Problem]:
+    """Yield a PDF as one document, and a problem for each page that has no text."""
+    read = parsers.parse("pdf", file.read_bytes())
+    pages = [page.replace(PAGE_BREAK, "\n") for page in read["pages"]]
+    if not any(page.strip() for page in pages):
+        yield Problem(source, "there is no text on its pages: they may be pictures")
+        return
+    for number, page in enumerate(pages, 1):
+        if not page.strip():
+            yield Problem(source, read["failed"].get(str(number)) or "there is no text on it", f"page {number}")
+    text = PAGE_BREAK.join(pages)
+    yield Document(source=source, text=text, title=read["title"] or file.stem, metadata={"format": "pdf"})

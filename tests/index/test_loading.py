@@ -1,0 +1,208 @@
+"""Files and folders as documents: every format, every encoding, and a word on whatever is not read."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from agentrt.errors import DefinitionError
+from agentrt.index.document import Document
+from agentrt.index.loading import Loading, load
+from tests.index.pdfs import pdf, pdf_of_streams
+
+Write: TypeAlias = Callable[[str, str | bytes], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(name: str, content: str | bytes) -> Path:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return file
+
+    return write
+
+
+def one(file: Path) -> Document:
+    loading = load(file)
+    (document,) = loading
+    assert [p for p in loading.problems if p.lost] == []
+    return document
+
+
+def problems(path: Path, **options: float) -> list[str]:
+    loading = Loading(path, **options)  # type: ignore[arg-type]
+    list(loading)
+    return [str(p) for p in loading.problems]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "title", "text", "kind"),
+    [
+        ("a.txt", "plain\n", "a", "plain\n", "text"),
+        ("a.md", "x\n\n## The *Zura* ##\n", "The *Zura*", "x\n\n## The *Zura* ##\n", "markdown"),
+        ("a.md", "no heading", "a", "no heading", "markdown"),
+        ("a.HTM", "<title>T</title><p>b<nav>c", "T", "b", "html"),
+        ("a.html", "<p>b", "a", "b", "html"),
+    ],
+)
+def test_a_file_is_a_document(write: Write, name: str, content: str, title: str, text: str, kind: str) -> None:
+    """Titled by what it says itself, else by its name."""
+    assert one(write(name, content)) == Document(source=name, text=text, title=title, metadata={"format": kind})
+
+
+def test_a_pdf_keeps_its_pages(write: Write) -> None:
+    """They are a form feed apart."""
+    document = one(write("a.pdf", pdf(["First page.", "Second page."], title="On eels")))
+    assert (document.title, document.text.split("\f")) == ("On eels", ["First page.", "Second page."])
+
+
+def test_rows_are_documents(write: Write) -> None:
+    """Named by their id or their line, with their short fields as metadata."""
+    file = write("a.csv", 'id,name,fee\nz,"Zura\nInn",74\n\n,Pell House,62\n')
+    first, second = load(file)
+    assert first == Document(
+        source="a.csv:z",
+        text="id: z\nname: Zura\nInn\nfee: 74",
+        metadata={"name": "Zura\nInn", "fee": "74", "format": "csv", "line": 2},
+    )
+    assert (second.source, second.text) == ("a.csv:5", "name: Pell House\nfee: 62")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_is_that_of_the_header(write: Write, delimiter: str) -> None:
+    """Whatever the file is called."""
+    (document,) = load(
+        write(
+            "a.csv",
+            f"a{delimiter}text\n1,5;3|2{delimiter}b\n" if delimiter == "\t" else f"a{delimiter}text\n15{delimiter}b\n",
+        )
+    )
+    assert document.text == "b"
+
+
+def test_lines_of_json_are_documents(write: Write) -> None:
+    """Their text is the field of that name, else all of them; what is null is not said."""
+    file = write("a.jsonl", '{"_id": 7, "title": "T", "text": "x", "year": 2024}\n\n"alone"\n{"a": [1], "b": null}\n')
+    assert [(d.source, d.title, d.text) for d in load(file)] == [
+        ("a.jsonl:7", "T", "x"),
+        ("a.jsonl:3", "", "alone"),
+        ("a.jsonl:4", "", "a: [1]"),
+    ]
+    assert next(iter(load(file))).metadata == {"year": 2024, "format": "jsonl", "line": 1}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.jsonl", "a.csv"])
+def test_marked_encodings_are_read(write: Write, encoding: str, name: str) -> None:
+    """The mark is no part of the text."""
+    text = "näïve – 漢字"
+    content = {"a.jsonl": f'{{"text": "{text}"}}', "a.csv": f"text\n{text}\n"}.get(name, text)
+    assert one(write(name, content.encode(encoding))).text == text
+
+
+def test_other_encodings_are_guessed_and_told(write: Write) -> None:
+    """Text that is not UTF-8 is read, and the guess is no loss."""
+    text = "Der Müller aß Äpfel über den Dächern, während die Gäste fröhlich schließen ließen. " * 5
+    loading = load(write("a.txt", text.encode("cp1252")))
+    assert [d.text for d in loading] == [text]
+    (problem,) = loading.problems
+    assert (problem.lost, "it is not UTF-8; read as" in problem.why) == (False, True)
+
+
+def test_the_encoding_that_a_page_declares_is_believed(write: Write) -> None:
+    """Where it can be."""
+    html = "<meta charset='iso-8859-2'><p>żółw"
+    assert one(write("a.html", html.encode("iso-8859-2"))).text == "żółw"
+    assert one(write("b.html", html.replace("iso-8859-2", "nonsense").encode())).text == "żółw"
+
+
+def test_a_folder_is_read_in_order(write: Write, tmp_path: Path) -> None:
+    """Recursively; documents are named by where they lie in it."""
+    for name in ("b.txt", "a/c.txt", "a/b.md"):
+        write(name, "x")
+    loading = load(tmp_path)
+    assert [d.source for d in loading] == ["b.txt", "a/b.md", "a/c.txt"]
+    assert (loading.files, loading.problems) == (3, [])
+
+
+def test_what_is_left_out_is_told(write: Write, tmp_path: Path) -> None:
+    """Hidden and unknown files, packed ones, links out of the folder or to folders, and empty ones."""
+    for name in (".hidden.txt", ".git/a.txt", "a.exe", "b.txt.gz", "c", "empty.md"):
+        write(f"in/{name}", "" if name == "empty.md" else "x")
+    outside = write("outside.txt", "secret")
+    (tmp_path / "in/out.txt").symlink_to(outside)
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    os.mkfifo(tmp_path / "in/pipe.txt")
+    told = problems(tmp_path / "in")
+    assert [t.partition(":")[0] for t in told] == [
+        ".git/", "loop/", ".hidden.txt", "a.exe", "b.txt.gz", "c", "empty.md", "out.txt", "pipe.txt",
+    ]  # fmt: skip
+    assert "unpack it first" in told[4]
+    assert "it is a link that leads out of the folder" in told[7]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.txt", b"a\0b", "a.txt: it is no text: there are NUL bytes in it"),
+        ("a.csv", b"a,b\n1\n1,2\n", "a.csv, line 2: 1 fields under 2 columns"),
+        ("a.csv", b'a\n"' + b"x" * 200_000 + b'"\nfine\n', "a.csv, line 2: field larger than field limit (131072)"),
+        ("a.jsonl", b'{"text": "x"}\n{]\n', "a.jsonl, line 2: no JSON: "),
+        ("a.jsonl", b"[1]\n", "a.jsonl, line 1: neither an object nor a text"),
+        ("a.jsonl", b"[" * 100_000 + b"\n", "a.jsonl, line 1: no JSON: "),
+        ("a.jsonl", b'{"id": 1, "text": "x"}\n{"id": 1, "text": "y"}', "a.jsonl:1: a document of this name was read"),
+        ("a.pdf", b"no PDF at all", "a.pdf: "),
+        ("a.pdf", pdf(["", "x"]), "a.pdf, page 1: there is no text on it"),
+        ("a.pdf", pdf([""]), "a.pdf: there is no text on its pages"),
+        ("a.pdf", pdf_of_streams([b"BT (x) Tj ET"], kids="2 0 R"), "a.pdf: "),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_its_place(write: Write, name: str, content: bytes, told: str) -> None:
+    """And the rest goes on."""
+    write(f"in/{name}", content)
+    write("in/z.txt", "fine")
+    loading = load(write("in/zz.txt", "too").parent)
+    assert [d.source for d in loading][-2:] == ["z.txt", "zz.txt"]
+    assert any(str(p).startswith(told) for p in loading.problems), loading.problems
+
+
+@pytest.mark.slow
+def test_a_pdf_that_unpacks_to_gigabytes_is_given_up(write: Write) -> None:
+    """Its packed stream is not unpacked beyond a limit."""
+    bomb = pdf_of_streams([b" " * 100_000_000])
+    assert len(bomb) < 200_000
+    assert problems(write("a.pdf", bomb), seconds=5)
+
+
+def test_a_pdf_that_takes_too_long_is_given_up(write: Write) -> None:
+    """Its process is ended."""
+    slow = pdf_of_streams([b"BT /F1 12 Tf " + b"(x) Tj 1 0 Td " * 1_000_000 + b"ET"])
+    assert problems(write("a.pdf", slow), seconds=0.3) == ["a.pdf: it takes more than 0.3 s"]
+
+
+def test_large_files_are_left_out_unless_they_are_read_by_line(write: Write) -> None:
+    """Their bytes are counted before they are read."""
+    assert problems(write("a.txt", "x" * 11), largest=10) == ["a.txt: it has 11 bytes, more than 10"]
+    assert problems(write("a.jsonl", '{"text": "xxxxxxxx"}'), largest=10) == []
+
+
+def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    """Is a mistake of whoever named it."""
+    with pytest.raises(DefinitionError, match="does not exist"):
+        list(load(tmp_path / "nowhere"))
+
+
+def test_documents_are_loaded_one_at_a_time(write: Write, tmp_path: Path) -> None:
+    """A file is opened when its turn comes."""
+    write("a.jsonl", '{"text": "x"}\n')
+    later = write("b.txt", "x")
+    loading = load(tmp_path)
+    documents = iter(loading)
+    assert next(documents).source == "a.jsonl:1"
+    later.unlink()
+    assert list(documents) == []
+    assert [str(p) for p in loading.problems] == ["b.txt: it is no ordinary file"]
