@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import TypeAlias
 
 from agentrt.index.document import Document
-from agentrt.retrieval import Metadata, Passage
+from agentrt.passage import Metadata, Passage
 
 Chunk: TypeAlias = Callable[[Document], Iterable[Passage]]
 """Cuts a document into passages; their `source` and `position` are set by the index."""

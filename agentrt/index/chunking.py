@@ -11,7 +11,7 @@ from typing import Final
 from agentrt.errors import DefinitionError
 from agentrt.index.document import Document
 from agentrt.index.structure import Block, blocks
-from agentrt.retrieval import Metadata, Passage
+from agentrt.passage import Metadata, Passage
 
 Measure = Callable[[str], int]
 
