@@ -56,6 +56,7 @@ from agentrt.partial import Partial
 from agentrt.passage import Passage
 from agentrt.permission import Policy, ProposedCall, approve_untrusted_writes, approve_writes
 from agentrt.priced import Priced
+from agentrt.reranker import Reranker
 from agentrt.result import Result, StopReason
 from agentrt.retrieval import Between, Index, Query, Retriever
 from agentrt.retry import Retry
@@ -131,6 +132,7 @@ __all__ = [
     "RateLimited",
     "ReplayMismatch",
     "RequestRefused",
+    "Reranker",
     "Result",
     "Retried",
     "Retriever",

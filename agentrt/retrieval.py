@@ -58,9 +58,18 @@ class Index(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Hold the passages found for a query, the best first, for a node that puts them in a better order."""
+
+    query: str
+    passages: Sequence[Passage]
+
+
 class Retriever(Node[str, list[Passage]]):
     """Find the `k` passages of an index that fit a query, among those whose metadata is as `where` says.
 
+    rerank: puts the best `among` passages in order before the best k are taken: a `Reranker`, or a node of yours.
     untrusted: whether others may have written what the index holds; False where every document is your own.
     """
 
@@ -74,6 +83,8 @@ class Retriever(Node[str, list[Passage]]):
         *,
         k: int = 3,
         where: Where | None = None,
+        rerank: Node[Candidates, list[Passage]] | None = None,
+        among: int = 20,
         description: str = "",
         budget: Budget | None = None,
         untrusted: bool = True,
@@ -91,10 +102,12 @@ class Retriever(Node[str, list[Passage]]):
         self.where = where or {}
         self.attributes = {"k": k}
         self._embeddings = None if index.embedder is None else Embeddings(index.embedder, remember=1000)
-        self.parts = () if self._embeddings is None else (self._embeddings,)
+        self._rerank = rerank
+        self._among = max(k, among)
+        self.parts = [part for part in (self._embeddings, rerank) if part is not None]
 
     def interval(self, outlook: Outlook) -> Interval:
-        return Interval() if self._embeddings is None else step_interval(self._embeddings, outlook)
+        return sum((step_interval(part, outlook) for part in self.parts), Interval())
 
     async def invoke(self, ctx: Context, value: str, /) -> list[Passage]:
         if ctx.is_guarded:
@@ -102,7 +115,11 @@ class Retriever(Node[str, list[Passage]]):
         vector = None
         if self._embeddings is not None:
             (vector,) = await ctx.run(self._embeddings, [value])
-        return await self.index.search(Query(value, vector, self.where), self.k)
+        query = Query(value, vector, self.where)
+        if self._rerank is None:
+            return await self.index.search(query, self.k)
+        found = await self.index.search(query, self._among)
+        return (await ctx.run(self._rerank, Candidates(value, found)))[: self.k]
 
     async def _permitted(self, ctx: Context, query: str) -> str:
         """Return the query as the run's policy, or people, let it pass; raises `CallDenied`."""

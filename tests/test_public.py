@@ -19,7 +19,7 @@ NAMES = """
     RunStatistics
     Citation CitedAnswer Policy ProposedCall approve_untrusted_writes approve_writes
     Bound Bounds BudgetTooSmall
-    Between Embedder IndexTaken IndexUnavailable Query embedder
+    Between Embedder IndexTaken IndexUnavailable Query Reranker embedder
     CallDenied Journal OpenQuestion QuestionClosed ReplayMismatch RunSummary RunTaken Waiting fork replay resume
 """
 

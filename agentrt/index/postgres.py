@@ -19,7 +19,8 @@ from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
 from agentrt.index.fusion import fused
 from agentrt.index.stored import DEPTH, TITLE_WEIGHT, Mode, StoredIndex, check_embedder, without_embedder
 from agentrt.index.words import rarest
-from agentrt.retrieval import Between, Condition, Passage, Query, Where
+from agentrt.passage import Passage
+from agentrt.retrieval import Between, Condition, Query, Where
 from agentrt.stores.link import shown
 
 SCHEMA_VERSION: Final = 1

@@ -18,7 +18,8 @@ from agentrt.index.fusion import fused
 from agentrt.index.stored import DEPTH, TITLE_WEIGHT, Mode, StoredIndex, check_embedder, without_embedder
 from agentrt.index.vectors import StoredVectors, packed, unpacked
 from agentrt.index.words import any_of, rarest, words_in
-from agentrt.retrieval import Between, Condition, Passage, Query, Where
+from agentrt.passage import Passage
+from agentrt.retrieval import Between, Condition, Query, Where
 
 if TYPE_CHECKING:
     from apsw import Connection

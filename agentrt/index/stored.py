@@ -15,7 +15,8 @@ from agentrt.embedding import embedder as embedder_named
 from agentrt.errors import DefinitionError
 from agentrt.index.changes import Change, Changes, Chunk, Cut, Piece, StoredDocument, change, cut, storable, whole
 from agentrt.index.document import Document
-from agentrt.retrieval import Passage, Query
+from agentrt.passage import Passage
+from agentrt.retrieval import Query
 
 Mode: TypeAlias = Literal["hybrid", "text", "vector"]
 Embed: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[Vector]]]
@@ -54,6 +55,11 @@ class StoredIndex(ABC):
     def embedder(self) -> Embedder | None:
         """Return what makes the vectors of queries; None where they need none."""
         return None if self.mode == "text" else self._embedder
+
+    @property
+    def made_by(self) -> Embedder | None:
+        """Return what makes the vectors of passages, whatever the mode."""
+        return self._embedder
 
     async def search(self, query: str | Query, k: int) -> list[Passage]:
         """Return at most k passages, the one that fits best first.

@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, Final
 
-import anyio
 import anyio.to_thread
 
 from agentrt.embedding import Embedded, Vector
@@ -50,8 +49,7 @@ class LitellmEmbedder:
         self._shortened = dimensions if dimensions != entry.get("output_vector_size") else None
         self._api_base, self._api_key = api_base, api_key
         self._own_price = price
-        self._is_loaded = False
-        self._loading = anyio.Lock()
+        self._has_asked = False
 
     @property
     def price(self) -> Price | None:
@@ -64,14 +62,15 @@ class LitellmEmbedder:
 
     async def count_tokens(self, texts: Sequence[str]) -> int:
         """Return how many tokens the texts have, at most: counted in a thread."""
-        await self._load()
+        await anyio.to_thread.run_sync(load)
         return await anyio.to_thread.run_sync(tokens.count_texts, self.name, texts)
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Return a vector of length 1 for each text; raises `ModelError`s."""
         with unbilled():
-            await self._load()
+            await anyio.to_thread.run_sync(load)
             check_key(self.name, self._api_key)
+        self._has_asked = True
         try:
             reply = await load().aembedding(input=list(texts), **self._asking())
         except ModelError:
@@ -90,8 +89,8 @@ class LitellmEmbedder:
 
     async def aclose(self) -> None:
         """Close litellm's connections, which all its models in this process share."""
-        if self._is_loaded:
-            self._is_loaded = False
+        if self._has_asked:
+            self._has_asked = False
             await close()
 
     def _asking(self) -> dict[str, Any]:
@@ -104,12 +103,6 @@ class LitellmEmbedder:
         }
         # No retries here: each would be a call that the budget did not reserve.
         return {k: v for k, v in asked.items() if v is not None} | {"num_retries": 0, "max_retries": 0}
-
-    async def _load(self) -> None:
-        async with self._loading:
-            if not self._is_loaded:
-                await anyio.to_thread.run_sync(load)
-                self._is_loaded = True
 
     async def _worst_usage(self, texts: Sequence[str]) -> Usage:
         read = await self.count_tokens(texts)
