@@ -1,5 +1,7 @@
 """The calculator: exact, bounded, and clear about what it refuses."""
 
+import sys
+import time
 from contextlib import suppress
 
 import pytest
@@ -25,18 +27,16 @@ from agentrt_tools.calculator import MOST_CHARACTERS, CalculationError, evaluate
         ("-1/8", "-0.125"),
         ("2**-3", "0.125"),
         ("(-1)**1000001", "-1"),
+        ("1" * 499, "1" * 499),
+        ("0xff + 0b11 + 1_000", "1258"),
+        ("-" * 498 + "1", "1"),
         ("0**0", "1"),
-        ("1e400", None),
         ("10**1000/3", "3.33333333333333E+999"),
     ],
 )
-def test_results_are_exact(expression: str, result: str | None) -> None:
+def test_results_are_exact(expression: str, result: str) -> None:
     """A number that ends is written whole, another to 15 digits."""
-    if result is None:
-        with pytest.raises(CalculationError):
-            calculator(expression)
-    else:
-        assert calculator(expression) == result
+    assert calculator(expression) == result
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,18 @@ def test_results_are_exact(expression: str, result: str | None) -> None:
         ("", "not arithmetic"),
         ("(" * 400, "not arithmetic"),
         ("1" * (MOST_CHARACTERS + 1), "longer than"),
+        ("1e400", "at most 308 digits"),
+        ("0.1**" + "1" * 400, "too large"),
+        ("1/" + "9**9" * 100, "too large"),
+        ("-" * 499 + "x", "not arithmetic"),
+        ("-" * 495 + "(,)", "not arithmetic"),
+        ("(1" + ",1" * 200 + ")", "not arithmetic"),
+        ("1if 1else 2", "not arithmetic"),
+        ("f'{9**9**9}'", "not arithmetic"),
+        ("a.b", "not arithmetic"),
+        ("1\0", "not arithmetic"),
+        ("\ud800", "not arithmetic"),
+        ("٣ * ٣", "not arithmetic"),
     ],
 )
 def test_what_cannot_be_computed_is_refused(expression: str, reason: str) -> None:
@@ -69,6 +81,36 @@ def test_it_agrees_with_python(a: int, b: int) -> None:
     assert [evaluate(f"{a} + {b}"), evaluate(f"{a} - {b}"), evaluate(f"{a} * {b}")] == [a + b, a - b, a * b]
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "*".join(["9**9"] * 100),
+        "%".join(["9**999"] * 71),
+        "+".join(["1/3**1200"] * 50),
+        "(" * 199 + "1" + "*9)" * 99 + ")" * 100,
+        "-".join(f"1/{p}**400" for p in range(3, 50)),
+        "2**-" * 120 + "1",
+        "+".join(["1"] * 250),
+    ],
+)
+def test_the_work_is_bounded(expression: str) -> None:
+    """As many operations on as big numbers as fit take some milliseconds."""
+    began = time.process_time()
+    with suppress(CalculationError):
+        assert calculator(expression)
+    assert time.process_time() - began < 0.5
+
+
+def test_an_expression_far_down_the_stack() -> None:
+    """Is refused, not answered with an error of Python's own."""
+
+    def deep(levels: int) -> str:
+        return deep(levels - 1) if levels else calculator("-" * 499 + "1")
+
+    with pytest.raises(CalculationError, match="nested too deeply"):
+        deep(sys.getrecursionlimit() // 2)
+
+
 @given(st.text(alphabet="0123456789+-*/%.() eE,_jx", max_size=40))
 def test_it_computes_or_refuses(text: str) -> None:
     """Any text gives a number or a CalculationError, soon."""
@@ -81,3 +123,5 @@ def test_a_model_is_told_how_to_call_it() -> None:
     spec = tool_spec(calculator)
     assert spec.name == "calculator"
     assert spec.parameters["properties"]["expression"]["description"].startswith("Numbers with + -")
+    assert calculator.effect == "read"
+    assert calculator.timeout == 5

@@ -1,6 +1,32 @@
 """Ready-made tools for agents."""
 
 from agentrt_tools.ask_human import AskHuman, ask_human
+from agentrt_tools.ask_model import ask_model
 from agentrt_tools.calculator import calculator
+from agentrt_tools.excerpt import excerpt
+from agentrt_tools.fetch import fetch, fetcher
+from agentrt_tools.files import files
+from agentrt_tools.python import Python, python
+from agentrt_tools.shell import shell
+from agentrt_tools.sql import sql
+from agentrt_tools.web_search import Brave, SearchProvider, SearchResult, SearXNG, web_search
 
-__all__ = ["AskHuman", "ask_human", "calculator"]
+__all__ = [
+    "AskHuman",
+    "Brave",
+    "Python",
+    "SearXNG",
+    "SearchProvider",
+    "SearchResult",
+    "ask_human",
+    "ask_model",
+    "calculator",
+    "excerpt",
+    "fetch",
+    "fetcher",
+    "files",
+    "python",
+    "shell",
+    "sql",
+    "web_search",
+]

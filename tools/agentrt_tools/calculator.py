@@ -16,6 +16,10 @@ from agentrt import AgentrtError, tool
 MOST_CHARACTERS: Final = 500
 MOST_BITS: Final = 4_096
 """Numbers may grow to this size (about 1,200 digits); what would be larger is refused before it is computed."""
+_SECONDS: Final = 5.0
+_WRITTEN: Final = re.compile(r"[-+*/%().0-9a-fxo_\s]*", re.ASCII | re.IGNORECASE)
+"""What numbers and operators are written with. No word of Python is: the parser would warn of some beside numbers."""
+_QUOTED: Final = 60
 _DIGITS: Final = 15
 _EXACT_DIGITS: Final = 50
 
@@ -34,7 +38,7 @@ class CalculationError(AgentrtError):
     """Say why an expression cannot be computed."""
 
 
-@tool
+@tool(effect="read", timeout=_SECONDS)
 def calculator(expression: str) -> str:
     """Compute an arithmetic expression exactly, for example `9 * 74 + 12.50`.
 
@@ -49,17 +53,20 @@ def evaluate(expression: str) -> Fraction:
     if len(expression) > MOST_CHARACTERS:
         raise CalculationError(f"the expression is longer than {MOST_CHARACTERS} characters; compute it in parts")
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", expression.strip().translate(_SIGNS)).removesuffix("=").strip()
+    if not _WRITTEN.fullmatch(text):
+        raise _misread(text)
     try:
-        tree = ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise CalculationError(f"{expression!r} is not arithmetic; write it like 9 * 74") from None
-    return _value(tree.body)
+        return _value(ast.parse(text, mode="eval").body)
+    except RecursionError:
+        raise CalculationError("the expression is nested too deeply; compute it in parts") from None
+    except (SyntaxError, ValueError, MemoryError):
+        raise _misread(text) from None
 
 
 def _value(node: ast.expr) -> Fraction:
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-            return Fraction(repr(number)) if math.isfinite(number) else _refuse(node)
+            return _number(number)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_value(operand)
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):
@@ -69,7 +76,17 @@ def _value(node: ast.expr) -> Fraction:
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             return _apply(op, _value(left), _value(right))
         case _:
-            return _refuse(node)
+            raise CalculationError(
+                f"{type(node).__name__} is not arithmetic: only numbers and + - * / // % ** ( ) are known"
+            )
+
+
+def _number(number: float) -> Fraction:
+    if isinstance(number, int):
+        return _bounded(Fraction(number))
+    if not math.isfinite(number):
+        raise CalculationError("a number with an exponent may have at most 308 digits: write larger ones as a power")
+    return Fraction(repr(number))
 
 
 def _apply(op: ast.operator, left: Fraction, right: Fraction) -> Fraction:
@@ -99,8 +116,9 @@ def _bounded(value: Fraction) -> Fraction:
     return value
 
 
-def _refuse(node: ast.expr) -> Fraction:
-    raise CalculationError(f"{ast.unparse(node)!r} is not arithmetic: only numbers and + - * / // % ** ( ) are known")
+def _misread(text: str) -> CalculationError:
+    shown = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
+    return CalculationError(f"{shown!r} is not arithmetic: write it like 9 * 74, with numbers and + - * / // % ** ( )")
 
 
 def format_number(value: Fraction) -> str:

@@ -1,0 +1,42 @@
+"""Asking another model: a tool by which an agent gets a second opinion, or what a stronger model knows."""
+
+from __future__ import annotations
+
+from agentrt import Agent, Budget, Model, ModelSettings, Retry
+
+_DESCRIPTION = (
+    "Ask the model {model} and return its answer. It sees nothing but your question: write all that it needs into it."
+)
+
+
+def ask_model(
+    model: Model | str,
+    *,
+    name: str = "ask_model",
+    description: str = "",
+    instructions: str = "Answer the question. Say so if you do not know.",
+    settings: ModelSettings | None = None,
+    budget: Budget | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+) -> Agent[str, str]:
+    """Build a tool that puts one question to another model: an agent of one turn, without tools.
+
+    So each question is a model call of the run, reserved, charged and traced like every other; cap it with `budget`,
+    which holds for each question, or with `.limit(calls=…)`. A run that names a `model` of its own asks that in place
+    of this one, too.
+    """
+    label = model if isinstance(model, str) else model.name
+    return Agent(
+        name,
+        input=str,
+        output=str,
+        model=model,
+        instructions=instructions,
+        description=description or _DESCRIPTION.format(model=label),
+        settings=settings,
+        max_turns=1,
+        budget=budget,
+        retry=retry,
+        timeout=timeout,
+    )

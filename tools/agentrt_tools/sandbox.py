@@ -1,0 +1,299 @@
+"""The sandbox: a Python interpreter of its own process, in which code of models runs and calls what it was given.
+
+The interpreter is Monty, which knows neither files nor the network; what code may reach is what its `Host` answers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from agentrt import AgentrtError, DefinitionError
+from agentrt_tools.source import Source
+
+if TYPE_CHECKING:
+    from pydantic_monty import (
+        ExternalExceptionData,
+        ExternalResult,
+        ExternalReturnValue,
+        FunctionSnapshot,
+        FutureSnapshot,
+        Monty,
+        MontyRuntimeError,
+        MontySession,
+        MontySyntaxError,
+        NameLookupSnapshot,
+        OSPolicy,
+        ResourceLimits,
+        SyncSnapshot,
+    )
+
+    Settled: TypeAlias = ExternalReturnValue | ExternalExceptionData
+
+T = TypeVar("T")
+
+_MOST_FRAMES: Final = 8
+_POLICY: Final[OSPolicy] = {"datetime": "call_host", "random_start": "call_host", "sleep": "zero"}
+_MOST_QUESTIONS: Final = 1_000
+"""So often one piece of code may ask its host anything, the time or a function; that costs no computing time."""
+_SPENT: Final = ("TimeoutError", "MemoryError")
+"""Errors after which an interpreter is in no state to go on: it was stopped anywhere, or has no memory left."""
+LOST: Final = "All variables are gone: define again what you need."
+
+
+class SandboxError(AgentrtError):
+    """Say how code failed, with its lines, and what it had printed until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Hold a call that code in the sandbox makes."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+class Host(Protocol):
+    """Be what code in the sandbox can reach."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """Return the names of the functions that code may call."""
+        ...
+
+    async def call(self, calls: Sequence[Call]) -> Sequence[object]:
+        """Make calls side by side and return of each its value or its error; what this raises ends the code."""
+        ...
+
+    def system(self, call: Call) -> object:
+        """Return what the system answers about time and chance; raises `LookupError` for everything else."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Hold what code has printed, and its value, written as Python would; None where it has none."""
+
+    printed: Printed
+    value: Written | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Hold the beginning of a text and the length of the whole."""
+
+    text: str
+    length: int
+
+
+class Printed:
+    """Keep the beginning of what is printed, and count the rest."""
+
+    def __init__(self, most: int) -> None:
+        self.text = ""
+        self.length = 0
+        self._most = most
+
+    def __call__(self, stream: str, text: str) -> None:
+        self.text += text[: max(0, self._most - len(self.text))]
+        self.length += len(text)
+
+
+class Sandbox:
+    """Run one piece of code after the other in one interpreter, which keeps their variables.
+
+    An interpreter that ran out of time or memory, has crashed, or was left in the middle is replaced by a fresh one.
+    """
+
+    def __init__(self, pool: Monty, limits: ResourceLimits, most: int) -> None:
+        self.lock = anyio.Lock()
+        self.user = ""
+        """The step that runs code at the moment."""
+        self._pool = pool
+        self._limits = limits
+        self._most = most
+        self._session: MontySession | None = None
+        self._worker: int | None = None
+        self._computes = False
+        self._sources: dict[str, Source] = {}
+
+    async def run(self, code: str, host: Host) -> Outcome:
+        """Run code; raises `SandboxError`, and what the host raises."""
+        from pydantic_monty import MontyCrashedError, MontyRuntimeError, MontySyntaxError
+
+        session = await self._opened()
+        source, printed = Source(code), Printed(self._most)
+        self._register(source)
+        try:
+            await self._drive(partial(session.feed_start, source.text, print_callback=printed), host)
+            value = await self._value(session) if source.has_value else None
+        except (MontySyntaxError, MontyRuntimeError) as error:
+            lost = isinstance(error, MontyRuntimeError) and type(error.exception()).__name__ in _SPENT
+            if lost:
+                await self.close()
+            raise SandboxError(self._told(error, printed, lost=lost)) from None
+        except MontyCrashedError as error:
+            await self.close()
+            raise SandboxError(f"the interpreter broke: {error}\n{LOST}") from error
+        except BaseException:
+            await self.close()
+            raise
+        return Outcome(printed, value)
+
+    async def close(self) -> None:
+        """Give the interpreter up, if there is one: the next code finds a fresh one."""
+        session, self._session, self._sources = self._session, None, {}
+        if session is not None:
+            if self._computes and self._worker is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(self._worker, signal.SIGTERM)
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(session.__exit__, None, None, None)
+
+    async def _opened(self) -> MontySession:
+        if self._session is None:
+            session = self._pool.checkout(limits=self._limits, os_policy=_POLICY)
+            await anyio.to_thread.run_sync(session.__enter__)
+            self._session, self._worker = session, session.worker_pid
+        return self._session
+
+    def _register(self, source: Source) -> None:
+        self._sources[f"<python-input-{len(self._sources)}>"] = source
+
+    async def _drive(self, start: Callable[[], SyncSnapshot], host: Host) -> None:
+        """Run code from one question to its host to the next, until it ends."""
+        from pydantic_monty import FunctionSnapshot, MontyComplete, NameLookupSnapshot
+
+        later: dict[int, Call] = {}
+        snapshot = await self._turn(start)
+        for _ in range(_MOST_QUESTIONS):
+            if isinstance(snapshot, MontyComplete):
+                return
+            if isinstance(snapshot, NameLookupSnapshot):
+                go_on = partial(_look_up, snapshot, host.names)
+            elif isinstance(snapshot, FunctionSnapshot):
+                go_on = partial(snapshot.resume, await self._answer(snapshot, host, later))
+            else:
+                go_on = partial(snapshot.resume, await _answers(snapshot, host, later))
+            snapshot = await self._turn(go_on)
+        raise SandboxError(f"the code has asked for functions or the time {_MOST_QUESTIONS:,} times; do less. {LOST}")
+
+    async def _turn(self, go_on: Callable[[], T]) -> T:
+        """Let code run in its process; if this is cancelled, `close` ends that, so that no thread waits for it."""
+        return await anyio.to_thread.run_sync(self._computed, go_on, abandon_on_cancel=True)
+
+    def _computed(self, go_on: Callable[[], T]) -> T:
+        self._computes = True
+        try:
+            return go_on()
+        finally:
+            self._computes = False
+
+    async def _answer(self, snapshot: FunctionSnapshot, host: Host, later: dict[int, Call]) -> ExternalResult:
+        """Answer a call: now, or where code awaits it together with all that it awaits."""
+        call = Call(str(snapshot.function_name), snapshot.args, snapshot.kwargs)
+        if snapshot.is_os_function:
+            return _system(call, host)
+        if call.name not in host.names:
+            return {"exc_type": "NameError", "message": f"name '{call.name}' is not defined"}
+        where = snapshot.position
+        source = self._sources.get(where.filename)
+        if source is not None and (where.start, where.end) in source.awaited:
+            later[snapshot.call_id] = call
+            return {"future": ...}
+        (outcome,) = await host.call([call])
+        return _settled(outcome)
+
+    async def _value(self, session: MontySession) -> Written | None:
+        """Write the last value where it is: only a text of bounded length leaves the process."""
+        self._register(Source(""))
+        code = f"None if _ is None else (lambda text: [text[:{self._most}], len(text)])(repr(_))"
+        match await self._turn(partial(session.feed_run, code)):
+            case [str(text), int(length)]:
+                return Written(text, length)
+            case _:
+                return None
+
+    def _told(self, error: MontySyntaxError | MontyRuntimeError, printed: Printed, *, lost: bool) -> str:
+        """Say how code failed: the error first, then its lines, then what had been printed."""
+        frames = error.traceback()
+        shown = [*frames[: _MOST_FRAMES // 2], *frames[-_MOST_FRAMES // 2 :]] if len(frames) > _MOST_FRAMES else frames
+        current = f"<python-input-{len(self._sources) - 1}>"
+        lines = [error.display("type-msg")]
+        for frame in shown:
+            source = self._sources.get(frame.filename)
+            place = f"line {frame.line}" + (
+                "" if frame.function_name in (None, "<module>") else f", in {frame.function_name}"
+            )
+            earlier = "" if frame.filename == current or source is None else " of an earlier call"
+            lines.append(f"{place}{earlier}: {source.line(frame.line) if source else ''}".rstrip(": "))
+        if lost:
+            lines.append(LOST)
+        if printed.text:
+            lines.append(f"Printed before that:\n{printed.text}")
+        return "\n".join(lines)
+
+
+def _look_up(snapshot: NameLookupSnapshot, names: Collection[str]) -> SyncSnapshot:
+    if snapshot.variable_name not in names or snapshot.object_id is not None:
+        return snapshot.resume()
+    return snapshot.resume(value=FunctionType((lambda: None).__code__, {}, snapshot.variable_name))
+
+
+def _system(call: Call, host: Host) -> Settled:
+    try:
+        return {"return_value": host.system(call)}
+    except LookupError:
+        return {"exc_type": "PermissionError", "message": f"{call.name}: there are no files and no system in here"}
+
+
+async def _answers(snapshot: FutureSnapshot, host: Host, later: dict[int, Call]) -> dict[int, Any]:
+    """Make the calls that code awaits, side by side."""
+    ids = sorted(snapshot.pending_call_ids)
+    outcomes = await host.call([later.pop(i) for i in ids])
+    return {i: _settled(o) for i, o in zip(ids, outcomes, strict=True)}
+
+
+def _settled(outcome: object) -> Settled:
+    if isinstance(outcome, Exception):
+        kind = type(outcome).__name__
+        return {"exc_type": "RuntimeError", "message": f"{kind}: {outcome}".encode(errors="replace").decode()}
+    return {"return_value": outcome}
+
+
+@asynccontextmanager
+async def open_sandbox(*, seconds: float, memory_mb: int, most: int) -> AsyncIterator[Sandbox]:
+    """Open a sandbox of one process, in which each piece of code may compute for so long, with so much memory.
+
+    `most`: how many characters of what is printed, and of a value, are kept.
+
+    Raises `DefinitionError` without the extra `sandbox`.
+    """
+    try:
+        from pydantic_monty import Monty
+    except ImportError as error:
+        raise DefinitionError("Python code runs in a sandbox: pip install 'agentrt[sandbox]'") from error
+    limits: ResourceLimits = {
+        "max_feed_duration_secs": seconds,
+        "max_memory": memory_mb * 2**20,
+        "max_suspensions": 10**9,  # the host counts the calls of each piece of code
+    }
+    pool = Monty(min_processes=1, max_processes=1)
+    await anyio.to_thread.run_sync(pool.__enter__)
+    sandbox = Sandbox(pool, limits, most)
+    try:
+        yield sandbox
+    finally:
+        with anyio.CancelScope(shield=True):
+            await sandbox.close()
+            await anyio.to_thread.run_sync(pool.__exit__, None, None, None)

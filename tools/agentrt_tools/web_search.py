@@ -1,0 +1,176 @@
+"""Searching the web: one tool over the search engines that provide it."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from agentrt import AgentrtError, DefinitionError, InvalidArguments, RateLimited, Tool
+from agentrt.retry import Retry
+from agentrt.tool import Approval
+
+MOST_RESULTS: Final = 20
+MOST_QUERY: Final = 400
+"""Characters of a query: what Brave takes."""
+_MOST_SNIPPET: Final = 500
+_MOST_BYTES: Final = 5_000_000
+_BRAVE: Final = "https://api.search.brave.com/res/v1/web/search"
+_MARK: Final = re.compile(r"</?(strong|b|em|mark)>")
+"""How engines mark the words that were searched for."""
+_DESCRIPTION: Final = "Search the web and return the titles, addresses and beginnings of pages."
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Hold one page that was found, with a few of its words."""
+
+    title: str
+    url: str
+    snippet: str
+
+
+class SearchError(AgentrtError):
+    """Say why a search engine gave no results, and what to do."""
+
+
+class SearchProvider(Protocol):
+    """Find pages of the web."""
+
+    async def search(self, query: str, count: int) -> list[SearchResult]:
+        """Return at most `count` results, the best first.
+
+        Raises `SearchError`; `RateLimited` where trying again later helps.
+        """
+        ...
+
+
+def web_search(
+    provider: SearchProvider,
+    *,
+    name: str = "web_search",
+    description: str = _DESCRIPTION,
+    timeout: float = 20.0,
+    retry: Retry | None = None,
+    approval: Approval = False,
+) -> Tool[..., list[SearchResult]]:
+    """Build a tool that searches the web; `timeout` is in seconds.
+
+    What a model searches for leaves for the provider: let people approve the calls of an agent that reads what must
+    not.
+    """
+
+    async def search(query: str, count: int = 5) -> list[SearchResult]:
+        """Search the web.
+
+        Args:
+            query: A few words, as for any search engine.
+            count: How many results to return, 20 at most.
+        """
+        words = query.strip()
+        if not words or len(words) > MOST_QUERY:
+            raise InvalidArguments(f"query: write 1 to {MOST_QUERY} characters; {len(words):,} were given")
+        if not 1 <= count <= MOST_RESULTS:
+            raise InvalidArguments(f"count: ask for 1 to {MOST_RESULTS} results")
+        return [_shortened(r) for r in (await provider.search(words, count))[:count]]
+
+    return Tool(
+        search,
+        name=name,
+        description=description,
+        timeout=timeout,
+        retry=retry,
+        effect="read",
+        approval=approval,
+        untrusted=True,
+    )
+
+
+def _shortened(result: SearchResult) -> SearchResult:
+    return SearchResult(result.title[:_MOST_SNIPPET], result.url[:2_000], result.snippet[:_MOST_SNIPPET])
+
+
+class Brave:
+    """Search with the Brave Search API; the key is `key`, or in `BRAVE_API_KEY`."""
+
+    def __init__(self, key: str | None = None, *, url: str = _BRAVE) -> None:
+        self._key = key
+        self._url = url
+
+    async def search(self, query: str, count: int) -> list[SearchResult]:
+        """Search; raises `DefinitionError` without a key."""
+        key = self._key or os.environ.get("BRAVE_API_KEY")
+        if not key:
+            raise DefinitionError("Brave Search needs a key: set BRAVE_API_KEY, or use Brave(key=…)")
+        asked = {"q": query, "count": str(count), "text_decorations": "false"}
+        answer = await _json(self._url, asked, {"X-Subscription-Token": key})
+        return _results(_part(_part(answer, "web", {}), "results", []), "description")
+
+
+class SearXNG:
+    """Search with a SearXNG server of one's own, whose settings list `json` among `search: formats`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url.rstrip('/')}/search"
+
+    async def search(self, query: str, count: int) -> list[SearchResult]:
+        """Search; a server returns a page of results, of which the first `count` are taken."""
+        answer = await _json(self._url, {"q": query, "format": "json"}, {})
+        return _results(_part(answer, "results", []), "content")[:count]
+
+
+async def _json(url: str, asked: Mapping[str, str], headers: Mapping[str, str]) -> object:
+    """Ask a search engine; raises `SearchError`, or `RateLimited` where it asks to slow down."""
+    import httpx
+    from pydantic_core import from_json
+
+    place = httpx.URL(url).host
+    try:
+        async with (
+            httpx.AsyncClient(headers={"Accept": "application/json", **headers}, timeout=None) as client,
+            client.stream("GET", url, params=dict(asked)) as response,
+        ):
+            if response.status_code != 200:
+                raise _refusal(place, response)
+            return from_json(await _bytes(response, place))
+    except httpx.HTTPError as error:
+        raise SearchError(f"{place} cannot be reached: {str(error) or type(error).__name__}") from error
+    except ValueError as error:
+        raise SearchError(f"{place} did not answer in JSON: {error}") from error
+
+
+async def _bytes(response: Any, place: str) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes(65_536):
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            raise SearchError(f"{place} answered with more than {_MOST_BYTES:,} bytes; search for something else")
+    return bytes(body)
+
+
+def _refusal(place: str, response: Any) -> AgentrtError:
+    status = response.status_code
+    if status == 429:
+        after = response.headers.get("retry-after", "")
+        return RateLimited(f"{place} asks to search less often", retry_after=float(after) if after.isdigit() else None)
+    known = {401: "its key is refused", 403: "it refuses: wrong key, or JSON is not among its formats"}
+    return SearchError(f"{place} answered {status}: {known.get(status, 'search for something else, or later')}")
+
+
+def _part(value: object, key: str, default: Any) -> Any:
+    """Return a field of a JSON object where it is there and of the default's kind."""
+    part = value.get(key) if isinstance(value, Mapping) else None
+    return part if isinstance(part, type(default)) else default
+
+
+def _results(rows: Iterable[object], snippet: str) -> list[SearchResult]:
+    """Read results; a row without an address is none."""
+    found = (SearchResult(_text(r, "title"), _part(r, "url", ""), _text(r, snippet)) for r in rows)
+    return [r for r in found if r.url.startswith(("http://", "https://"))]
+
+
+def _text(row: object, key: str) -> str:
+    return html.unescape(_MARK.sub("", _part(row, key, ""))).strip()
