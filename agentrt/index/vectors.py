@@ -64,6 +64,8 @@ class StoredVectors:
         """Return the n passages with the highest cosine, the best first."""
         import numpy as np
 
+        if not len(self):
+            return []
         asked = np.asarray(vector, dtype=np.float32)
         places = self._candidates(asked, max(CANDIDATES, n), among)
         numbers = self._numbers[places].astype(np.float32)

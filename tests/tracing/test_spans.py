@@ -23,6 +23,7 @@ from agentrt import (
     ModelSettings,
     Node,
     Passage,
+    Price,
     Query,
     Retriever,
     StepFailed,
@@ -44,7 +45,7 @@ from agentrt.events import (
 from agentrt.join import Join
 from agentrt.messages import AssistantMessage, ToolCall
 from agentrt.model import ModelResponse
-from agentrt.testing import FunctionModel, ScriptedModel, call
+from agentrt.testing import FunctionEmbedder, FunctionModel, ScriptedModel, call
 from agentrt.tracing import spans as spans_module
 from agentrt.tracing import steps as steps_module
 
@@ -303,6 +304,32 @@ async def test_a_retrieval_tells_source_and_k(spans: Spans) -> None:
     span = spans.one("retrieval library")
     assert (span.attributes["gen_ai.data_source.id"], span.attributes["gen_ai.retrieval.top_k"]) == ("library", 5)
     assert "gen_ai.retrieval.query.text" not in span.attributes
+
+
+async def test_an_embedding_tells_model_dimensions_and_tokens(spans: Spans) -> None:
+    """The call for a query's vector is below its retrieval, with the span of the conventions and its bill."""
+
+    class Shelf:
+        embedder = FunctionEmbedder(
+            lambda _: [1.0, 0], 2, name="openai/small", price=Price.per_million(input=1, output=0)
+        )
+
+        async def search(self, query: str | Query, k: int) -> list[Passage]:
+            return []
+
+    await run(chain(Retriever("library", Shelf())), "two books?")
+    assert spans.tree()[-2:] == ["    retrieval library", "      embeddings small"]
+    span = spans.one("embeddings small")
+    expected = {
+        "gen_ai.operation.name": "embeddings",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "small",
+        "gen_ai.embeddings.dimension.count": 2,
+        "gen_ai.usage.input_tokens": 2,
+        "agentrt.cost.usd": 2e-6,
+    }
+    assert expected.items() <= dict(span.attributes).items()
+    assert span.kind is SpanKind.CLIENT
 
 
 async def test_a_failure_is_an_error_on_the_step_and_the_root(spans: Spans) -> None:

@@ -1,0 +1,72 @@
+"""Indexes made by runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentrt import Budget, BudgetExceeded, Price, run
+from agentrt.errors import DefinitionError, ModelUnavailable
+from agentrt.forecast import foresee
+from agentrt.index import Changes, Document, Indexer, SqliteIndex
+from agentrt.retry import Retry
+from agentrt.testing import FunctionEmbedder
+from tests.index.embedders import meaning
+
+pytestmark = pytest.mark.anyio
+
+DOCUMENTS = [Document(source=str(i), text=f"inn {i}") for i in range(10)]
+
+
+def billed(batch_size: int = 4) -> FunctionEmbedder:
+    return FunctionEmbedder(meaning, 8, price=Price.per_million(input=1, output=0), batch_size=batch_size)
+
+
+async def test_a_run_pays_for_its_index(tmp_path: Path) -> None:
+    """Each call of the embedder is a step within the budget; what is known costs nothing again."""
+    index = SqliteIndex(tmp_path / "index.db", embedder=billed())
+    made = await run(Indexer("build", index), DOCUMENTS, budget=Budget(tokens=20))
+    assert made.output == Changes(added=10, embedded=10)
+    assert (made.usage.tokens, made.usage.model_calls) == (20, 3)
+    again = await run(Indexer("build", index, documents=[*DOCUMENTS, Document(source="x", text="ferry")]), [])
+    assert again.output == Changes(added=1, unchanged=10, embedded=1)
+    assert again.usage.tokens == 1
+    await index.aclose()
+
+
+async def test_what_cannot_be_paid_is_not_written(tmp_path: Path) -> None:
+    """A denial ends the update, and leaves the index as it was."""
+    index = SqliteIndex(tmp_path / "index.db", embedder=billed())
+    with pytest.raises(BudgetExceeded):
+        await run(Indexer("build", index), DOCUMENTS, budget=Budget(tokens=19))
+    assert await index.sources() == []
+    assert (await index.update(DOCUMENTS[:1])).added == 1  # and lets the next one write
+    await index.aclose()
+
+
+async def test_a_call_that_fails_is_made_again(tmp_path: Path) -> None:
+    """With `retry` a provider's hiccup costs one call, not the update."""
+    failures = [ModelUnavailable("hiccup", model="m")]
+
+    def once(text: str) -> list[float]:
+        if failures:
+            raise failures.pop()
+        return meaning(text)
+
+    index = SqliteIndex(tmp_path / "index.db", embedder=FunctionEmbedder(once, 8))
+    made = await run(Indexer("build", index, retry=Retry(attempts=2)), DOCUMENTS)
+    assert made.output.embedded == 10
+    await index.aclose()
+
+
+async def test_bounds_of_building(tmp_path: Path) -> None:
+    """An index without vectors takes a step; with them, nobody knows how many texts come."""
+    plain = SqliteIndex(tmp_path / "plain.db")
+    assert foresee(Indexer("build", plain), []).steps.greatest == 1
+    index = SqliteIndex(tmp_path / "index.db", embedder=billed())
+    assert "embeds any number of texts" in str(foresee(Indexer("build", index), []))
+    with pytest.raises(DefinitionError, match="limit=0"):
+        Indexer("build", index, limit=0)
+    for opened in (plain, index):
+        await opened.aclose()
