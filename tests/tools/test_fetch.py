@@ -93,7 +93,9 @@ async def test_the_text_of_a_pdf_is_returned() -> None:
         await got(always(response(document, content_type="application/pdf")), most_bytes=100)
 
 
-@pytest.mark.parametrize(("document", "reason"), [(b"%PDF-1.4 nonsense", "cannot be read"), (pdf([" "]), "without text")])
+@pytest.mark.parametrize(
+    ("document", "reason"), [(b"%PDF-1.4 nonsense", "cannot be read"), (pdf([" "]), "without text")]
+)
 async def test_a_pdf_without_text_is_told(document: bytes, reason: str) -> None:
     """Broken, or nothing but pictures."""
     with pytest.raises(FetchError, match=reason):
