@@ -5,6 +5,7 @@ from agentrt.attempts import Fallback, Retried
 from agentrt.bounds import Bound, Bounds
 from agentrt.budget import Budget
 from agentrt.cached import Cached
+from agentrt.citation import Citation, CitedAnswer
 from agentrt.continuation import fork, replay, resume
 from agentrt.edge import END, START
 from agentrt.embedding import Embedder, embedder
@@ -19,6 +20,8 @@ from agentrt.errors import (
     DefinitionError,
     GraphError,
     GuardrailTripped,
+    IndexTaken,
+    IndexUnavailable,
     InvalidArguments,
     JournalError,
     LoopDetected,
@@ -50,10 +53,12 @@ from agentrt.model import Model, ModelRequest, ModelResponse, ModelSettings, Wra
 from agentrt.node import Context, Node
 from agentrt.options import Observer
 from agentrt.partial import Partial
+from agentrt.passage import Passage
 from agentrt.permission import Policy, ProposedCall, approve_untrusted_writes, approve_writes
 from agentrt.priced import Priced
+from agentrt.reranker import Reranker
 from agentrt.result import Result, StopReason
-from agentrt.retrieval import Between, Index, Passage, Query, Retriever
+from agentrt.retrieval import Between, Index, Query, Retriever
 from agentrt.retry import Retry
 from agentrt.runtime import run, run_sync, stream
 from agentrt.statistics import LedgerStatistics, RunStatistics
@@ -78,6 +83,8 @@ __all__ = [
     "BudgetTooSmall",
     "Cached",
     "CallDenied",
+    "Citation",
+    "CitedAnswer",
     "Context",
     "ContextOverflow",
     "DeadEnd",
@@ -94,6 +101,8 @@ __all__ = [
     "Handoff",
     "HistoryFilter",
     "Index",
+    "IndexTaken",
+    "IndexUnavailable",
     "InvalidArguments",
     "Join",
     "Journal",
@@ -123,6 +132,7 @@ __all__ = [
     "RateLimited",
     "ReplayMismatch",
     "RequestRefused",
+    "Reranker",
     "Result",
     "Retried",
     "Retriever",

@@ -20,7 +20,7 @@ from agentrt.handoff import Handoff, Transfer
 from agentrt.history import added, answered, mended
 from agentrt.instructions import Instructions, Instructs
 from agentrt.interval import Interval, Outlook, repeated
-from agentrt.messages import AssistantMessage, Message, ToolCall, ToolSpec, UserMessage
+from agentrt.messages import AssistantMessage, Message, ToolCall, ToolSpec, UserMessage, marked
 from agentrt.model import Chat, Model, ModelRequest, ModelResponse, ModelSettings
 from agentrt.node import Context, Node
 from agentrt.partial import Partial
@@ -193,7 +193,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
                 if said is None:
                     continue
                 try:
-                    output = self._answer.parse(said)
+                    output = self._answer.parse(said, conversation.passages)
                 except ValidationError as error:
                     mistake = correction(error, response.finish_reason)
                     conversation.messages.append(UserMessage(mistake))
@@ -213,7 +213,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
         if reply.tool_calls and not reply.text:
             raise MaxTurns("asked for a last answer, as the budget was used up, the model called a tool")
         try:
-            output = self._answer.parse(self._text(reply.text, conversation))
+            output = self._answer.parse(self._text(reply.text, conversation), conversation.passages)
         except ValidationError as error:
             raise MaxTurns(f"the last answer, as the budget was used up, does not fit:\n{mistakes(error)}") from error
         self._keep(ctx, conversation)
@@ -221,7 +221,8 @@ class Agent(Node[In, Out], Generic[In, Out]):
 
     def _begin(self, ctx: Context, value: In) -> Conversation:
         """Begin the conversation, or go on with the branch's own, or with one that was handed over."""
-        earlier: list[Message] = ctx.memory.get(self, []) if self.history == "branch" else []
+        said = ctx.memory.get(self) if self.history == "branch" else None
+        earlier: list[Message] = [] if said is None else said.messages
         if isinstance(value, Handoff):
             task, messages = value.input, mended([*earlier, *added(earlier, value.messages)])
         else:
@@ -229,17 +230,20 @@ class Agent(Node[In, Out], Generic[In, Out]):
         guidance = ""
         if ctx.is_recorded or ctx.goes_on:
             guidance = ctx.draw("guidance", lambda: "\n".join(f"- {g}" for g in ctx.guidance))
-        return Conversation(self.instructions, task, messages, tell_budget=self.tell_budget, guidance=guidance)
+        conversation = Conversation(self.instructions, task, messages, tell_budget=self.tell_budget, guidance=guidance)
+        conversation.find([task, [] if said is None else said.passages])
+        return conversation
 
     def _keep(self, ctx: Context, conversation: Conversation) -> None:
         if self.history == "branch":
-            ctx.memory[self] = conversation.messages
+            ctx.memory[self] = conversation
 
     async def _request(self, ctx: Context, conversation: Conversation, tools: tuple[ToolSpec, ...]) -> ModelRequest:
         messages = await conversation.shown(ctx)
         if self.format is not None:
             prompt = self.format.write(messages, tools)
             return ModelRequest(messages=messages, prompt=prompt, settings=self._settings_of_format)
+        messages = tuple(map(marked, messages))
         return ModelRequest(messages=messages, tools=tools, output_schema=self._answer.schema, settings=self.settings)
 
     def _read(self, response: ModelResponse, request: ModelRequest) -> AssistantMessage:
@@ -257,8 +261,10 @@ class Agent(Node[In, Out], Generic[In, Out]):
         text: str | None = reply.text
         if calls:
             repeats.check(calls)
-            results = await self.toolbox.use(ctx, calls, reply.text)
+            used = await self.toolbox.use(ctx, calls, reply.text)
+            results = [u.message for u in used]
             conversation.messages += results
+            conversation.find(u.outcome for u in used)
             text = next((r.text for r in results if r.name in self.stop_at and not r.failed), None)
         if over:
             transfer = self._transfers[over[0].name]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError, create_model
+
+from agentrt.citation import context
+from agentrt.passage import Passage
 
 
 class Answer:
@@ -22,18 +26,19 @@ class Answer:
             self._adapter = TypeAdapter(create_model(name, result=(output, ...)))
         self.schema = {"additionalProperties": False, **self._adapter.json_schema(), "title": name}
 
-    def parse(self, text: str) -> Any:
-        """Return the answer; raises pydantic's `ValidationError`."""
+    def parse(self, text: str, passages: Mapping[str, Passage]) -> Any:
+        """Return the answer, which may cite these passages by their ids; raises pydantic's `ValidationError`."""
         if self._adapter is None:
             return text
         written = _unfenced(text)
+        known = context(passages)
         if self._bare is None:
-            return self._adapter.validate_json(written)
+            return self._adapter.validate_json(written, context=known)
         try:
-            return self._adapter.validate_json(written).result
+            return self._adapter.validate_json(written, context=known).result
         except ValidationError as error:
             try:  # the value alone, as a model writes it that is not held to the schema
-                return self._bare.validate_json(written)
+                return self._bare.validate_json(written, context=known)
             except ValidationError:
                 raise error from None
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
+from agentrt.citation import by_id
 from agentrt.instructions import Instructions
-from agentrt.messages import Message, SystemMessage, UserMessage, marked
+from agentrt.messages import Message, SystemMessage, UserMessage
 from agentrt.node import Context
+from agentrt.passage import Passage, passages_in
 
 _GUIDANCE: Final = "People were asked about such calls before, and said:"
 
@@ -23,10 +26,16 @@ class Conversation:
     ) -> None:
         self.input = input
         self.messages = messages
+        self.passages: dict[str, Passage] = {}
+        """What the agent was given or has found, by id: what its answer may cite."""
         self._instructions = instructions
         self._tell_budget = tell_budget
         self._guidance = f"{_GUIDANCE}\n{guidance}" if guidance else ""
         self._system: tuple[Message, ...] | None = None
+
+    def find(self, values: Iterable[object]) -> None:
+        """Take note of the passages in what the agent was given, or tools have brought."""
+        self.passages |= by_id(passage for value in values for passage in passages_in(value))
 
     async def shown(self, ctx: Context) -> tuple[Message, ...]:
         """Return what the model is to read before its next turn."""
@@ -36,7 +45,7 @@ class Conversation:
             self._system = (SystemMessage(text),) if text else ()
         left = ctx.draw("budget", lambda: str(ctx.budget) if ctx.budget.remaining else "") if self._tell_budget else ""
         line = (UserMessage(f"(Budget: {left}.)"),) if left else ()
-        return (*self._system, *map(marked, self.messages), *line)
+        return (*self._system, *self.messages, *line)
 
     @property
     def whole(self) -> tuple[Message, ...]:

@@ -15,6 +15,7 @@ AgentrtError
 ├── GuardrailTripped        a guardrail refused what went into a node or came out of it
 ├── CallDenied              a person denied a call that needs approval
 ├── IndexTaken              another update writes to the index
+├── IndexUnavailable        the index cannot be read or written: its server is away, its disk full
 ├── Waiting                 there is no output yet: the run waits for people
 ├── ModelError              what a model's adapter raises, vendor errors mapped once
 │   ├── UnknownModel            no such model, or its extra is not installed
@@ -259,6 +260,10 @@ class CallDenied(AgentrtError):
 
 class IndexTaken(AgentrtError):
     """Say that an update cannot begin while another one, of any process, writes to the same index."""
+
+
+class IndexUnavailable(AgentrtError):
+    """Say that an index cannot be read or written now, and what to do."""
 
 
 class Waiting(AgentrtError):

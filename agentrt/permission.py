@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from agentrt.errors import CallDenied, DefinitionError
 from agentrt.node import Effect, Node
@@ -71,7 +71,7 @@ class Permissions:
         """Say whether people have to approve a call; raises `CallDenied` for one that may not be made."""
         if not self.allows(call.tool):
             raise CallDenied(f"{call.tool} is not among the tools that this run allows: {', '.join(self.allow or ())}")
-        verdict = "allow" if self.policy is None else self.policy(call)
+        verdict: Verdict = "allow" if self.policy is None else self.policy(call)
         if verdict not in get_args(Verdict):
             known = ", ".join(get_args(Verdict))
             raise DefinitionError(f"policy {policy_name(self.policy)} returned {verdict!r}: it may return {known}")
@@ -100,8 +100,7 @@ def policy_named(name: str) -> Policy:
     if not callable(policy):
         ready = ", ".join(_READY)
         raise DefinitionError(f"no policy {name!r}: name a function as MODULE:FUNCTION, or one of {ready}")
-    found: Policy = policy
-    return found
+    return cast("Policy", policy)
 
 
 def proposed(node: Node[Any, Any], path: str, arguments: Mapping[str, Any], untrusted: frozenset[str]) -> ProposedCall:

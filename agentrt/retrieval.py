@@ -11,29 +11,8 @@ from agentrt.embedding import Embedder, Embeddings
 from agentrt.forecast import step_interval
 from agentrt.interval import Interval, Outlook
 from agentrt.node import Context, Node
-
-Fact: TypeAlias = str | int | float | bool
-Metadata: TypeAlias = Mapping[str, Fact]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passage:
-    """Hold a piece of text with where it comes from: `source` names the document, `position` counts in it from 0.
-
-    start: where it begins in its document's text, in characters; page numbers and the like are `metadata`.
-    """
-
-    text: str
-    source: str
-    position: int = 0
-    title: str = ""
-    score: float = 0.0
-    metadata: Metadata = field(default_factory=dict, hash=False)
-    start: int | None = None
-
-    @property
-    def id(self) -> str:
-        return f"{self.source}#{self.position}"
+from agentrt.passage import Fact, Passage
+from agentrt.question import approved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +58,23 @@ class Index(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Hold the passages found for a query, the best first, for a node that puts them in a better order."""
+
+    query: str
+    passages: Sequence[Passage]
+
+
 class Retriever(Node[str, list[Passage]]):
-    """Find the `k` passages of an index that fit a query, among those whose metadata is as `where` says."""
+    """Find the `k` passages of an index that fit a query, among those whose metadata is as `where` says.
+
+    rerank: puts the best `among` passages in order before the best k are taken: a `Reranker`, or a node of yours.
+    untrusted: whether others may have written what the index holds; False where every document is your own.
+    """
 
     kind = "retrieval"
+    effect = "read"
 
     def __init__(
         self,
@@ -91,8 +83,11 @@ class Retriever(Node[str, list[Passage]]):
         *,
         k: int = 3,
         where: Where | None = None,
+        rerank: Node[Candidates, list[Passage]] | None = None,
+        among: int = 20,
         description: str = "",
         budget: Budget | None = None,
+        untrusted: bool = True,
     ) -> None:
         super().__init__(
             name,
@@ -101,18 +96,35 @@ class Retriever(Node[str, list[Passage]]):
             description=description or f"Search {name} for passages about a query.",
             budget=budget,
         )
+        self.untrusted = untrusted
         self.index = index
         self.k = k
         self.where = where or {}
         self.attributes = {"k": k}
         self._embeddings = None if index.embedder is None else Embeddings(index.embedder, remember=1000)
-        self.parts = () if self._embeddings is None else (self._embeddings,)
+        self._rerank = rerank
+        self._among = max(k, among)
+        self.parts = [part for part in (self._embeddings, rerank) if part is not None]
 
     def interval(self, outlook: Outlook) -> Interval:
-        return Interval() if self._embeddings is None else step_interval(self._embeddings, outlook)
+        return sum((step_interval(part, outlook) for part in self.parts), Interval())
 
     async def invoke(self, ctx: Context, value: str, /) -> list[Passage]:
+        if ctx.is_guarded:
+            value = await self._permitted(ctx, value)
         vector = None
         if self._embeddings is not None:
             (vector,) = await ctx.run(self._embeddings, [value])
-        return await self.index.search(Query(value, vector, self.where), self.k)
+        query = Query(value, vector, self.where)
+        if self._rerank is None:
+            return await self.index.search(query, self.k)
+        found = await self.index.search(query, self._among)
+        return (await ctx.run(self._rerank, Candidates(value, found)))[: self.k]
+
+    async def _permitted(self, ctx: Context, query: str) -> str:
+        """Return the query as the run's policy, or people, let it pass; raises `CallDenied`."""
+        given = {"input": query}
+        if not ctx.must_be_approved(self, given):
+            return query
+        answer: object = await approved(ctx, self, given, "")
+        return query if answer is given else str(answer)

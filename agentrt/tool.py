@@ -164,7 +164,15 @@ class ToolUse(Node[str, Any]):
 
 
 def as_text(value: object) -> str:
-    """Return a value as a model should read it: text as it is, everything else as JSON."""
+    """Return a value as a model should read it: text as it is, else JSON of it, or of its `for_model()`."""
     if isinstance(value, str):
         return value.encode(errors="replace").decode()  # lone surrogates cannot be sent
-    return to_json(value, fallback=str, bytes_mode="base64", serialize_unknown=True).decode()
+    return to_json(_for_model(value), fallback=str, bytes_mode="base64", serialize_unknown=True).decode()
+
+
+def _for_model(value: object) -> object:
+    """Return what a model should read of a value, or of each in a list, where its class says so by `for_model`."""
+    if isinstance(value, list | tuple):
+        return [_for_model(one) for one in value]
+    read = getattr(type(value), "for_model", None)
+    return value if read is None else read(value)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentrt.errors import BudgetExceeded, CallDenied, DefinitionError, InvalidArguments, LoopDetected
 from agentrt.messages import ToolCall, ToolMessage, ToolSpec
 from agentrt.node import Context, Node
 from agentrt.tool import ToolUse, as_text, as_tool, tool_spec
+
+
+class Used(NamedTuple):
+    """Hold what a model is told of a call, and what has really come of it."""
+
+    message: ToolMessage
+    outcome: Any
 
 
 class Toolbox:
@@ -31,7 +38,7 @@ class Toolbox:
         each = zip(self._specs, self.tools, strict=True)
         return tuple(s for s, t in each if ctx.calls_left(t) != 0 and ctx.allows(t))
 
-    async def use(self, ctx: Context, calls: Sequence[ToolCall], why: str = "") -> list[ToolMessage]:
+    async def use(self, ctx: Context, calls: Sequence[ToolCall], why: str = "") -> list[Used]:
         """Run the tools a turn asked for side by side; what goes wrong is told to the model.
 
         `why` is what the model said when it asked.
@@ -44,16 +51,16 @@ class Toolbox:
         if (mistake := next((t.outcome for t in told if isinstance(t.outcome, DefinitionError)), None)) is not None:
             raise mistake
         called = iter(told)
-        return [self._message(c, *next(called)) if c.name in self._named else self._unknown(c) for c in calls]
+        return [self._used(c, *next(called)) if c.name in self._named else self._unknown(c) for c in calls]
 
-    def _unknown(self, call: ToolCall) -> ToolMessage:
+    def _unknown(self, call: ToolCall) -> Used:
         names = ", ".join(self._named) or "none"
-        return ToolMessage(call.id, call.name, f"unknown tool; there are: {names}", failed=True)
+        return Used(ToolMessage(call.id, call.name, f"unknown tool; there are: {names}", failed=True), None)
 
-    def _message(self, call: ToolCall, outcome: Any, untrusted: frozenset[str]) -> ToolMessage:
+    def _used(self, call: ToolCall, outcome: Any, untrusted: frozenset[str]) -> Used:
         failed = isinstance(outcome, Exception)
         text = _told(outcome) if failed else as_text(outcome)
-        return ToolMessage(call.id, call.name, text, failed=failed, untrusted=bool(untrusted))
+        return Used(ToolMessage(call.id, call.name, text, failed=failed, untrusted=bool(untrusted)), outcome)
 
 
 class Repeats:

@@ -11,7 +11,7 @@ swarm of such agents that votes. Each way is a graph; all of them share one budg
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -169,8 +169,12 @@ def found(messages: Sequence[Message]) -> Passage | None:
     for message in messages:
         if isinstance(message, ToolMessage) and message.name == "guide" and not message.failed:
             passages = json.loads(message.text)
-            return Passage(**passages[0]) if passages else None
+            return _read(passages[0]) if passages else None
     return None
+
+
+def _read(shown: Mapping[str, str]) -> Passage:
+    return Passage(text=shown["text"], title=shown.get("title", ""), source=shown["id"].rpartition("#")[0])
 
 
 def finding(question: str, answer: str, passage: Passage | None = None, line: str | None = None) -> str:

@@ -180,7 +180,7 @@ async def test_agents_graphs_and_retrievers_are_tools() -> None:
     helper = Agent("helper", model=ScriptedModel(["helped"]), description="helps")
     names = ("shelf", "words", "helper")
     with ScriptedModel([[call(n, input="four") for n in names], "done"]) as model:
-        await run(Agent("a", model=model, tools=[Retriever("shelf", index), words(), helper]), "go")
+        await run(Agent("a", model=model, tools=[Retriever("shelf", index, untrusted=False), words(), helper]), "go")
     assert json.loads(last_texts(model)[0])[0]["text"] == "four"
     assert last_texts(model)[1:] == ["4", "helped"]
     assert all(t.parameters["required"] == ["input"] for t in model.requests[0].tools)

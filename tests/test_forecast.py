@@ -34,6 +34,7 @@ from agentrt import (
     tool,
 )
 from agentrt.forecast import foresee, words_in, worst_call
+from agentrt.stores import FullTextIndex
 from agentrt.testing import FunctionModel, count
 
 PRICE = Price.per_million(input=1, output=5, cached=0.1)
@@ -173,7 +174,7 @@ def test_functions_are_steps_unless_they_take_a_context() -> None:
         """Call others."""
         return x
 
-    assert foresee(look, "x").steps.greatest == foresee(Retriever("r", object()), "x").steps.greatest == 1  # type: ignore[arg-type]
+    assert foresee(look, "x").steps.greatest == foresee(Retriever("r", FullTextIndex([])), "x").steps.greatest == 1
     found = foresee(Agent("a", model=model(), tools=[caller], budget=Budget(tool_calls=1)), "x")
     assert found.model_calls.dominant == "a/caller"
     assert "calls what it likes at run time" in found.tokens.unbounded["a/caller"]

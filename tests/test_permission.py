@@ -110,6 +110,8 @@ async def test_code_and_graphs_are_held_to_it_as_agents_are() -> None:
 
 
 class Nothing:
+    embedder = None
+
     async def search(self, query: Any, k: int) -> list[Passage]:
         raise AssertionError("it was searched")
 

@@ -17,14 +17,15 @@ NAMES = """
     Cached Fallback Limited Priced Retried Wrapper ask
     run_sync stream tool vote Guarded Guardrail Handoff HistoryFilter Transfer guarded handoff keep_last without_tools
     RunStatistics
-    Policy ProposedCall approve_untrusted_writes approve_writes
+    Citation CitedAnswer Policy ProposedCall approve_untrusted_writes approve_writes
     Bound Bounds BudgetTooSmall
-    Between Embedder Query embedder
+    Between Embedder IndexTaken IndexUnavailable Query Reranker embedder
     CallDenied Journal OpenQuestion QuestionClosed ReplayMismatch RunSummary RunTaken Waiting fork replay resume
 """
 
 TESTING = """
-    Cassette CassetteMismatch FunctionModel RecordMismatch Reply ScriptMismatch ScriptedModel call count dump_record
+    Cassette CassetteMismatch FunctionEmbedder
+    FunctionModel RecordMismatch Reply ScriptMismatch ScriptedModel call count dump_record
     read_record recorded replay_record run_virtual text virtual_backend virtual_loop
 """
 

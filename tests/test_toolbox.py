@@ -81,6 +81,9 @@ class Counting:
     def calls_left(self, node: Any) -> int | None:
         return self.left
 
+    def allows(self, node: Any) -> bool:
+        return True
+
 
 @pytest.mark.parametrize(("left", "offered"), [(None, ["add"]), (2, ["add"]), (0, [])])
 def test_a_tool_that_is_used_up_is_not_offered(left: int | None, offered: list[str]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TypeAlias
 
 from agentrt.index.document import Document
-from agentrt.retrieval import Metadata, Passage
+from agentrt.passage import Metadata, Passage
 
 Chunk: TypeAlias = Callable[[Document], Iterable[Passage]]
 """Cuts a document into passages; their `source` and `position` are set by the index."""
@@ -141,8 +141,7 @@ def _piece(document: Document, position: int, passage: Passage) -> Piece:
 
 
 def _storable_facts(metadata: Metadata) -> Metadata:
-    facts: Mapping[str, object] = metadata
-    return {storable(k): storable(v) if isinstance(v, str) else v for k, v in facts.items()}  # type: ignore[misc]
+    return {storable(k): storable(v) if isinstance(v, str) else v for k, v in metadata.items()}
 
 
 def storable(text: str) -> str:

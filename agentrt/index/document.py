@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agentrt.retrieval import Metadata
+from agentrt.passage import Metadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from agentrt.index.document import Document
 from agentrt.index.problem import Problem
-from agentrt.retrieval import Fact
+from agentrt.passage import Fact
 
 _TEXTS: Final = ("text", "content", "body", "contents", "abstract")
 _IDS: Final = ("_id", "id")

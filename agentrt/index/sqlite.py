@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio.to_thread
 
 from agentrt.embedding import Embedder, Vector
-from agentrt.errors import DefinitionError, IndexTaken
+from agentrt.errors import AgentrtError, DefinitionError, IndexTaken, IndexUnavailable
 from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
 from agentrt.index.fusion import fused
-from agentrt.index.signatures import CANDIDATES, Signatures, packed, ranked, signature, unpacked
-from agentrt.index.stored import DEPTH, TITLE_WEIGHT, Mode, StoredIndex
+from agentrt.index.stored import DEPTH, TITLE_WEIGHT, Mode, StoredIndex, check_embedder, without_embedder
+from agentrt.index.vectors import StoredVectors, packed, unpacked
 from agentrt.index.words import any_of, rarest, words_in
-from agentrt.retrieval import Between, Condition, Passage, Query, Where
+from agentrt.passage import Passage
+from agentrt.retrieval import Between, Condition, Query, Where
 
 if TYPE_CHECKING:
     from apsw import Connection
@@ -30,7 +31,7 @@ _APPLICATION_ID: Final = int.from_bytes(b"agix")
 _BUSY_MILLISECONDS: Final = 10_000
 _MOST_READERS: Final = 4
 _TOKENIZER: Final = ("porter", "unicode61", "remove_diacritics", "2")
-_MOST_RANKED: Final = 10_000
+_MOST_RANKED: Final = 5_000
 """How many passages BM25 ranks for one query, a microsecond each: the rarest words of it choose which."""
 _SCHEMA: Final = f"""
 PRAGMA application_id = {_APPLICATION_ID};
@@ -43,7 +44,7 @@ CREATE TABLE documents (
     digest BLOB NOT NULL  -- of all its pieces
 );
 CREATE TABLE passages (
-    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    id       INTEGER PRIMARY KEY,
     document INTEGER NOT NULL REFERENCES documents (id),
     position INTEGER NOT NULL,  -- from 0
     title    TEXT NOT NULL,
@@ -58,8 +59,7 @@ CREATE INDEX passages_by_content ON passages (content);
 CREATE VIRTUAL TABLE words USING fts5 (
     title, text, content = '', contentless_delete = 1, tokenize = '{" ".join(_TOKENIZER)}'
 );
-CREATE TABLE vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL);  -- of passages; float16
-CREATE TABLE signatures (id INTEGER PRIMARY KEY, bits BLOB NOT NULL);  -- of vectors: their numbers' signs
+CREATE TABLE vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL);  -- of passages; a byte a number
 CREATE TABLE facts (  -- the metadata of passages, to look them up by
     name    TEXT NOT NULL,
     value   NOT NULL,
@@ -85,15 +85,15 @@ _KNOWN: Final = (
     "WHERE content IN (SELECT unhex(value) FROM json_each(?))"
 )
 _INSERT: Final = (
-    "INSERT INTO passages (document, position, title, text, start, metadata, content, place) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
+    "INSERT INTO passages (id, document, position, title, text, start, metadata, content, place) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _MOVE: Final = "UPDATE passages SET position = ?, start = ?, metadata = ?, place = ? WHERE id = ?"
 _PASSAGE: Final = (
     "SELECT passages.id, text, source, position, title, metadata, start FROM passages "
     "JOIN documents ON documents.id = document"
 )
-_OF_PASSAGE: Final = {"words": "rowid", "vectors": "id", "signatures": "id", "facts": "passage", "passages": "id"}
+_OF_PASSAGE: Final = {"words": "rowid", "vectors": "id", "facts": "passage", "passages": "id"}
 """The tables that hold something of a passage, and the column that names it."""
 
 
@@ -191,7 +191,7 @@ class SqliteIndex(StoredIndex):
         if self.mode != "vector":
             rankings.append(_by_words(connection, snapshot, query.text, depth, among))
         if query.vector is not None and self.mode != "text":
-            rankings.append(_by_meaning(connection, snapshot, query.vector, depth, among))
+            rankings.append(snapshot.vectors.nearest(query.vector, depth, among))
         if len(rankings) == 1:
             return _passages(connection, rankings[0][:k])
         ranked_ids = [([i for i, _ in ranking], w) for ranking, w in zip(rankings, self.weights, strict=True)]
@@ -216,7 +216,7 @@ class SqliteIndex(StoredIndex):
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
-        """Lend a connection that nobody else uses meanwhile; tells errors of SQLite as `DefinitionError`."""
+        """Lend a connection that nobody else uses meanwhile; tells errors of SQLite as this package's."""
         try:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
@@ -231,7 +231,7 @@ class SqliteIndex(StoredIndex):
                 if not kept:
                     connection.close()
         except self._apsw.Error as error:
-            raise DefinitionError(f"{self.path}: {_remedy(self._apsw, error)}") from error
+            raise _told(self._apsw, error, self.path) from error
 
     def _connect(self) -> Connection:
         connection: Connection = self._apsw.Connection(str(self.path))
@@ -267,13 +267,9 @@ class SqliteIndex(StoredIndex):
         name, dimensions = self._embedder.name, self._embedder.dimensions
         if made_with:
             known = _value(connection, "SELECT value FROM settings WHERE name = 'dimensions'")
-            if (made_with, known) != (name, dimensions):
-                raise DefinitionError(
-                    f"{self.path} was made with {made_with} ({known} dimensions), not {name} ({dimensions}): vectors "
-                    "of two embedders cannot be compared; open it with its own, or make another index"
-                )
+            check_embedder(str(self.path), (made_with, known), (name, dimensions))
         elif _value(connection, "SELECT count(*) FROM documents"):
-            raise DefinitionError(f"{self.path} was made without an embedder: open it without, or make another index")
+            raise DefinitionError(without_embedder(str(self.path)))
         else:
             connection.execute(
                 "INSERT INTO settings VALUES ('embedder', ?), ('dimensions', ?)", (name, dimensions)
@@ -285,7 +281,8 @@ class _Snapshot:
 
     def __init__(self, version: int, connection: Connection) -> None:
         self.version = version
-        self.signatures = Signatures(connection.execute("SELECT id, bits FROM signatures ORDER BY id"))
+        rows: Any = connection.execute("SELECT id, vector FROM vectors ORDER BY id")
+        self.vectors = StoredVectors(rows)
         self.counts: dict[str, int] = {}
 
 
@@ -299,10 +296,8 @@ class _Writing:
     def carry_out(self, changes: Sequence[Change]) -> None:
         self._bump()
         self._forget([i for c in changes for i in c.removed])
-        for c in changes:
-            document = self._document(c)
-            self._move(c.moved)
-            self._add(document, c.added)
+        self._move([m for c in changes for m in c.moved])
+        self._add([(document, p) for c in changes for document in [self._document(c)] for p in c.added])
 
     def delete(self, sources: Sequence[str]) -> int:
         self._bump()
@@ -325,33 +320,40 @@ class _Writing:
         self._connection.execute("INSERT INTO documents (source, digest) VALUES (?, ?)", (c.source, c.digest))
         return self._connection.last_insert_rowid()
 
-    def _add(self, document: int, pieces: Sequence[Piece]) -> None:
-        for piece in pieces:
-            p = piece.passage
-            row = (document, p.position, p.title, p.text, p.start, json.dumps(dict(p.metadata)))
-            i = _value(self._connection, _INSERT, None, (*row, piece.content, piece.place))
-            self._connection.execute("INSERT INTO words (rowid, title, text) VALUES (?, ?, ?)", (i, p.title, p.text))
-            self._add_facts(i, piece)
-            if (vector := self._vectors.get(piece.content)) is not None:
-                self._connection.execute("INSERT INTO vectors VALUES (?, ?)", (i, packed(vector)))
-                self._connection.execute("INSERT INTO signatures VALUES (?, ?)", (i, signature(vector)))
+    def _add(self, pieces: Sequence[tuple[int, Piece]]) -> None:
+        many = self._connection.executemany
+        first = _value(self._connection, "SELECT coalesce(max(id), 0) + 1 FROM passages")
+        new = list(enumerate(pieces, first))
+        many(_INSERT, (_row(i, document, piece) for i, (document, piece) in new))
+        texts = ((i, piece.passage.title, piece.passage.text) for i, (_, piece) in new)
+        many("INSERT INTO words (rowid, title, text) VALUES (?, ?, ?)", texts)
+        made = [(i, self._vectors[piece.content]) for i, (_, piece) in new if piece.content in self._vectors]
+        many("INSERT INTO vectors VALUES (?, ?)", zip([i for i, _ in made], packed([v for _, v in made]), strict=True))
+        self._add_facts([(i, piece) for i, (_, piece) in new])
 
-    def _add_facts(self, i: int, piece: Piece) -> None:
-        rows = [(name, value, i) for name, value in piece.passage.metadata.items()]
-        if rows:
-            self._connection.executemany("INSERT INTO facts VALUES (?, ?, ?)", rows)
+    def _add_facts(self, pieces: Iterable[tuple[int, Piece]]) -> None:
+        rows = ((name, value, i) for i, piece in pieces for name, value in piece.passage.metadata.items())
+        self._connection.executemany("INSERT INTO facts VALUES (?, ?, ?)", rows)
 
     def _move(self, moved: Sequence[tuple[int, Piece]]) -> None:
-        for i, piece in moved:
-            p = piece.passage
-            row = (p.position, p.start, json.dumps(dict(p.metadata)), piece.place, i)
-            self._connection.execute(_MOVE, row)
-            self._connection.execute("DELETE FROM facts WHERE passage = ?", (i,))
-            self._add_facts(i, piece)
+        many = self._connection.executemany
+        places = ((p.passage.position, p.passage.start, _json(p), p.place, i) for i, p in moved)
+        many(_MOVE, places)
+        many("DELETE FROM facts WHERE passage = ?", [(i,) for i, _ in moved])
+        self._add_facts(moved)
 
     def _forget(self, ids: Sequence[int]) -> None:
         for table, column in _OF_PASSAGE.items():
             self._connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(i,) for i in ids])
+
+
+def _row(i: int, document: int, piece: Piece) -> tuple[Any, ...]:
+    p = piece.passage
+    return (i, document, p.position, p.title, p.text, p.start, _json(piece), piece.content, piece.place)
+
+
+def _json(piece: Piece) -> str:
+    return json.dumps(dict(piece.passage.metadata)) if piece.passage.metadata else "{}"
 
 
 def _by_words(
@@ -380,14 +382,6 @@ def _count(connection: Connection, snapshot: _Snapshot, word: str) -> int:
     return snapshot.counts[word]
 
 
-def _by_meaning(
-    connection: Connection, snapshot: _Snapshot, vector: Vector, n: int, among: Sequence[int] | None
-) -> list[tuple[int, float]]:
-    candidates = snapshot.signatures.nearest(vector, max(CANDIDATES, n), among)
-    query = "SELECT id, vector FROM vectors WHERE id IN (SELECT value FROM json_each(?))"
-    return ranked(vector, _rows(connection, query, json.dumps(candidates)), n)
-
-
 def _among(connection: Connection, where: Where) -> list[int]:
     """Return the ids of the passages whose metadata is as it must be."""
     parts = [_condition(name, condition) for name, condition in where.items()]
@@ -401,7 +395,8 @@ def _condition(name: str, condition: Condition) -> tuple[str, tuple[object, ...]
         given = {">=": condition.least, "<=": condition.most}
         bounds = {sign: bound for sign, bound in given.items() if bound is not None}
         kind = "=" if any(isinstance(bound, str) for bound in bounds.values()) else "<>"  # texts are above all numbers
-        test = " AND ".join([f"typeof(value) {kind} 'text'", *(f"value {sign} ?" for sign in bounds)])
+        tests = [f"value {sign} ?" for sign in bounds] + ([f"typeof(value) {kind} 'text'"] if bounds else [])
+        test = " AND ".join(tests) or "true"
         values: tuple[object, ...] = tuple(bounds.values())
     elif isinstance(condition, str | int | float):
         test, values = "value = ?", (condition,)
@@ -464,15 +459,16 @@ def _library() -> Any:
     return apsw
 
 
-def _remedy(apsw: Any, error: Exception) -> str:
-    for kind, remedy in (
-        (apsw.NotADBError, "it is no index: choose another file"),
-        (apsw.CorruptError, "the file is damaged: move it away and make it anew"),
-        (apsw.CantOpenError, "it cannot be opened: check that its folder exists and may be written"),
-        (apsw.ReadOnlyError, "it may not be written: change its permissions"),
-        (apsw.FullError, "the disk is full: make room"),
-        (apsw.BusyError, "another process keeps it locked: let that end"),
+def _told(apsw: Any, error: Exception, path: Path) -> AgentrtError:
+    """Return this package's error for one of SQLite's, with what to do."""
+    for kind, told, remedy in (
+        (apsw.NotADBError, DefinitionError, "it is no index: choose another file"),
+        (apsw.CorruptError, DefinitionError, "the file is damaged: move it away and make it anew"),
+        (apsw.CantOpenError, DefinitionError, "it cannot be opened: check that its folder exists and may be written"),
+        (apsw.ReadOnlyError, IndexUnavailable, "it may not be written: change its permissions"),
+        (apsw.FullError, IndexUnavailable, "the disk is full: make room"),
+        (apsw.BusyError, IndexUnavailable, "another process keeps it locked: let that end"),
     ):
         if isinstance(error, kind):
-            return remedy
-    return str(error)
+            return told(f"{path}: {remedy}")
+    return IndexUnavailable(f"{path}: {error}")

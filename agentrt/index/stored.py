@@ -13,9 +13,10 @@ import anyio.to_thread
 from agentrt.embedding import Embedder, Vector
 from agentrt.embedding import embedder as embedder_named
 from agentrt.errors import DefinitionError
-from agentrt.index.changes import Change, Changes, Chunk, Cut, Piece, StoredDocument, change, cut, whole
+from agentrt.index.changes import Change, Changes, Chunk, Cut, Piece, StoredDocument, change, cut, storable, whole
 from agentrt.index.document import Document
-from agentrt.retrieval import Passage, Query
+from agentrt.passage import Passage
+from agentrt.retrieval import Query
 
 Mode: TypeAlias = Literal["hybrid", "text", "vector"]
 Embed: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[Vector]]]
@@ -55,6 +56,11 @@ class StoredIndex(ABC):
         """Return what makes the vectors of queries; None where they need none."""
         return None if self.mode == "text" else self._embedder
 
+    @property
+    def made_by(self) -> Embedder | None:
+        """Return what makes the vectors of passages, whatever the mode."""
+        return self._embedder
+
     async def search(self, query: str | Query, k: int) -> list[Passage]:
         """Return at most k passages, the one that fits best first.
 
@@ -65,10 +71,10 @@ class StoredIndex(ABC):
         query = Query.of(query)
         if k < 1:
             return []
-        if query.vector is None and self.embedder is not None:
-            (vector,) = (await self.embedder.embed([query.text])).vectors
-            query = Query(query.text, vector, query.where)
-        return await self._find(query, k)
+        text, vector = storable(query.text), query.vector
+        if vector is None and self.embedder is not None:
+            (vector,) = (await self.embedder.embed([text])).vectors
+        return await self._find(Query(text, vector, query.where), k)
 
     async def update(
         self, documents: Documents, *, chunk: Chunk = whole, embed: Embed | None = None, prune: bool = False
@@ -226,3 +232,16 @@ def _next_batch(documents: Iterator[Document], chunk: Chunk) -> list[Cut]:
         if batch.add(cut(document, chunk)):
             break
     return batch.cuts
+
+
+def check_embedder(where: str, made_with: tuple[str, int], given: tuple[str, int]) -> None:
+    """Raise `DefinitionError` where an index was made with another embedder, by name and dimensions."""
+    if made_with != given:
+        raise DefinitionError(
+            f"{where} was made with {made_with[0]} ({made_with[1]} dimensions), not {given[0]} ({given[1]}): vectors "
+            "of two embedders cannot be compared; open it with its own, or make another index"
+        )
+
+
+def without_embedder(where: str) -> str:
+    return f"{where} was made without an embedder: open it without, or make another index"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from agentrt.errors import DefinitionError
-from agentrt.retrieval import Passage, Query
+from agentrt.passage import Passage
+from agentrt.retrieval import Query
 
 _SUFFIXES: Final = {".md", ".txt"}
 _WORD: Final = re.compile(r"\w+")

@@ -4,6 +4,7 @@ Nothing here needs a test framework; `agentrt.testing.plugin` offers the same to
 """
 
 from agentrt.testing.cassette import Cassette, CassetteMismatch, recorded
+from agentrt.testing.embedders import FunctionEmbedder
 from agentrt.testing.models import FunctionModel, Reply, ScriptedModel, ScriptMismatch, call, count, text
 from agentrt.testing.records import RecordMismatch, dump_record, read_record, replay_record
 from agentrt.testing.virtual import run_virtual, virtual_backend, virtual_loop
@@ -11,6 +12,7 @@ from agentrt.testing.virtual import run_virtual, virtual_backend, virtual_loop
 __all__ = [
     "Cassette",
     "CassetteMismatch",
+    "FunctionEmbedder",
     "FunctionModel",
     "RecordMismatch",
     "Reply",

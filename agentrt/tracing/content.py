@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from agentrt.events import QuestionAnswered, QuestionAsked
 from agentrt.messages import AssistantMessage, Message, ToolMessage, new_messages
 from agentrt.model import ModelRequest, ModelResponse
-from agentrt.retrieval import Passage
+from agentrt.passage import Passage
 from agentrt.tracing import conventions as c
 
 if TYPE_CHECKING:

@@ -219,3 +219,48 @@ def test_help_of_a_file_without_fields_tells_the_input(shell: Shell, write: Writ
     lines = [" ".join(line.split()) for line in shell("run", file, "--help").stdout.splitlines()]
     assert "--why text (required)" in lines
     assert "--words list[str] (default: made anew)" in lines
+
+
+TOOLS = """
+@tool(effect="read", untrusted=True)
+async def fetch(url: str) -> str:
+    \"\"\"Fetch a page.\"\"\"
+    return url
+@tool
+async def post(words: str) -> str:
+    \"\"\"Post words.\"\"\"
+    return words
+async def go(x: str, ctx: Context) -> str:
+    return await ctx.run(post, await ctx.run(fetch, x))
+from agentrt import FunctionNode
+go = FunctionNode(go, name="go")
+go.parts = (fetch, post)
+"""
+
+
+def test_a_run_is_narrowed_to_some_tools(shell: Shell, write: Write) -> None:
+    result = shell("run", f"{write(TOOLS)}:go", "a", "--allow", "fetch")
+    assert result.exit_code == 1
+    assert "post is not among the tools that this run allows: fetch" in result.stderr
+    assert "refused: post is not among the tools" in shell("show", "last").stdout
+
+
+def test_a_policy_is_named(shell: Shell, write: Write) -> None:
+    """And asks people, since what is posted may come from outside."""
+    result = shell("run", f"{write(TOOLS)}:go", "a", "--policy", "approve_untrusted_writes")
+    assert result.exit_code == 4
+    assert "fetch" in shell("inbox").stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (("--allow", "fetsh"), "--allow fetsh: "),
+        (("--policy", "approve_all"), "no policy 'approve_all'"),
+    ],
+)
+def test_tools_and_policies_that_are_not_there_are_told(
+    shell: Shell, write: Write, option: tuple[str, str], told: str
+) -> None:
+    result = shell("run", f"{write(TOOLS)}:go", "a", *option)
+    assert (result.exit_code, told in result.stderr) == (2, True)

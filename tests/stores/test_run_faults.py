@@ -225,7 +225,7 @@ async def test_a_server_that_stays_away(undisturbed: Undisturbed, mortal: Server
         await to_thread.run_sync(mortal.crash)
 
     world = World(end)
-    with pytest.raises(JournalError, match=r"cannot be reached for 0\.1 s: .* check that the server runs"):
+    with pytest.raises(JournalError, match=r"cannot be reached .*check that the server runs"):
         await world.begin(journal)
     await to_thread.run_sync(mortal.start)
     later = PostgresJournal(mortal.url)

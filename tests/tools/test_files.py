@@ -430,4 +430,5 @@ async def test_an_agent_reads_a_file(root: Path) -> None:
 
     tools: list[Tool[..., str]] = files(root)
     result = await run(Agent("reader", model=FunctionModel(say), tools=tools), "go")
-    assert result.output.startswith("# Plan\nSee the inn.\n | FileError: ../secret.txt is not below the folder")
+    assert "# Plan\nSee the inn.\n" in result.output
+    assert "FileError: ../secret.txt is not below the folder" in result.output

@@ -315,7 +315,8 @@ async def test_an_agent_asks_a_database(path: Path) -> None:
         return " | ".join(told) if told else asked
 
     result = await run(Agent("clerk", model=FunctionModel(say), tools=sql(f"sqlite:///{path}")), "go")
-    assert result.output == "x\n7 | SqlError: not authorized: this tool only reads"
+    assert "x\n7\n" in result.output
+    assert "SqlError: not authorized: this tool only reads" in result.output
 
 
 @pytest.mark.parametrize("driver", ["mysql+aiomysql", "mysql+pymysql"])
@@ -327,7 +328,6 @@ async def test_a_missing_driver_is_told(driver: str) -> None:
 
 
 async def test_other_databases_may_be_written_to(path: Path) -> None:
-    """Through any driver, async or not."""
-    for driver in ("sqlite", "sqlite+aiosqlite"):
-        database = OtherDatabase(make_url(f"{driver}:///{path}"), write=True, seconds=5)
-        assert await database.do(lambda c: c.exec_driver_sql("SELECT count(*) FROM towns").scalar()) == 1
+    """Through SQLAlchemy's drivers, in a thread."""
+    database = OtherDatabase(make_url(f"sqlite:///{path}"), write=True, seconds=5)
+    assert await database.do(lambda c: c.exec_driver_sql("SELECT count(*) FROM towns").scalar()) == 1

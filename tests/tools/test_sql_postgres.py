@@ -9,10 +9,11 @@ from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy import make_url
 
 from agentrt import DefinitionError
 from agentrt_tools import sql
-from agentrt_tools.database import SqlError
+from agentrt_tools.database import OtherDatabase, SqlError
 from tests.stores.postgresql import Server
 
 pytestmark = pytest.mark.anyio
@@ -227,3 +228,9 @@ async def test_a_server_that_is_not_there_is_told() -> None:
     ask, _ = sql("postgresql://me@/db?host=/tmp/agentrt-none")
     with pytest.raises(SqlError, match="the database cannot be reached"):
         await ask("SELECT 1")
+
+
+async def test_other_databases_may_be_written_to(server: Server) -> None:
+    """Through async drivers, too."""
+    database = OtherDatabase(make_url(server.url).set(drivername="postgresql+asyncpg"), write=True, seconds=5)
+    assert await database.do(lambda c: c.exec_driver_sql("SELECT count(*) FROM towns").scalar()) == 1

@@ -558,3 +558,27 @@ async def test_dead_branches_are_counted_beyond_those_that_are_told(
     await run(fan(fail, join=Join(lambda values: values, errors="drop")), 5)
     root = spans.one("invoke_workflow fan")
     assert (len(root.events), root.attributes["agentrt.branches.died"]) == (2, 5)
+
+
+@tool(effect="read", untrusted=True)
+async def fetch(url: str) -> str:
+    """Fetch a page."""
+    return url
+
+
+async def test_what_comes_from_outside_is_marked(spans: Spans) -> None:
+    """On the span of the step that read it, and on those of the steps that were given it."""
+    model = ScriptedModel([call("fetch", url="a"), "done"])
+    await run(Agent("a", model=model, tools=[fetch, add]), "go")
+    assert (spans.one("execute_tool fetch").attributes or {})["agentrt.untrusted.output"] == ("fetch",)
+    first, second = (s.attributes or {} for s in spans.named("chat scripted"))
+    assert "agentrt.untrusted" not in first
+    assert second["agentrt.untrusted"] == ("fetch",)
+
+
+async def test_a_refused_call_is_told_on_its_span(spans: Spans) -> None:
+    model = ScriptedModel([call("fetch", url="a"), "done"])
+    await run(Agent("a", model=model, tools=[fetch, add]), "go", allow=["add"])
+    (event,) = spans.one("execute_tool fetch").events
+    assert event.name == "agentrt.call.refused"
+    assert (event.attributes or {})["agentrt.call.tool"] == "fetch"

@@ -7,6 +7,7 @@ from agentrt_tools.excerpt import excerpt
 from agentrt_tools.fetch import fetch, fetcher
 from agentrt_tools.files import files
 from agentrt_tools.python import Python, python
+from agentrt_tools.shell import shell
 from agentrt_tools.sql import sql
 from agentrt_tools.web_search import Brave, SearchProvider, SearchResult, SearXNG, web_search
 
@@ -25,6 +26,7 @@ __all__ = [
     "fetcher",
     "files",
     "python",
+    "shell",
     "sql",
     "web_search",
 ]

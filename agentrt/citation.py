@@ -1,0 +1,57 @@
+"""Citations: an answer names the passages it rests on, and they are ones that were really retrieved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, WithJsonSchema
+
+from agentrt.passage import Passage
+
+_MOST_NAMED = 20
+
+
+def _cited(value: object, info: ValidationInfo) -> object:
+    """Return the passage that a model cites by its id, or by its source where only one passage of that was found.
+
+    A whole passage is one that a record holds.
+    """
+    if not isinstance(value, str):
+        return value
+    found: Mapping[str, Passage] = (info.context or {}).get("passages", {})
+    named = value.strip().strip("[]()").strip()
+    if named in found:
+        return found[named]
+    same = [p for p in found.values() if p.source == named]
+    if len(same) == 1:
+        return same[0]
+    known = ", ".join(list(found)[-_MOST_NAMED:])
+    raise ValueError(f"no passage {value!r} was found" + (f": cite one of {known}" if known else "; search first"))
+
+
+Citation: TypeAlias = Annotated[
+    Passage,
+    BeforeValidator(_cited),
+    WithJsonSchema({"type": "string", "description": "The id of a passage that was found."}, mode="validation"),
+]
+"""A field of an agent's output that the model fills with the id of a passage, and whose value is that passage.
+
+Only passages count that the agent was given or has found: any other id is told to the model as a mistake.
+"""
+
+
+class CitedAnswer(BaseModel):
+    """Hold an answer, and the passages that it rests on."""
+
+    text: str = Field(description="The answer.")
+    citations: list[Citation] = Field(description="The ids of the passages that say so.")
+
+
+def by_id(passages: Iterable[Passage]) -> dict[str, Passage]:
+    return {passage.id: passage for passage in passages}
+
+
+def context(passages: Mapping[str, Passage]) -> dict[str, Any]:
+    """Return what citations are read with."""
+    return {"passages": passages}

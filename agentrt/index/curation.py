@@ -1,0 +1,106 @@
+"""Curation: which documents are worth keeping, and a report of what was left out and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from agentrt.index.boilerplate import Boilerplate
+from agentrt.index.chunking import count_words
+from agentrt.index.document import Document
+from agentrt.index.duplicates import Duplicates
+from agentrt.index.quality import flaw
+
+_EXAMPLES: Final = 5
+
+Documents = Callable[[], Iterable[Document]]
+"""Begins to go through the documents; curation does so twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Say which document was left out, for which reason, and what there is to add."""
+
+    source: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Report:
+    """Count what was kept and what was not; `lines` are those that were blanked, with how often."""
+
+    documents: int = 0
+    words: int = 0
+    left: list[Left] = field(default_factory=list)
+    lines: Counter[str] = field(default_factory=Counter)
+
+    def by_reason(self) -> dict[str, list[Left]]:
+        """Return what was left out, by reason, the most frequent first."""
+        found: dict[str, list[Left]] = {}
+        for one in self.left:
+            found.setdefault(one.reason, []).append(one)
+        return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+    def document(self) -> dict[str, Any]:
+        """Return the report as JSON has it."""
+        return {
+            "kept": {"documents": self.documents, "words": self.words},
+            "left_out": [{"source": o.source, "reason": o.reason, "detail": o.detail} for o in self.left],
+            "boilerplate": dict(self.lines.most_common()),
+        }
+
+    def rows(self) -> list[tuple[str, int, str]]:
+        """Return a line for each reason: its name, how many, and examples."""
+        shown = [("kept", self.documents, f"{self.words:,} words")]
+        for reason, ones in self.by_reason().items():
+            named = [f"{o.source} ({o.detail})" if o.detail else o.source for o in ones[:_EXAMPLES]]
+            shown.append((reason, len(ones), ", ".join(named)))
+        if self.lines:
+            examples = "; ".join(line for line, _ in self.lines.most_common(_EXAMPLES))
+            shown.append(("boilerplate lines", self.lines.total(), examples))
+        return shown
+
+
+@dataclass(slots=True)
+class Curation:
+    """Leave out duplicates and debris, and blank the lines that documents have in common.
+
+    similarity: how much of their text near duplicates share. least_words: what is shorter is left out.
+    language: tells the language of a text, such as "en"; only those in `languages` are kept.
+    """
+
+    similarity: float = 0.8
+    least_words: int = 3
+    language: Callable[[str], str] | None = None
+    languages: frozenset[str] = frozenset()
+    report: Report = field(default_factory=Report)
+
+    def curate(self, documents: Documents) -> Iterator[Document]:
+        """Yield the documents that are kept, one at a time; `report` is complete when all are through."""
+        self.report = Report()
+        boilerplate = Boilerplate(documents())
+        duplicates = Duplicates(self.similarity)
+        for document in documents():
+            text, lines = boilerplate.blanked(document)
+            left = self._reason(document.source, text, duplicates)
+            if left is not None:
+                self.report.left.append(left)
+                continue
+            self.report.documents += 1
+            self.report.words += count_words(text)
+            self.report.lines.update(lines)
+            yield replace(document, text=text) if lines else document
+
+    def _reason(self, source: str, text: str, duplicates: Duplicates) -> Left | None:
+        if wrong := flaw(text, least_words=self.least_words):
+            return Left(source, wrong)
+        if self.language is not None and (found := self.language(text)) not in self.languages:
+            return Left(source, "another language", found)
+        if repeats := duplicates.seen(source, text):
+            name, similarity = repeats
+            reason = "duplicate" if similarity == 1.0 else "near duplicate"
+            return Left(source, reason, f"of {name}" + ("" if similarity == 1.0 else f", {similarity:.0%}"))
+        return None

@@ -1,0 +1,26 @@
+"""Languages: which one a text is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from agentrt.errors import DefinitionError
+
+_MOST: Final = 5000
+
+
+def language_detector() -> Callable[[str], str]:
+    """Return what tells the language of a text from its first 5,000 characters, as ISO 639-1 has it, such as "en".
+
+    Of a text of a few words it is a guess. Raises `DefinitionError` without the extra `agentrt[curation]`.
+    """
+    try:
+        import py3langid
+    except ImportError as error:
+        raise DefinitionError("telling languages needs py3langid: pip install 'agentrt[curation]'") from error
+
+    def language(text: str) -> str:
+        return str(py3langid.classify(text[:_MOST])[0])
+
+    return language

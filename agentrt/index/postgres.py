@@ -1,0 +1,419 @@
+"""The index in PostgreSQL with pgvector: for many processes and machines. Needs `agentrt[postgres]`, and asyncio.
+
+Words are ranked by BM25 as the index in a file ranks them, from the positions that a tsvector holds, and vectors by an
+HNSW index.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from math import log
+from typing import Any, Final, Self
+
+from agentrt.embedding import Embedder, Vector
+from agentrt.errors import DefinitionError, IndexTaken, IndexUnavailable
+from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
+from agentrt.index.fusion import fused
+from agentrt.index.stored import DEPTH, TITLE_WEIGHT, Mode, StoredIndex, check_embedder, without_embedder
+from agentrt.index.words import rarest
+from agentrt.passage import Passage
+from agentrt.retrieval import Between, Condition, Query, Where
+from agentrt.stores.link import shown
+
+SCHEMA_VERSION: Final = 1
+_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,40}")
+_MOST_CONNECTIONS: Final = 4
+_MOST_RANKED: Final = 2_000
+"""How many passages BM25 ranks for one query: each is taken apart for it."""
+_K1: Final = 1.2
+_B: Final = 0.75
+_SCHEMA: Final = """
+CREATE TABLE settings (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE documents (
+    id     BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source TEXT NOT NULL UNIQUE,
+    digest BYTEA NOT NULL
+);
+CREATE TABLE passages (
+    id       BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    document BIGINT NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    title    TEXT NOT NULL,
+    text     TEXT NOT NULL,
+    start    INTEGER,
+    metadata JSONB NOT NULL,
+    content  BYTEA NOT NULL,
+    place    BYTEA NOT NULL,
+    words    TSVECTOR NOT NULL,
+    length   INTEGER NOT NULL  -- in words
+);
+CREATE INDEX passages_by_document ON passages (document, position);
+CREATE INDEX passages_by_content ON passages (content);
+CREATE INDEX passages_by_words ON passages USING gin (words);
+CREATE INDEX passages_by_metadata ON passages USING gin (metadata jsonb_path_ops);
+"""
+_VECTORS: Final = """
+ALTER TABLE passages ADD COLUMN vector {type}({dimensions});
+CREATE INDEX passages_by_vector ON passages USING hnsw (vector {type}_cosine_ops);
+"""
+_TYPE: Final = "halfvec"
+_STORED: Final = (
+    "SELECT source, documents.id, digest, passages.id, content, place FROM documents "
+    "LEFT JOIN passages ON document = documents.id WHERE source = ANY($1::text[]) ORDER BY documents.id, position"
+)
+_INSERT: Final = """
+INSERT INTO passages (document, position, title, text, start, metadata, content, place, words, length{vector})
+SELECT document, position, title, text, start, metadata, content, place, words,
+    (SELECT coalesce(sum(cardinality(positions)), 0) FROM unnest(words)){cast}
+FROM unnest($1::int8[], $2::int4[], $3::text[], $4::text[], $5::int4[], $6::jsonb[], $7::bytea[], $8::bytea[]{array})
+    AS new (document, position, title, text, start, metadata, content, place{vector}),
+    LATERAL (SELECT setweight(to_tsvector('english', title), 'A') || to_tsvector('english', text) AS words) AS found
+"""
+_MOVE: Final = (
+    "UPDATE passages SET position = new.position, start = new.start, metadata = new.metadata, place = new.place "
+    "FROM unnest($1::int8[], $2::int4[], $3::int4[], $4::jsonb[], $5::bytea[]) "
+    "AS new (id, position, start, metadata, place) WHERE passages.id = new.id"
+)
+_BUMP: Final = "UPDATE settings SET value = (value::int8 + 1)::text WHERE name = 'version'"
+_RANK: Final = f"""
+SELECT id, sum(idf * tf * {_K1 + 1} / (tf + {_K1} * ({1 - _B} + {_B} * length / $4::float8))) AS score
+FROM passages, LATERAL unnest(words) AS found (lexeme, positions, weights)
+    JOIN unnest($2::text[], $3::float8[]) AS asked (lexeme, idf) USING (lexeme),
+    LATERAL (
+        SELECT cardinality(positions) + {TITLE_WEIGHT - 1} * cardinality(array_positions(weights, 'A')) AS tf
+    ) AS counted
+WHERE words @@ $1::tsquery AND {{where}}
+GROUP BY id ORDER BY score DESC, id LIMIT $5
+"""
+_NEAREST: Final = (
+    f"SELECT id, 1 - (vector <=> $1::text::{_TYPE}) AS score FROM passages WHERE vector IS NOT NULL AND {{where}} "
+    f"ORDER BY vector <=> $1::text::{_TYPE}, id LIMIT $2"
+)
+_BOUND: Final = "metadata -> {{name}} {sign} {{value}}::jsonb AND jsonb_typeof(metadata -> {{name}}) = '{kind}'"
+_PASSAGE: Final = (
+    "SELECT passages.id, text, source, position, title, metadata, start FROM passages "
+    "JOIN documents ON documents.id = document"
+)
+
+
+class PostgresIndex(StoredIndex):
+    """Keep an index in a schema of a PostgreSQL database (13 or later, pgvector 0.7 or later); see `open`."""
+
+    def __init__(
+        self,
+        where: str,
+        schema: str,
+        pool: Any,
+        embedder: Embedder | str | None,
+        mode: Mode,
+        weights: tuple[float, float],
+    ) -> None:
+        super().__init__(embedder, mode, weights)
+        self._where = where
+        self._schema = schema
+        self._pool = pool
+        self._writer: Any = None
+        self._snapshot = _Snapshot()
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        schema: str = "agentrt_index",
+        embedder: Embedder | str | None = None,
+        mode: Mode = "hybrid",
+        weights: tuple[float, float] = (1.0, 1.0),
+    ) -> Self:
+        """Open the index in a schema of `postgresql://USER@HOST/DATABASE`, which is made if it does not exist.
+
+        embedder: as for `SqliteIndex`: what it was made with where None.
+
+        Serves one event loop. Raises `IndexUnavailable` where the server cannot be reached, and `DefinitionError` for a
+        database without pgvector and for another embedder than the index was made with.
+        """
+        try:
+            import asyncpg
+        except ImportError as error:
+            raise DefinitionError(f"{shown(url)} needs asyncpg: pip install 'agentrt[postgres]'") from error
+        if not _NAME.fullmatch(schema):
+            raise DefinitionError(f"schema={schema!r}: use lower-case letters, digits and _")
+        # `public` is where pgvector usually is; a filtered search goes on until it has found enough.
+        settings = {
+            "search_path": f"{schema}, public",
+            "hnsw.ef_search": "200",
+            "hnsw.iterative_scan": "strict_order",
+        }
+        with _told(shown(url)):
+            pool = await asyncpg.create_pool(url, min_size=0, max_size=_MOST_CONNECTIONS, server_settings=settings)
+        try:
+            with _told(shown(url)):
+                async with pool.acquire() as connection:
+                    made_with = await _prepare(connection, schema)
+                    index = cls(shown(url), schema, pool, embedder or made_with or None, mode, weights)
+                    await index._agree(connection, made_with)
+        except BaseException:
+            pool.terminate()
+            raise
+        return index
+
+    def __repr__(self) -> str:
+        return f"<PostgresIndex {self._where} {self._schema}>"
+
+    async def sources(self) -> list[str]:
+        rows = await self._fetch('SELECT source FROM documents ORDER BY source COLLATE "C"')
+        return [row[0] for row in rows]
+
+    async def passages(self, source: str) -> list[Passage]:
+        rows = await self._fetch(f"{_PASSAGE} WHERE source = $1 ORDER BY position", source)
+        return [_passage(row, 0.0) for row in rows]
+
+    async def aclose(self) -> None:
+        await self._pool.close()
+        await self._close_embedder()
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[None]:
+        with _told(self._where):
+            connection = await self._pool.acquire()
+        try:
+            with _told(self._where):
+                is_free = await connection.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", self._schema)
+            if not is_free:
+                raise IndexTaken(f"{self!r}: another update writes to it; wait until that has ended")
+            self._writer = connection
+            yield
+        finally:
+            if self._writer is connection:
+                self._writer = None
+            await self._pool.release(connection)  # which lets go of the lock
+
+    async def _stored(self, sources: Sequence[str]) -> Mapping[str, StoredDocument]:
+        found: dict[str, StoredDocument] = {}
+        pieces: dict[str, list[StoredPiece]] = {}
+        for source, document, digest, *piece in await self._fetch(_STORED, list(sources)):
+            held = pieces.setdefault(source, [])
+            found.setdefault(source, StoredDocument(document, digest, held))
+            if piece[0] is not None:
+                held.append(StoredPiece(*piece))
+        return found
+
+    async def _known(self, contents: Sequence[bytes]) -> Mapping[bytes, Vector]:
+        query = "SELECT content, vector::real[] FROM passages WHERE content = ANY($1::bytea[]) AND vector IS NOT NULL"
+        return dict(await self._fetch(query, list(contents)))
+
+    async def _write(self, changes: Sequence[Change], vectors: Mapping[bytes, Vector]) -> None:
+        with _told(self._where):
+            async with self._writer.transaction():
+                await self._writer.execute(_BUMP)
+                documents = await self._documents(changes)
+                removed = [i for c in changes for i in c.removed]
+                await self._writer.execute("DELETE FROM passages WHERE id = ANY($1::int8[])", removed)
+                await self._move([m for c in changes for m in c.moved])
+                await self._add([(documents[c.source], p) for c in changes for p in c.added], vectors)
+
+    async def _documents(self, changes: Sequence[Change]) -> Mapping[str, int]:
+        """Write the documents, and return their ids by source."""
+        query = (
+            "INSERT INTO documents (source, digest) SELECT * FROM unnest($1::text[], $2::bytea[]) "
+            "ON CONFLICT (source) DO UPDATE SET digest = excluded.digest RETURNING source, id"
+        )
+        return dict(await self._writer.fetch(query, [c.source for c in changes], [c.digest for c in changes]))
+
+    async def _move(self, moved: Sequence[tuple[int, Piece]]) -> None:
+        rows = [(i, p.passage.position, p.passage.start, _json(p), p.place) for i, p in moved]
+        if rows:
+            await self._writer.execute(_MOVE, *map(list, zip(*rows, strict=True)))
+
+    async def _add(self, pieces: Sequence[tuple[int, Piece]], vectors: Mapping[bytes, Vector]) -> None:
+        if not pieces:
+            return
+        has_vectors = self._embedder is not None
+        rows = [_row(document, piece, vectors) for document, piece in pieces]
+        columns = list(map(list, zip(*rows, strict=True)))
+        query = _INSERT.format(
+            vector=", vector" if has_vectors else "",
+            cast=f", vector::{_TYPE}" if has_vectors else "",
+            array=", $9::text[]" if has_vectors else "",
+        )
+        await self._writer.execute(query, *columns[: 9 if has_vectors else 8])
+
+    async def _delete(self, sources: Sequence[str]) -> int:
+        with _told(self._where):
+            async with self._writer.transaction():
+                await self._writer.execute(_BUMP)
+                query = "DELETE FROM documents WHERE source = ANY($1::text[]) RETURNING id"
+                return len(await self._writer.fetch(query, list(sources)))
+
+    async def _find(self, query: Query, k: int) -> list[Passage]:
+        with _told(self._where):
+            async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+                return await self._search(connection, query, k)
+
+    async def _search(self, connection: Any, query: Query, k: int) -> list[Passage]:
+        depth = max(DEPTH, k)
+        rankings = list[list[tuple[int, float]]]()
+        if self.mode != "vector":
+            rankings.append(await self._by_words(connection, query, depth))
+        if query.vector is not None and self.mode != "text":
+            where, values = _where(query.where, 3)
+            near = await connection.fetch(_NEAREST.format(where=where), _text(query.vector), depth, *values)
+            rankings.append([(row[0], row[1]) for row in near])
+        if len(rankings) == 1:
+            return await _passages(connection, rankings[0][:k])
+        ranked_ids = [([i for i, _ in ranking], w) for ranking, w in zip(rankings, self.weights, strict=True)]
+        return await _passages(connection, fused(ranked_ids, k))
+
+    async def _by_words(self, connection: Any, query: Query, n: int) -> list[tuple[int, float]]:
+        snapshot = await self._current(connection)
+        asked = await connection.fetch("SELECT lexeme FROM unnest(to_tsvector('english', $1))", query.text)
+        counts = {row[0]: await snapshot.count(connection, row[0]) for row in asked}
+        if not (kept := rarest(counts, _MOST_RANKED)):
+            return []
+        where, values = _where(query.where, 6)
+        weights = [_idf(snapshot.passages, counts[lexeme]) for lexeme in kept]
+        any_of = " | ".join(map(_quoted, kept))
+        ranking = _RANK.format(where=where)
+        rows = await connection.fetch(ranking, any_of, kept, weights, snapshot.length, n, *values)
+        return [(row[0], row[1]) for row in rows]
+
+    async def _current(self, connection: Any) -> _Snapshot:
+        version = await connection.fetchval("SELECT value FROM settings WHERE name = 'version'")
+        if self._snapshot.version != version:
+            total, length = await connection.fetchrow("SELECT count(*), coalesce(avg(length), 1)::float8 FROM passages")
+            self._snapshot = _Snapshot(version, total, length)
+        return self._snapshot
+
+    async def _fetch(self, query: str, *values: object) -> list[Any]:
+        with _told(self._where):
+            async with self._pool.acquire() as connection:
+                rows: list[Any] = await connection.fetch(query, *values)
+                return rows
+
+    async def _agree(self, connection: Any, made_with: str) -> None:
+        """Note the embedder of a new index, and make room for its vectors; refuse another one."""
+        if self._embedder is None:
+            return
+        name, dimensions = self._embedder.name, self._embedder.dimensions
+        if made_with:
+            known = int(await connection.fetchval("SELECT value FROM settings WHERE name = 'dimensions'"))
+            check_embedder(repr(self), (made_with, known), (name, dimensions))
+            return
+        async with connection.transaction():
+            if await connection.fetchval("SELECT count(*) FROM documents"):
+                raise DefinitionError(without_embedder(repr(self)))
+            query = "INSERT INTO settings VALUES ('embedder', $1), ('dimensions', $2)"
+            await connection.execute(query, name, str(dimensions))
+            await connection.execute(_VECTORS.format(type=_TYPE, dimensions=dimensions))
+
+
+class _Snapshot:
+    """Hold in memory what searches need of one version of the index; counts of words are added as they are asked."""
+
+    def __init__(self, version: str = "", passages: int = 0, length: float = 1.0) -> None:
+        self.version = version
+        self.passages = passages
+        self.length = length
+        self._counts: dict[str, int] = {}
+
+    async def count(self, connection: Any, lexeme: str) -> int:
+        """Return how many passages have a lexeme."""
+        if lexeme not in self._counts:
+            query = "SELECT count(*) FROM passages WHERE words @@ $1::tsquery"
+            self._counts[lexeme] = await connection.fetchval(query, _quoted(lexeme))
+        return self._counts[lexeme]
+
+
+async def _prepare(connection: Any, schema: str) -> str:
+    """Make the tables that are missing; return the name of the embedder that the index was made with."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"{schema} schema")
+        await connection.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        if await connection.fetchval("SELECT to_regclass($1)", f"{schema}.settings") is None:
+            await connection.execute(_SCHEMA)
+            settings = [("schema", str(SCHEMA_VERSION)), ("version", "0")]
+            await connection.executemany("INSERT INTO settings VALUES ($1, $2)", settings)
+    known = dict(await connection.fetch("SELECT name, value FROM settings"))
+    if int(known["schema"]) > SCHEMA_VERSION:
+        raise DefinitionError(f"the index in {schema} was made by a newer agentrt: upgrade agentrt")
+    return str(known.get("embedder", ""))
+
+
+def _row(document: int, piece: Piece, vectors: Mapping[bytes, Vector]) -> tuple[object, ...]:
+    p, vector = piece.passage, vectors.get(piece.content)
+    place = (document, p.position, p.title, p.text, p.start, _json(piece), piece.content, piece.place)
+    return (*place, None if vector is None else _text(vector))
+
+
+def _json(piece: Piece) -> str:
+    return json.dumps(dict(piece.passage.metadata))
+
+
+def _text(vector: Vector) -> str:
+    return f"[{','.join(map(repr, vector))}]"
+
+
+def _quoted(lexeme: str) -> str:
+    """Write a lexeme as a tsquery: nothing in it is syntax."""
+    escaped = lexeme.replace("\\", "\\\\").replace("'", "''")
+    return f"'{escaped}'"
+
+
+def _idf(passages: int, count: int) -> float:
+    return log(1 + (passages - count + 0.5) / (count + 0.5))
+
+
+def _where(where: Where, first: int) -> tuple[str, list[object]]:
+    """Write the conditions on metadata, and their values, numbered from `first`."""
+    tests, values = list[str](), list[object]()
+    for name, condition in where.items():
+        for test, given in _conditions(condition):
+            values += [name, given]
+            at = first + len(values)
+            tests.append(test.format(name=f"${at - 2}::text", value=f"${at - 1}"))
+    return " AND ".join(tests) or "true", values
+
+
+def _conditions(condition: Condition) -> list[tuple[str, object]]:
+    """Return the tests of one condition, each with its value."""
+    if isinstance(condition, Between):
+        given = ((">=", condition.least), ("<=", condition.most))
+        return [
+            (_BOUND.format(sign=sign, kind="string" if isinstance(bound, str) else "number"), json.dumps(bound))
+            for sign, bound in given
+            if bound is not None
+        ] or [("metadata ? {name} AND {value}::bool", True)]
+    if isinstance(condition, str | int | float):
+        return [("metadata @> jsonb_build_object({name}, {value}::jsonb)", json.dumps(condition))]
+    return [("metadata -> {name} = ANY({value}::jsonb[])", [json.dumps(v) for v in condition])]
+
+
+async def _passages(connection: Any, found: Sequence[tuple[int, float]]) -> list[Passage]:
+    rows = await connection.fetch(f"{_PASSAGE} WHERE passages.id = ANY($1::int8[])", [i for i, _ in found])
+    by_id = {row[0]: row for row in rows}
+    return [_passage(by_id[i], score) for i, score in found]
+
+
+def _passage(row: Sequence[Any], score: float) -> Passage:
+    _, text, source, position, title, metadata, start = row
+    facts = json.loads(metadata)
+    return Passage(
+        text=text, source=source, position=position, title=title, score=score, metadata=facts, start=start
+    )  # fmt: skip
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Tell errors of PostgreSQL and of the way to it as this package's."""
+    import asyncpg
+
+    try:
+        yield
+    except asyncpg.UndefinedFileError as error:
+        raise DefinitionError(f"{where} has no pgvector: install it at the server") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise IndexUnavailable(f"{where}: {error}") from error

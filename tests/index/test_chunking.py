@@ -1,0 +1,161 @@
+"""Passages: where documents are cut, and that nothing of them is lost."""
+
+import itertools
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrt.errors import DefinitionError
+from agentrt.index.chunking import Chunker, count_words
+from agentrt.index.document import Document
+from agentrt.retrieval import Passage
+
+GUIDE = """# Guide
+
+Welcome to Dorrel.
+
+## Inns
+
+### The Zura Inn
+
+Rooms cost 74 crowns. Breakfast is extra.
+
+It stands above the harbour.
+
+- beds
+- baths
+
+### Pell House
+
+    not code
+
+Closed
+======
+
+```
+# no heading
+
+x = 1
+```
+"""
+
+
+def document(text: str, kind: str = "markdown", title: str = "") -> Document:
+    return Document(source="d", text=text, title=title, metadata={"format": kind})
+
+
+def chunks(text: str, size: int = 200, overlap: int = 0, kind: str = "markdown", title: str = "") -> list[Passage]:
+    return list(Chunker(size, overlap)(document(text, kind, title)))
+
+
+def test_sections_are_titled_by_the_path_of_headings() -> None:
+    """The document's title first, once; a heading is no part of the text."""
+    assert [(c.title, c.text) for c in chunks(GUIDE, title="Guide")] == [
+        ("Guide", "Welcome to Dorrel."),
+        ("Guide > Inns > The Zura Inn", GUIDE[GUIDE.index("Rooms") : GUIDE.index("\n\n### Pell")]),
+        ("Guide > Inns > Pell House", "not code"),
+        ("Guide > Closed", "```\n# no heading\n\nx = 1\n```"),
+    ]
+
+
+def test_a_heading_with_nothing_under_it_is_a_passage() -> None:
+    """So that it can be found."""
+    assert [(c.title, c.text) for c in chunks("# A\n\n# B\n\n## C")] == [("A", "# A"), ("B > C", "## C")]
+
+
+def test_plain_text_has_no_headings() -> None:
+    """What looks like one is text."""
+    assert [c.text for c in chunks("# A\n\nb", kind="text")] == ["# A\n\nb"]
+
+
+def test_whole_paragraphs_stay_together() -> None:
+    """As long as they fit; what does not begins the next passage."""
+    assert [c.text for c in chunks("a b. c d.\n\ne f. g h.\n\ni j.", size=6)] == ["a b. c d.", "e f. g h.\n\ni j."]
+
+
+def test_long_paragraphs_are_cut_between_sentences_then_words() -> None:
+    """A sentence that is too long is cut between words, and what has no spaces every 40 characters."""
+    assert [c.text for c in chunks('A b "c d." E f! G h.', size=4)] == ['A b "c d."', "E f! G h."]
+    assert [c.text for c in chunks("a b c d e f g", size=3)] == ["a b c", "d e f", "g"]
+    assert [c.text for c in chunks("x" * 100, size=1)] == ["x" * 40, "x" * 40, "x" * 20]
+    assert [c.text for c in chunks("一二三。四五六。", size=1)] == ["一二三。", "四五六。"]
+
+
+def test_lists_tables_and_code_are_cut_between_lines() -> None:
+    """An item with what goes on below it, a row, a line."""
+    assert [c.text for c in chunks("- a b\n  c\n- d e\n- f", size=4)] == ["- a b\n  c", "- d e\n- f"[:5], "- f"]
+    assert [c.text for c in chunks("a | b\nc | d\ne | f\n", size=6)] == ["a | b\nc | d", "e | f"]
+    assert [c.text for c in chunks("```\na = 1. b\nc = 2\n```", size=5)] == ["```\na = 1. b"[:12], "c = 2\n```"]
+
+
+def test_passages_overlap_by_whole_sentences() -> None:
+    """Within a section, never more than asked."""
+    text = "A b. C d. E f. G h.\n\n# New\n\nI j."
+    assert [c.text for c in chunks(text, size=4, overlap=2)] == ["A b. C d.", "C d. E f.", "E f. G h.", "I j."]
+    assert [c.text for c in chunks("A b c. D e f. G h i.", size=6, overlap=2)] == ["A b c. D e f.", "G h i."]
+
+
+def test_pages_are_kept() -> None:
+    """A passage is on the page that it begins on."""
+    found = chunks("one two\fthree\n\nfour\f\ffive", size=2, kind="pdf")
+    assert [(c.text, c.metadata["page"]) for c in found] == [("one two", 1), ("three\n\nfour", 2), ("five", 4)]
+    assert "page" not in chunks("one", kind="text")[0].metadata
+
+
+def test_another_measure() -> None:
+    """Such as the tokens of an embedder."""
+    assert [c.text for c in Chunker(4, 0, len)(document("ab. cd. ef."))] == ["ab.", "cd.", "ef."]
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(0, 0), (5, 5), (5, -1)])
+def test_sizes_that_make_no_sense(size: int, overlap: int) -> None:
+    """Are refused."""
+    with pytest.raises(DefinitionError, match="overlap < size"):
+        Chunker(size, overlap)
+
+
+LINES = st.sampled_from(
+    ["", " ", "# Head", "## Two three", "Under", "===", "---", "- item one", "1. item", "a | b | c", "| x | y |", "```",
+     "````", "~~~", "Some words here. And more! Yes? No", "x" * 90, "\f", "  indented", "一二。四", "é\u2028b", "\x0bq"]
+)  # fmt: skip
+TEXTS = st.lists(st.one_of(LINES, st.text(max_size=12)), max_size=10).map("\n".join)
+
+
+@given(TEXTS, st.integers(1, 12), st.integers(0, 8), st.sampled_from(["markdown", "text", "pdf"]))
+def test_nothing_is_lost(text: str, size: int, overlap: int, kind: str) -> None:
+    """Every passage stands in the text where it says, is no larger than asked, and all that is not space is covered.
+
+    Headings are covered by the titles.
+    """
+    overlap = min(overlap, size - 1)
+    found = chunks(text, size, overlap, kind)
+    covered = [c.isspace() for c in text]
+    for passage in found:
+        assert passage.start is not None
+        assert text[passage.start : passage.start + len(passage.text)] == passage.text == passage.text.strip() != ""
+        assert count_words(passage.text) <= size + _joints(passage.text)
+        covered[passage.start : passage.start + len(passage.text)] = [True] * len(passage.text)
+    assert [p.position for p in found] == list(range(len(found)))
+    assert all(a.start <= b.start for a, b in itertools.pairwise(found))  # type: ignore[operator]
+    titles = " ".join(p.title for p in found)
+    left = "".join(" " if c else t for t, c in zip(text, covered, strict=True))
+    assert {w.strip("#") for w in left.split()} - {"", *"=-"} <= set(titles.split()) | _underlines(left)
+
+
+def _joints(text: str) -> int:
+    """Count the words that two atoms without space between them may be cut into: 一。二 counts as one."""
+    return text.count("。") + text.count("！") + text.count("？")
+
+
+def _underlines(text: str) -> set[str]:
+    return {w for w in text.split() if not w.strip("=") or not w.strip("-")}
+
+
+@pytest.mark.parametrize("unit", ["# a\n", "```\n", "- ", ". ", "|", "x", "a\n===\n", "`", "* * "])
+def test_no_text_takes_long(unit: str) -> None:
+    """Time grows with the length alone: what takes its square would take a minute here."""
+    begin = time.process_time()
+    list(Chunker()(document(unit * 10_000)))
+    assert time.process_time() - begin < 2

@@ -1,0 +1,132 @@
+"""Curation: what is left out, why, and what is not."""
+
+import random
+
+import pytest
+
+from agentrt.index.boilerplate import Boilerplate
+from agentrt.index.curation import Curation
+from agentrt.index.document import Document
+from agentrt.index.duplicates import Duplicates
+from agentrt.index.language import language_detector
+from agentrt.index.quality import flaw
+
+
+def prose(seed: int, words: int = 200) -> str:
+    draw = random.Random(seed)
+    return " ".join("".join(draw.choices("abcdefghij", k=draw.randint(2, 8))) for _ in range(words))
+
+
+def changed(text: str, every: int) -> str:
+    """Change one word in so many: with shingles of five, each change takes five of them."""
+    return " ".join(f"new{i}" if i % every == every // 2 else word for i, word in enumerate(text.split()))
+
+
+def document(source: str, text: str, kind: str = "text") -> Document:
+    return Document(source=source, text=text, metadata={"format": kind})
+
+
+def kept(*documents: Document, **options: object) -> tuple[list[Document], Curation]:
+    curation = Curation(**options)  # type: ignore[arg-type]
+    return list(curation.curate(lambda: documents)), curation
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("Two words", "too short"),
+        ("1.2 3.4 5.6 7 8", "few letters"),
+        ("name 74 12 x", None),
+        ("# … " * 60, "few letters"),
+        ("see ## and ... then " * 3 + prose(1), None),
+        (" ".join(f"{w} …" for w in prose(1).split()), "many symbols"),
+        ("\n".join([prose(1), *prose(2).split()[:10], *prose(2).split()[:10]]), "repeated lines"),
+        ("spam spam " + " spam spam ".join(prose(1).split()[:60]), "repeated words"),
+        (f"{prose(1, 60)} {prose(1, 60)}", "repeated passages"),
+        (prose(1, 15) + " " + prose(1, 150), None),
+        ("```\n" + "}\n" * 200 + "```\n" + prose(1), None),
+        ("a | b | c\n" * 200 + "\n" + prose(1), None),
+    ],
+)
+def test_debris_is_told_from_text(text: str, wrong: str | None) -> None:
+    """Code and tables repeat themselves, and a title may be said twice."""
+    assert flaw(text, least_words=3) == wrong
+
+
+def test_copies_are_left_out() -> None:
+    """Whatever their case, punctuation and space; the first is kept."""
+    _, curation = kept(document("a", "The Zura Inn is full."), document("b", "the  zura inn, is FULL"))
+    assert [(o.source, o.reason, o.detail) for o in curation.report.left] == [("b", "duplicate", "of a")]
+
+
+@pytest.mark.parametrize(("every", "near"), [(100, True), (10, False)])
+def test_near_copies_are_left_out(every: int, near: bool) -> None:
+    """Of 400 words, 4 changed leave 0.9 of the runs in common; 40 leave a third."""
+    found = []
+    for seed in range(10):
+        duplicates = Duplicates(0.75)
+        assert duplicates.seen("a", prose(seed, 400)) is None
+        found.append(duplicates.seen("b", changed(prose(seed, 400), every)))
+    assert [f is not None for f in found] == [near] * 10
+
+
+def test_the_similarity_is_about_the_share_of_runs_in_common() -> None:
+    """Estimated with 128 permutations; four standard deviations are 0.13."""
+    duplicates = Duplicates(0.1)
+    text = prose(3, 1000)
+    duplicates.seen("a", text)
+    found = duplicates.seen("b", changed(text, 100))
+    assert found is not None
+    assert found[1] == pytest.approx((996 - 50) / (996 + 50), abs=0.1)
+
+
+def test_different_texts_are_no_duplicates() -> None:
+    """None of three hundred."""
+    duplicates = Duplicates()
+    assert [duplicates.seen(str(i), prose(i, 60)) for i in range(300)] == [None] * 300
+
+
+def test_lines_in_many_documents_are_blanked() -> None:
+    """With as many spaces, so that all else stays where it is; numbers are alike, and what is said once is kept."""
+    texts = [f"Acme wiki, page {i}\n\n{prose(i, 20)}\n(c) Acme" for i in range(6)]
+    found, curation = kept(*(document(str(i), text) for i, text in enumerate(texts)))
+    assert [d.text.strip() for d in found] == [prose(i, 20) for i in range(6)]
+    assert [len(d.text) for d in found] == [len(t) for t in texts]
+    assert curation.report.lines["(c) Acme"] == 6
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "documents"),
+    [("# Overview", "markdown", 6), ("common: yes", "csv", 6), ("(c) Acme", "text", 4), ("}", "text", 6)],
+)
+def test_what_is_no_boilerplate(line: str, kind: str, documents: int) -> None:
+    """Headings, the fields of records, signs, and lines of fewer than five documents."""
+    given = [document(str(i), f"{line}\n\n{prose(i, 20)}", kind) for i in range(documents)]
+    assert len(Boilerplate(given)) == 0
+    assert [Boilerplate(given).blanked(d) for d in given] == [(d.text, []) for d in given]
+
+
+@pytest.mark.slow  # loading the model takes a second
+def test_other_languages_are_left_out() -> None:
+    """Where languages are named."""
+    german = "Die Zimmer kosten vierundsiebzig Kronen für die Nacht, und das Frühstück ist nicht inbegriffen."
+    english = "Rooms cost seventy-four crowns for the night, and breakfast is not included in the price."
+    documents = document("de", german), document("en", english)
+    found, curation = kept(*documents, language=language_detector(), languages=frozenset({"en"}))
+    assert [d.source for d in found] == ["en"]
+    assert [(o.source, o.reason, o.detail) for o in curation.report.left] == [("de", "another language", "de")]
+    assert len(kept(*documents)[0]) == 2
+
+
+def test_the_report_counts_everything() -> None:
+    """As JSON and as a table; each document is kept or left out."""
+    texts = [prose(1, 30), prose(1, 30), "x", prose(2, 30), "y"]
+    found, curation = kept(*(document(str(i), t) for i, t in enumerate(texts)))
+    assert curation.report.rows() == [
+        ("kept", 2, "60 words"),
+        ("too short", 2, "2, 4"),
+        ("duplicate", 1, "1 (of 0)"),
+    ]
+    report = curation.report.document()
+    assert report["kept"] == {"documents": len(found), "words": 60}
+    assert report["left_out"][0] == {"source": "1", "reason": "duplicate", "detail": "of 0"}

@@ -1,0 +1,135 @@
+"""Answers cite passages that were really retrieved."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from agentrt import (
+    END,
+    START,
+    Agent,
+    Citation,
+    CitedAnswer,
+    Graph,
+    MaxTurns,
+    Passage,
+    Retriever,
+    StepFailed,
+    resume,
+    run,
+)
+from agentrt.answer import Answer
+from agentrt.passage import passages_in
+from agentrt.stores import FullTextIndex
+from agentrt.stores.memory import MemoryJournal
+from agentrt.testing import FunctionModel, ScriptedModel, call
+from tests.journals import journal_of
+from tests.test_continuation import RUN
+
+pytestmark = pytest.mark.anyio
+
+INN = Passage(text="Rooms cost 74 crowns a night.", source="inns.md", title="The Zura Inn")
+FERRY = Passage(text="The boat crosses the lake at noon.", source="ways.md", position=3, metadata={"page": 7})
+guide = Retriever("guide", FullTextIndex([INN, FERRY]), k=2)
+
+
+def cited(*ids: str) -> str:
+    return json.dumps({"text": "74 crowns", "citations": ids})
+
+
+def read(*ids: str) -> CitedAnswer:
+    answer: CitedAnswer = Answer("a", CitedAnswer).parse(cited(*ids), {p.id: p for p in (INN, FERRY)})
+    return answer
+
+
+@pytest.mark.parametrize("id", ["inns.md#0", "[inns.md#0]", " inns.md#0 ", "inns.md"])
+def test_a_citation_is_the_passage_of_its_id(id: str) -> None:
+    assert read(id, "ways.md#3").citations == [INN, FERRY]
+
+
+@pytest.mark.parametrize("id", ["inns.md#1", "other.md", "", "#0"])
+def test_another_id_is_a_mistake_that_names_those_there_are(id: str) -> None:
+    with pytest.raises(ValidationError, match=r"was found: cite one of inns.md#0, ways.md#3"):
+        read(id)
+
+
+def test_the_model_is_told_that_a_citation_is_text() -> None:
+    schema = Answer("a", CitedAnswer).schema
+    assert schema is not None
+    assert schema["properties"]["citations"]["items"]["type"] == "string"
+
+
+async def test_a_model_reads_of_a_passage_what_it_needs_to_cite_it() -> None:
+    model = ScriptedModel([call("guide", input="boat"), cited("ways.md#3")])
+    agent = Agent("agent", model=model, tools=[guide.trusted()], output=CitedAnswer)
+    output = (await run(agent, "when?")).output
+    assert output.citations[0].text == FERRY.text
+    assert output.citations[0].metadata == {"page": 7}
+    told = json.loads(model.requests[1].messages[-1].text)
+    assert told == [{"id": "ways.md#3", "text": FERRY.text, "page": 7}]
+
+
+async def test_an_invented_citation_is_told_to_the_model_which_may_mend_it() -> None:
+    model = ScriptedModel([call("guide", input="night"), cited("inns.md#9"), cited("inns.md#0")])
+    agent = Agent("agent", model=model, tools=[guide], output=CitedAnswer)
+    assert (await run(agent, "what?")).output.citations[0].source == "inns.md"
+    assert "no passage 'inns.md#9' was found: cite one of inns.md#0" in model.requests[2].messages[-1].text
+
+
+async def test_what_was_not_retrieved_in_this_run_cannot_be_cited() -> None:
+    model = FunctionModel(lambda request: cited("inns.md#0"))
+    with pytest.raises(StepFailed, match="search first") as raised:
+        await run(Agent("agent", model=model, tools=[guide], output=CitedAnswer), "what?")
+    assert isinstance(raised.value.cause, MaxTurns)
+
+
+class Quote(BaseModel):
+    words: str
+    of: Citation
+
+
+async def test_outputs_of_ones_own_may_cite_and_agents_cite_what_their_agents_did() -> None:
+    inner = Agent("inner", model=ScriptedModel([call("guide", input="night"), cited("inns.md")]), tools=[guide],
+                  output=CitedAnswer, description="look it up")  # fmt: skip
+    quote = json.dumps({"result": [{"words": "74", "of": "inns.md#0"}]})
+    outer = Agent("outer", model=ScriptedModel([call("inner", input="?"), quote]), tools=[inner], output=list[Quote])
+    assert (await run(outer, "what?")).output[0].of.text == INN.text
+
+
+async def test_passages_that_come_along_an_edge_may_be_cited() -> None:
+    writer = Agent("writer", input=list[Passage], model=ScriptedModel([cited("inns.md#0")]), output=CitedAnswer)
+    graph = Graph("g", input=str, output=CitedAnswer)
+    graph.chain(START, guide, writer, END)
+    assert (await run(graph, "night")).output.citations[0].source == "inns.md"
+
+
+async def test_a_conversation_that_goes_on_may_cite_what_it_had_found() -> None:
+    model = ScriptedModel([call("guide", input="night"), cited("inns.md#0"), cited("inns.md#0")])
+    agent = Agent("agent", model=model, tools=[guide], output=CitedAnswer, history="branch")
+    graph = Graph("g", input=str, output=Any)
+    graph.edge(START, agent)
+    graph.edge(agent, agent, times=1)
+    graph.edge(agent, END)
+    assert (await run(graph, "night")).output.citations[0].source == "inns.md"
+
+
+async def test_citations_survive_a_crash() -> None:
+    def reply(request: Any) -> Any:
+        return call("guide", input="night") if len(request.messages) == 1 else cited("inns.md#0")
+
+    agent = Agent("agent", model=FunctionModel(reply), tools=[guide], output=CitedAnswer)
+    journal = MemoryJournal()
+    whole = (await run(agent, "night", journal=journal, run_id=RUN)).output
+    events = await journal.events(RUN)
+    for at in range(1, len(events) + 1):
+        result = await resume(agent, RUN, journal=await journal_of(RUN, events[:at]))
+        assert result.output == whole, at
+
+
+def test_passages_are_found_wherever_a_value_holds_them() -> None:
+    held = {"a": [INN, ("x", 1, None)], "b": CitedAnswer(text="", citations=[FERRY])}
+    assert list(passages_in(held)) == [INN, FERRY]
