@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from agentrt import (
     DefinitionError,
     ModelRequest,
     Result,
+    StepFailed,
     StopReason,
     replay,
     resume,
@@ -396,6 +398,13 @@ async def test_a_cancelled_run_stops_the_code_at_once() -> None:
         await told("while True: pass", tool=Python(seconds=60))
     assert scope.cancelled_caught
     assert time.perf_counter() - began < 5
+
+
+async def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that installs it, to the developer."""
+    monkeypatch.setitem(sys.modules, "pydantic_monty", None)
+    with pytest.raises(StepFailed, match=r"pip install 'agentrt\[sandbox\]'"):
+        await told("1")
 
 
 def test_a_model_is_told_what_it_can_call() -> None:

@@ -113,12 +113,17 @@ class Sandbox:
     An interpreter that ran out of time or memory, has crashed, or was left in the middle is replaced by a fresh one.
     """
 
-    def __init__(self, pool: Monty, limits: ResourceLimits, most: int) -> None:
+    def __init__(self, pool: Monty, seconds: float, memory_mb: int, most: int) -> None:
         self.lock = anyio.Lock()
         self.user = ""
         """The step that runs code at the moment."""
         self._pool = pool
-        self._limits = limits
+        self._seconds = seconds
+        self._limits: ResourceLimits = {
+            "max_feed_duration_secs": seconds,
+            "max_memory": memory_mb * 2**20,
+            "max_suspensions": 10**9,  # the host counts the calls of each piece of code
+        }
         self._most = most
         self._session: MontySession | None = None
         self._worker: int | None = None
@@ -226,7 +231,7 @@ class Sandbox:
     @property
     def _over(self) -> str:
         """Say that time is over, and not where: gone through again, the code would have come to another place."""
-        return f"TimeoutError: the code computed for more than {self._limits['max_feed_duration_secs']:g} seconds"
+        return f"TimeoutError: the code computed for more than {self._seconds:g} seconds"
 
     def _told(self, error: MontySyntaxError | MontyRuntimeError, printed: Printed) -> str:
         """Say how code failed: the error first, then its lines, then what had been printed."""
@@ -291,14 +296,9 @@ async def open_sandbox(*, seconds: float, memory_mb: int, most: int) -> AsyncIte
         from pydantic_monty import Monty
     except ImportError as error:
         raise DefinitionError("Python code runs in a sandbox: pip install 'agentrt[sandbox]'") from error
-    limits: ResourceLimits = {
-        "max_feed_duration_secs": seconds,
-        "max_memory": memory_mb * 2**20,
-        "max_suspensions": 10**9,  # the host counts the calls of each piece of code
-    }
     pool = Monty(min_processes=1, max_processes=1)
     await anyio.to_thread.run_sync(pool.__enter__)
-    sandbox = Sandbox(pool, limits, most)
+    sandbox = Sandbox(pool, seconds, memory_mb, most)
     try:
         yield sandbox
     finally:
