@@ -93,7 +93,7 @@ GROUP BY id ORDER BY score DESC, id LIMIT $5
 """
 _NEAREST: Final = (
     f"SELECT id, 1 - (vector <=> $1::text::{_TYPE}) AS score FROM passages WHERE vector IS NOT NULL AND {{where}} "
-    f"ORDER BY vector <=> $1::text::{_TYPE}, id LIMIT $2"
+    f"ORDER BY vector <=> $1::text::{_TYPE} LIMIT $2"  # by nothing else, or the HNSW index would not be used
 )
 _BOUND: Final = "metadata -> {{name}} {sign} {{value}}::jsonb AND jsonb_typeof(metadata -> {{name}}) = '{kind}'"
 _PASSAGE: Final = (
