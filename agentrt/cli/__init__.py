@@ -18,6 +18,7 @@ from agentrt.cli.diff import diff
 from agentrt.cli.export import export
 from agentrt.cli.graph import graph
 from agentrt.cli.inbox import answer, approve, deny, inbox, settle
+from agentrt.cli.index import app as index_app
 from agentrt.cli.models import app as models_app
 from agentrt.cli.resume import fork, replay, resume
 from agentrt.cli.run import RunCommand, run
@@ -46,6 +47,7 @@ app.command()(approve)
 app.command()(deny)
 app.command()(answer)
 app.command()(settle)
+app.add_typer(index_app, name="index")
 app.add_typer(models_app, name="models")
 
 
@@ -71,6 +73,7 @@ def agentrt(
       agentrt show last
       agentrt resume last
       agentrt inbox
+      agentrt index build docs --to docs.db
       agentrt models
     """
 

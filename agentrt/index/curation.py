@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from agentrt.index.boilerplate import Boilerplate
 from agentrt.index.chunking import count_words
@@ -51,6 +51,12 @@ class Report:
             "left_out": [{"source": o.source, "reason": o.reason, "detail": o.detail} for o in self.left],
             "boilerplate": dict(self.lines.most_common()),
         }
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """Return the report that was written as JSON."""
+        left = [Left(**one) for one in document["left_out"]]
+        return cls(**document["kept"], left=left, lines=Counter(document["boilerplate"]))
 
     def rows(self) -> list[tuple[str, int, str]]:
         """Return a line for each reason: its name, how many, and examples."""

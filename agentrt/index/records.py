@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ _TEXTS: Final = ("text", "content", "body", "contents", "abstract")
 _IDS: Final = ("_id", "id")
 _DELIMITERS: Final = ",;\t|"
 _LONGEST_FACT: Final = 200
+_NUMBER: Final = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d*[1-9])?")
 
 
 def rows(lines: Iterable[str], source: str) -> Iterator[Document | Problem]:
@@ -42,7 +44,15 @@ def rows(lines: Iterable[str], source: str) -> Iterator[Document | Problem]:
         elif len(row) != len(columns):
             yield Problem(source, f"{len(row)} fields under {len(columns)} columns", f"line {line}")
         else:
-            yield record(dict(zip(columns, row, strict=True)), source, line, "csv")
+            fields = {name: _number(value) for name, value in zip(columns, row, strict=True)}
+            yield record(fields, source, line, "csv")
+
+
+def _number(text: str) -> str | int | float:
+    """Return what is written as a number as one, so that it can be compared; 007 and the like are text."""
+    if not _NUMBER.fullmatch(text):
+        return text
+    return float(text) if "." in text else int(text)
 
 
 def _from(head: str, lines: Iterator[str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from agentrt.cli import app
 
 Shell: TypeAlias = Callable[..., Result]
 Write: TypeAlias = Callable[..., str]
+Complete: TypeAlias = Callable[[str], list[str]]
 
 GRAPH = """
 from agentrt import START, END, Agent, Context, Graph, Price, first, collect, tool
@@ -67,6 +68,19 @@ def write(tmp_path: Path) -> Write:
         return name
 
     return write
+
+
+@pytest.fixture
+def complete() -> Complete:
+    """Return what bash is offered for the last word of what was typed."""
+
+    def complete(typed: str) -> list[str]:
+        env = {"_AGENTRT_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split(" ")) - 1)}
+        done = CliRunner().invoke(app, [], prog_name="agentrt", env=env)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    return complete
 
 
 def document(result: Result) -> Any:

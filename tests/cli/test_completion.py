@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import TypeAlias
 
 import pytest
-from typer.testing import CliRunner
 
-from agentrt.cli import app
-from tests.cli.conftest import Shell, Write
-
-Complete: TypeAlias = Callable[[str], list[str]]
+from tests.cli.conftest import Complete, Shell, Write
 
 TRIP = """
 async def ask(name: str, ctx: Context) -> str:
@@ -25,19 +19,6 @@ async def add(n: int) -> int:
     return n + 1
 """
 PATHS = ["both/ask[0]/ask", "both/ask[1]/ask"]
-
-
-@pytest.fixture
-def complete() -> Complete:
-    """Return what bash is offered for the last word of what was typed."""
-
-    def complete(typed: str) -> list[str]:
-        env = {"_AGENTRT_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split(" ")) - 1)}
-        done = CliRunner().invoke(app, [], prog_name="agentrt", env=env)
-        assert done.stderr == ""
-        return done.stdout.split()
-
-    return complete
 
 
 def begun(shell: Shell, target: str, value: str) -> str:

@@ -67,7 +67,7 @@ def test_rows_are_documents(write: Write) -> None:
     assert first == Document(
         source="a.csv:z",
         text="id: z\nname: Zura\nInn\nfee: 74",
-        metadata={"name": "Zura\nInn", "fee": "74", "format": "csv", "line": 2},
+        metadata={"name": "Zura\nInn", "fee": 74, "format": "csv", "line": 2},
     )
     assert (second.source, second.text) == ("a.csv:5", "name: Pell House\nfee: 62")
 

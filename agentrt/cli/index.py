@@ -1,0 +1,388 @@
+"""`agentrt index`: making an index of documents, searching it, and saying how well it finds."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import anyio
+import typer
+from rich.text import Text
+
+from agentrt.cli import options
+from agentrt.cli.console import clean, console, loose_json, note, one_line, plural, print_json, print_table
+from agentrt.cli.counting import counted
+from agentrt.cli.exits import UsageError, told
+from agentrt.cli.indexing import Plan, carry_out, open_new, open_old, read_report
+
+if TYPE_CHECKING:
+    from agentrt.passage import Passage
+    from agentrt.retrieval import Condition, Query
+
+app = typer.Typer(no_args_is_help=True, help="Index documents, search them, and measure how well that works.")
+
+_MOST_PROBLEMS: Final = 10
+_SNIPPET: Final = 300
+
+
+class SearchMode(StrEnum):
+    """Name the ways of searching."""
+
+    HYBRID = "hybrid"
+    TEXT = "text"
+    VECTOR = "vector"
+
+
+def sources_of(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the sources that the shell offers: those of the index named before."""
+    from agentrt.errors import AgentrtError
+
+    try:
+        found = anyio.run(_sources, context.params["index"])
+    except AgentrtError:  # a shell that completes a word has nowhere to say so; the command will
+        return []
+    return [source for source in found if source.startswith(incomplete)]
+
+
+Folders = Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders or files to read.")]
+IndexTo = Annotated[Path, typer.Option("--to", metavar="FILE", help="The index: one SQLite file.")]
+IndexFile = Annotated[Path, typer.Argument(metavar="FILE", help="An index.")]
+EmbedderName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="wordllama (in this process, free; for a new index), provider/model, or none for words alone.",
+    ),
+]
+ChunkWords = Annotated[int, typer.Option(metavar="N", min=1, help="How many words a passage has at most.")]
+Overlap = Annotated[int, typer.Option(metavar="N", min=0, help="How many words of it the next repeats at most.")]
+NoCuration = Annotated[bool, typer.Option("--no-curation", help="Keep duplicates, debris and boilerplate.")]
+Language = Annotated[
+    list[str] | None, typer.Option(metavar="CODE", help="Keep documents in this language, like en; may be repeated.")
+]
+Wanted = Annotated[int, typer.Option("-k", metavar="N", min=1, help="How many to find.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help='Metadata: year=2024, year=2020..2024, or kind=["a","b"]; repeatable.'),
+]
+
+
+@app.command()
+def build(
+    folders: Folders,
+    to: IndexTo,
+    embedder: EmbedderName = None,
+    chunk_words: ChunkWords = 200,
+    overlap: Overlap = 40,
+    no_curation: NoCuration = False,
+    language: Language = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Make an index of folders, or bring it up to date: what has not changed is kept, what is gone is removed.
+
+    Text, Markdown, HTML, PDF, CSV and JSON lines are read; whatever is not is told.
+
+    \b
+    Examples:
+      agentrt index build docs --to docs.db
+      agentrt index build notes wiki --to all.db --language en --chunk-words 120
+    """
+    with told(debug=debug, json=json):
+        plan = Plan(
+            folders=folders,
+            to=to,
+            embedder=embedder,
+            chunk_words=chunk_words,
+            overlap=overlap,
+            curation=not no_curation,
+            languages=language or (),
+            prune=True,
+            quiet=quiet,
+        )
+        _tell(anyio.run(carry_out, plan), json=json)
+
+
+@app.command()
+def add(
+    folders: Folders,
+    to: IndexTo,
+    chunk_words: ChunkWords = 200,
+    overlap: Overlap = 40,
+    no_curation: NoCuration = False,
+    language: Language = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Add folders or files to an index, and keep what else is in it.
+
+    \b
+    Examples:
+      agentrt index add minutes/2026 --to docs.db
+    """
+    with told(debug=debug, json=json):
+        plan = Plan(
+            folders=folders,
+            to=to,
+            chunk_words=chunk_words,
+            overlap=overlap,
+            curation=not no_curation,
+            languages=language or (),
+            quiet=quiet,
+        )
+        _tell(anyio.run(carry_out, plan), json=json)
+
+
+@app.command()
+def report(index: IndexFile, json: options.Json = False, debug: options.Debug = False) -> None:
+    """Say what is in an index, and of what was last read into it what was kept, what was left out, and why.
+
+    \b
+    Examples:
+      agentrt index report docs.db
+      agentrt index report docs.db --json | jq .curation.left_out
+    """
+    with told(debug=debug, json=json):
+        documents = len(anyio.run(_sources, index))
+        last = read_report(index)
+        if json:
+            print_json({"documents": documents, **(last or {})})
+            return
+        note(f"{index} holds {plural(documents, 'document')}")
+        if last is not None:
+            _print_report(last, most=None)
+
+
+@app.command()
+def search(
+    index: IndexFile,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")],
+    k: Wanted = 5,
+    mode: Annotated[SearchMode, typer.Option(help="By words, by meaning, or both.")] = SearchMode.HYBRID,
+    where: Where = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Find the passages that fit a query.
+
+    \b
+    Examples:
+      agentrt index search docs.db "who is to be called at night?"
+      agentrt index search docs.db "budget" -k 3 --mode text --where year=2020..2024
+    """
+    with told(debug=debug, json=json):
+        from agentrt.retrieval import Query
+
+        found = anyio.run(_search, index, Query(query, None, conditions(where or ())), k, mode.value)
+        if json:
+            print_json([{"id": p.id, **asdict(p)} for p in found])
+        else:
+            _print_passages(found)
+
+
+@app.command()
+def delete(
+    index: IndexFile,
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Documents, files of records, or folders/.", autocompletion=sources_of
+        ),
+    ],
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Remove documents from an index.
+
+    \b
+    Examples:
+      agentrt index delete docs.db minutes/2019.md people.csv drafts/
+    """
+    with told(debug=debug, json=json):
+        removed = anyio.run(_delete, index, source)
+        if json:
+            print_json({"removed": removed})
+        else:
+            note(f"{plural(len(removed), 'document')} removed", "green")
+
+
+@app.command(name="eval")
+def evaluate(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE|FOLDER", help="An index, or a folder with corpus.jsonl, queries.jsonl, qrels.tsv."
+        ),
+    ],
+    queries: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON lines: id, text.")] = None,
+    qrels: Annotated[Path | None, typer.Option(metavar="FILE", help="Tab-separated: query, document, gain.")] = None,
+    embedder: EmbedderName = None,
+    chunk_words: ChunkWords = 200,
+    overlap: Overlap = 40,
+    k: Wanted = 100,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Measure how well documents are found by words, by meaning and both, and by bm25s where it is installed.
+
+    \b
+    Examples:
+      agentrt index eval cranfield
+      agentrt index eval docs.db --queries queries.jsonl --qrels qrels.tsv
+    """
+    with told(debug=debug, json=json):
+        if not target.is_dir() and (queries is None or qrels is None):
+            raise UsageError("an index is measured with --queries FILE and --qrels FILE")
+        places = queries or target / "queries.jsonl", qrels or target / "qrels.tsv"
+        plan = Plan(folders=(), to=target, embedder=embedder, chunk_words=chunk_words, overlap=overlap, quiet=quiet)
+        measured = anyio.run(_measure, plan, places, k)
+        if json:
+            print_json(measured)
+            return
+        rows = [(way, *(str(figures[name]["told"]) for name in figures)) for way, figures in measured["ways"].items()]
+        print_table(("WAY", *(name.upper() for name in next(iter(measured["ways"].values())))), rows)
+        note(f"{plural(measured['queries'], 'query').replace('querys', 'queries')}; intervals hold 95 % (bootstrap)")
+        for line in measured["verdicts"]:
+            note(line, "green" if " beats " in line else "yellow")
+
+
+def conditions(given: Sequence[str]) -> dict[str, Condition]:
+    """Read `year=2020..2024`; raises `UsageError` for what is no condition."""
+    from agentrt.retrieval import Between
+
+    read: dict[str, Condition] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        least, dots, most = value.partition("..")
+        if not (name and equals and value):
+            raise UsageError(f"--where {text!r}: write NAME=VALUE, like year=2024")
+        parsed: Any = Between(least=_bound(least), most=_bound(most)) if dots else loose_json(value)
+        if isinstance(parsed, dict | None):
+            raise UsageError(f"--where {text!r}: a value is a text, a number, true, false, or a list of these")
+        read[name] = parsed
+    return read
+
+
+def _bound(text: str) -> float | str | None:
+    value = loose_json(text) if text else None
+    return value if isinstance(value, float | int) and not isinstance(value, bool) else text or None
+
+
+async def _sources(path: Path) -> list[str]:
+    index = open_old(path)
+    try:
+        return await index.sources()
+    finally:
+        await index.aclose()
+
+
+async def _search(path: Path, query: Query, k: int, mode: Any) -> list[Passage]:
+    index = open_old(path)
+    try:
+        if index.embedder is None and mode == "vector":
+            raise UsageError(f"{path} has no vectors: search it with --mode text, or build it with --embedder")
+        index.mode = mode
+        return await index.search(query, k)
+    finally:
+        await index.aclose()
+
+
+async def _delete(path: Path, named: Sequence[str]) -> list[str]:
+    index = open_old(path)
+    try:
+        there = await index.sources()
+        gone: list[str] = []
+        for name in named:
+            prefix = name if name.endswith("/") else f"{name}:"
+            found = [source for source in there if source == name or source.startswith(prefix)]
+            if not found:
+                raise UsageError(f"{path} holds no {name}")
+            gone += found
+        await index.remove(gone)
+        return gone
+    finally:
+        await index.aclose()
+
+
+async def _measure(plan: Plan, places: tuple[Path, Path], k: int) -> dict[str, Any]:
+    from agentrt.index.collection import Collection
+
+    collection = Collection.read(*places)
+    if not plan.to.is_dir():
+        open_old(plan.to)
+        return await _compared(plan.to, collection, k, plan)
+    from agentrt.index.chunking import Chunker
+    from agentrt.index.collection import corpus
+
+    with tempfile.TemporaryDirectory(prefix="agentrt-eval-") as folder:
+        path = Path(folder, "index.db")
+        index = open_new(path, plan.embedder)
+        try:
+            async with counted(lambda: "indexing", quiet=plan.quiet):
+                await index.update(corpus(plan.to / "corpus.jsonl"), chunk=Chunker(plan.chunk_words, plan.overlap))
+        finally:
+            await index.aclose()
+        return await _compared(path, collection, k, plan)
+
+
+async def _compared(path: Path, collection: Any, k: int, plan: Plan) -> dict[str, Any]:
+    from agentrt.index.comparison import rankings
+    from agentrt.index.evaluation import estimate, metrics, scores, verdict
+
+    async with counted(lambda: f"asking {plural(len(collection.queries), 'query')}", quiet=plan.quiet):
+        ways = await rankings(path, collection.queries, k)
+    measures = metrics(k)
+    figures: dict[str, dict[str, Any]] = {}
+    for way, found in ways.items():
+        estimates = {name: estimate(scores(found, collection.qrels, m)) for name, m in measures.items()}
+        figures[way] = {name: {**asdict(e), "told": str(e)} for name, e in estimates.items()}
+    name, measure = next(iter(measures.items()))
+    return {
+        "queries": len(collection.queries),
+        "ways": figures,
+        "verdicts": verdict(ways, collection.qrels, name, measure),
+    }
+
+
+def _tell(report: Mapping[str, Any], *, json: bool) -> None:
+    if json:
+        print_json(report)
+        return
+    _print_report(report, most=_MOST_PROBLEMS)
+    note(f"search it: agentrt index search {report['index']} QUERY")
+
+
+def _print_report(report: Mapping[str, Any], *, most: int | None) -> None:
+    """Write what was read, what was left out and why, and the first problems."""
+    changes = report["changes"]
+    parts = [f"{changes[name]:,} {name}" for name in ("added", "changed", "removed", "unchanged") if changes[name]]
+    read = f"{plural(report['files'], 'file')} read; documents: {', '.join(parts) or 'none'}"
+    note(f"{read}; {plural(changes['embedded'], 'passage')} embedded", "green")
+    if report["curation"] is not None:
+        from agentrt.index.curation import Report
+
+        print_table(("DOCUMENTS", "COUNT", "EXAMPLES"), Report.read(report["curation"]).rows())
+    problems = report["problems"]
+    for problem in problems[:most]:
+        note(clean(problem["told"]), "yellow" if problem["lost"] else "dim")
+    if most is not None and len(problems) > most:
+        note(f"and {len(problems) - most:,} more: agentrt index report {report['index']}", "yellow")
+
+
+def _print_passages(found: Sequence[Passage]) -> None:
+    out = console()
+    for number, passage in enumerate(found, 1):
+        title = f"  {one_line(passage.title, 100)}" if passage.title else ""
+        page = f"  page {passage.metadata['page']}" if "page" in passage.metadata else ""
+        head = ((f"{number}. ", "dim"), (clean(passage.id), "bold"), title, page, (f"  {passage.score:.4f}", "dim"))
+        out.print(Text.assemble(*head), soft_wrap=True)
+        out.print(Text(f"   {one_line(passage.text, _SNIPPET)}"), soft_wrap=True)
+    if not found:
+        note("nothing fits")
