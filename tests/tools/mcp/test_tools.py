@@ -268,3 +268,10 @@ async def test_the_sdk_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentrt_tools.mcp.tools.find_spec", lambda name: None)
     with pytest.raises(DefinitionError, match=r"pip install 'agentrt\[mcp\]'"):
         await list_mcp_tools("server")
+
+
+async def test_who_does_not_believe_a_server_takes_each_of_its_tools_to_write(hostile: Command) -> None:
+    """And may have people approve the calls."""
+    made = await list_mcp_tools(hostile("die-once"), name="it", hints=False, approval=True)
+    echo = next(tool for tool in made if tool.name == "it.echo")
+    assert (echo.effect, echo.approval) == ("unsafe", True)

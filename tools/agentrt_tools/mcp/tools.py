@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache, cached_property, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
@@ -18,7 +19,7 @@ from agentrt import Context, DefinitionError, InvalidArguments, Tool
 from agentrt.arguments import Arguments
 from agentrt.interval import Interval, Outlook
 from agentrt.messages import tool_name
-from agentrt.tool import as_text
+from agentrt.tool import Approval, as_text
 from agentrt_tools.mcp.catalogue import catalogue, connection_of, more
 from agentrt_tools.mcp.connection import Connection, connection
 from agentrt_tools.mcp.content import value_of
@@ -44,7 +45,9 @@ class McpTool(Tool[..., object]):
     Raises `InvalidArguments` before anything is sent, `ToolFailed` with the server's words, and `ServerFailed`.
     """
 
-    def __init__(self, server: Server, offer: Offer, *, prefix: str, untrusted: bool) -> None:
+    def __init__(
+        self, server: Server, offer: Offer, *, prefix: str, untrusted: bool, approval: Approval = False
+    ) -> None:
         async def call(_agentrt_context: Context, **arguments: object) -> object:
             return await self._call(_agentrt_context, arguments)
 
@@ -54,7 +57,14 @@ class McpTool(Tool[..., object]):
         self.offer = offer
         self._server = server
         self._reader = tool_name(f"{prefix}.{MORE}")
-        super().__init__(call, name=offer.name, description=offer.description, effect=offer.effect, untrusted=untrusted)
+        super().__init__(
+            call,
+            name=offer.name,
+            description=offer.description,
+            effect=offer.effect,
+            untrusted=untrusted,
+            approval=approval,
+        )
         self.output = object
 
     @cached_property
@@ -150,6 +160,8 @@ class McpOptions(TypedDict, total=False):
     include, exclude: which of its tools, by the names they have there. `resources`, `read_resource`, `prompts` and
         `get_prompt` are nodes that are made for a server that has resources or prompts.
     trusted: whether its results are as good as your own words; without it they are marked as untrusted.
+    hints: whether it is believed what it says of its tools' effects; False takes each tool to write, and once.
+    approval: whether a person has to approve each call of its tools, or a function of the arguments that says so.
     """
 
     name: str | None
@@ -159,6 +171,8 @@ class McpOptions(TypedDict, total=False):
     include: Collection[str] | None
     exclude: Collection[str]
     trusted: bool
+    hints: bool
+    approval: Approval
 
 
 def mcp_tools(server: str | Sequence[str], **options: Unpack[McpOptions]) -> list[Tool[..., Any]]:
@@ -191,7 +205,10 @@ async def list_mcp_tools(server: str | Sequence[str], **options: Unpack[McpOptio
     prefix = plain_name(name or found.name)[:_LONGEST_PREFIX] or "mcp"
     chosen = offers(reached.label, prefix, found.tools, include, exclude)
     untrusted = not options.get("trusted", False)
-    made = [McpTool(reached, offer, prefix=prefix, untrusted=untrusted) for offer in chosen]
+    if not options.get("hints", True):
+        chosen = [replace(offer, effect="unsafe") for offer in chosen]
+    approval = options.get("approval", False)
+    made = [McpTool(reached, offer, prefix=prefix, untrusted=untrusted, approval=approval) for offer in chosen]
     besides = catalogue(reached, prefix, found, untrusted=untrusted)
     return [
         *made,
