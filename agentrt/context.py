@@ -76,10 +76,9 @@ class StepContext(Context):
     attempts = 0
     spends = 0
     silent = False
-    given = NOTHING
-    """The untrusted nodes whose results were met before the step began, on its branch or by whoever called it."""
+    untrusted = NOTHING
     read = NOTHING
-    """Those whose results it has met itself, or a step below it."""
+    """The untrusted nodes whose results it has met itself, or a step below it."""
     _calls: Calls | None = None
     _draws: Draws | None = None
     _failure: Failure | None = None
@@ -108,9 +107,10 @@ class StepContext(Context):
     def run_id(self) -> str:
         return self.scheduler.run_id
 
-    @property
-    def untrusted(self) -> frozenset[str]:
-        return self.given | self.read
+    def meet(self, read: frozenset[str]) -> None:
+        """Note that a step below has met what untrusted nodes returned."""
+        self.read |= read
+        self.untrusted |= read
 
     def tell_read(self) -> tuple[str, ...]:
         """Tell whoever takes the step's outcome which untrusted nodes it comes from, as the step ends."""
@@ -312,7 +312,7 @@ class StepContext(Context):
         with self.slot:
             outcome = await self.scheduler.step(activation, self, budget, 0.0, self.depth + 1)
         if activation.read:
-            self.read |= activation.read
+            self.meet(activation.read)
         if isinstance(outcome, Failure):
             self.tell([activation.path], outcome.error)
         return outcome

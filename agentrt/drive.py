@@ -77,7 +77,7 @@ class Drive:
             if self.running:
                 await self._cancel_running()
             if plan.read:
-                self.context.read |= plan.read
+                self.context.meet(plan.read)
             if not plan.finished:
                 self.context.note_not_started([*(a for a, _ in self.ready if not a.given_up), *plan.waiting])
         if self._lost is not None and not plan.finished:

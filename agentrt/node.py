@@ -169,6 +169,8 @@ class Context(ABC, Generic[D]):
     """The path of this step (docs/design.md, "Paths")."""
     state: object
     """What the step keeps for wrapping up, if its budget is exhausted; None at the start of every attempt."""
+    untrusted: frozenset[str]
+    """The untrusted nodes whose results this step may have met: in its input, or from what it has called."""
 
     @property
     @abstractmethod
@@ -377,11 +379,6 @@ class Context(ABC, Generic[D]):
         killed run goes on, so that the resource comes to the same state: what it returns must be the same again.
         Raises what `open` raises.
         """
-
-    @property
-    @abstractmethod
-    def untrusted(self) -> frozenset[str]:
-        """Name the untrusted nodes whose results this step may have met: in its input, or from what it has called."""
 
     @property
     @abstractmethod

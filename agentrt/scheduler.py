@@ -168,7 +168,7 @@ class Scheduler:
                     waited=waited,
                     attributes=node.attributes,
                     counts=context.counts,
-                    untrusted=tuple(sorted(context.given)) if context.given else (),
+                    untrusted=tuple(sorted(context.untrusted)) if context.untrusted else (),
                 )
             )
         try:
@@ -259,8 +259,8 @@ class Scheduler:
         node, path, branch = activation.node, activation.path, activation.branch
         account = caller.account if branch is None or branch.account is None else branch.account
         context = StepContext(self, path, account, caller.deadline, activation, depth, caller.past)
-        if activation.given or caller.given or caller.read:
-            context.given = activation.given | caller.untrusted
+        if activation.given or caller.untrusted:
+            context.untrusted = activation.given | caller.untrusted
         if caller.past is None and budget is None and node.budget is None:  # most steps: nothing but their start counts
             self.ledger.count(account, node.counts, path)
             context.counts = NAMES[node.counts]
