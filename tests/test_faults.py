@@ -34,6 +34,13 @@ FENCED = "tests/test_fencing.py"
 WRITER = "tests/test_journal.py"
 STORES = "tests/stores/test_conformance.py"
 GOING_ON = "tests/test_going_on.py"
+MARKS = "tests/test_untrusted.py"
+PERMITTED = "tests/test_permission.py"
+CITED = "tests/test_citation.py"
+RESOURCES = "tests/test_resources.py"
+FETCHED = "tests/tools/test_fetch.py"
+FILES = "tests/tools/test_files.py"
+QUERIES = "tests/tools/test_sql.py"
 
 LEVEL = "        level = _outermost(account, _matters) or (account if raised else None)\n"
 TURNED_AWAY = """\
@@ -206,13 +213,45 @@ FAULTS = [
     ("stores/record", "0.0 if is_answered else event.due", "event.due", STORES),
     ("stores/record", "run.kept.clear()", "pass", STORES),
     ("recorded", "yield from _failed_at(below, recorded)", "pass", CONTINUED),
+    ("plan", "activation.branch.read |= activation.read", "pass", MARKS),
+    ("plan", "fork.branch.read |= branch.read", "pass", MARKS),
+    ("plan", "self.read: frozenset[str] = fork.branch.read if fork else NOTHING", "self.read = NOTHING", MARKS),
+    (
+        "plan",
+        "return self._root.read if self.finished and self.failure is None else self.seen",
+        "return self.seen",
+        MARKS,
+    ),
+    ("drive", "self.context.meet(plan.read)", "pass", MARKS),
+    ("context", "activation.read = self.past.read(activation.path)", "pass", MARKS),
+    ("context", "NOTHING if node.is_trusted else self.read | own", "self.read | own", MARKS),
+    ("messages", 'text = _MARK.sub(r"<\\\\\\1untrusted", message.text)', "text = message.text", MARKS),
+    ("agent", "messages = tuple(map(marked, messages))", "messages = tuple(messages)", MARKS),
+    ("permission", 'tool.startswith(f"{name}.")', "tool.startswith(name)", PERMITTED),
+    ("permission", 'return self.effect != "read"', "return True", PERMITTED),
+    ("continuation", 'known["allow"] = allow', "pass", PERMITTED),
+    ("continuation", 'known["policy"] = policy_named(policy)', "pass", PERMITTED),
+    ("retrieval", "value = await self._permitted(ctx, value)", "pass", PERMITTED),
+    ("toolbox", "and ctx.allows(t)", "", PERMITTED),
+    ("citation", "if named in found:", "if found:", CITED),
+    ("agent", "conversation.find([task, [] if said is None else said.passages])", "pass", CITED),
+    ("runs", "scheduler.close()", "pass", RESOURCES),
+    ("context", "self._remember()\n        path = scope_around", "path = scope_around", RESOURCES),
+    ("resources", "if resource is None or resource.is_over:", "if resource is None:", RESOURCES),
+    ("tools/agentrt_tools/reach", "not found or not all(is_public(a) for a in found)", "not found", FETCHED),
+    ("tools/agentrt_tools/fetch", "if len(body) > most or read > most:", "if False:", FETCHED),
+    ("tools/agentrt_tools/folder", 'parts.anchor or ".." in names', "False", FILES),
 ]
+
+
+def file_of(root: Path, module: str) -> Path:
+    return root / (f"{module}.py" if module.startswith("tools/") else f"agentrt/{module}.py")
 
 
 @pytest.mark.parametrize(("module", "right", "wrong", "tests"), FAULTS, ids=lambda value: str(value)[:40])
 def test_a_fault_has_a_place(module: str, right: str, wrong: str, tests: str) -> None:
     """Where the code has moved on, the line of this fault must be named again."""
-    assert (ROOT / "agentrt" / f"{module}.py").read_text(encoding="utf-8").count(right) == 1
+    assert file_of(ROOT, module).read_text(encoding="utf-8").count(right) == 1
     assert right != wrong
     assert (ROOT / tests).is_file()
 
@@ -222,7 +261,7 @@ def run_copy(tests: str, folder: Path, module: str, right: str, wrong: str) -> s
     for name in ("agentrt", "tests", "tools", "graphs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
-    file = folder / "agentrt" / f"{module}.py"
+    file = file_of(folder, module)
     file.write_text(file.read_text(encoding="utf-8").replace(right, wrong), encoding="utf-8")
     paths = os.pathsep.join(str(folder / name) for name in (".", "tools", "graphs"))
     return subprocess.run(
