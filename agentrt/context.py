@@ -36,6 +36,7 @@ from agentrt.events import (
 )
 from agentrt.function import as_node
 from agentrt.guidance import Guidance, place_of
+from agentrt.journal import Notes
 from agentrt.ledger import Account, Limit, Request, Ticket
 from agentrt.model import Model
 from agentrt.node import Called, Context, Node, Reservation
@@ -462,6 +463,16 @@ class StepContext(Context):
     @property
     def is_recorded(self) -> bool:
         return self.scheduler.is_recorded
+
+    @property
+    def notes(self) -> Notes:
+        self._check_running()
+        if self.scheduler.notes is None:
+            raise DefinitionError(
+                f"{self.path} keeps notes, and they are kept where the run is: run it with a journal, "
+                "such as journal=open_store('sqlite:///runs.db')"
+            )
+        return self.scheduler.notes
 
     @property
     def goes_on(self) -> bool:

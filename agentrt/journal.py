@@ -59,8 +59,28 @@ class OpenQuestion(Value):
     asked: QuestionAsked
 
 
-class Journal(Protocol):
-    """Keep the events of runs: the truth of what each has done.
+class Note(Value):
+    """Hold a text that agents keep beyond a run; `at` is when it was written, in seconds since the epoch."""
+
+    name: str
+    text: str
+    at: float
+
+
+class Notes(Protocol):
+    """Keep notes in spaces, whoever writes them and in whichever run; every method raises `JournalError`."""
+
+    async def notes(self, space: str) -> list[Note]:
+        """Return the notes of a space, in the order of their names."""
+        ...
+
+    async def write_note(self, space: str, name: str, text: str | None) -> None:
+        """Keep a note durably in place of the one of that name; None takes it away."""
+        ...
+
+
+class Journal(Notes, Protocol):
+    """Keep the events of runs: the truth of what each has done; and notes.
 
     Every method raises `JournalError` where the store cannot be read or written, and for a run it does not hold. A
     store may serve many runs of one process at once, and many processes.

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from agentrt.events import Event, QuestionAnswered, QuestionAsked
     from agentrt.guidance import Guidance
+    from agentrt.journal import Notes
     from agentrt.model import Model
     from agentrt.partial import Partial
     from agentrt.plan import Plan
@@ -381,6 +382,11 @@ class Context(ABC, Generic[D]):
     @abstractmethod
     def untrusted(self) -> frozenset[str]:
         """Name the untrusted nodes whose results this step may have met: in its input, or from what it has called."""
+
+    @property
+    @abstractmethod
+    def notes(self) -> Notes:
+        """Return the notes kept where the run is kept; raises `DefinitionError` in a run without a journal."""
 
     @property
     @abstractmethod

@@ -259,6 +259,7 @@ class Run:
             deps=self.deps,
             guidance=self._guidance,
             permissions=self.permissions,
+            notes=self.journal,
         )
 
     async def _steps(self, scheduler: Scheduler) -> Any:

@@ -28,6 +28,7 @@ from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, Replay
 from agentrt.events import ErrorInfo, Event, StepCancelled, StepFailed, StepFinished, StepParked, StepStarted
 from agentrt.execution import Execution
 from agentrt.guidance import Guidance
+from agentrt.journal import Notes
 from agentrt.ledger import Ledger
 from agentrt.model import Model
 from agentrt.permission import Permissions
@@ -62,10 +63,11 @@ class Worker:
 class Scheduler:
     """Run the steps of one run.
 
-    `tasks` is the task group every worker lives in, `record` takes every event, `models` finds the model a node
-    asks for, `clock` gives seconds since the epoch, and `deps` is what nodes read as `ctx.deps`. `seed` is
-    what random numbers follow from. `abort` ends the run by an error; `flush` waits until all that was recorded is
-    durable, if anything keeps it. `guidance` is what people had kept, `permissions` say which tools may be used.
+    `tasks` is the task group every worker lives in, `record` takes every event, `models` finds the model a node asks
+    for, `clock` gives seconds since the epoch, and `deps` is what nodes read as `ctx.deps`. `seed` is what random
+    numbers follow from. `abort` ends the run by an error; `flush` waits until all that was recorded is durable, if
+    anything keeps it. `guidance` is what people had kept, `permissions` say which tools may be used, `notes` are kept
+    beyond the run.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Scheduler:
         deps: object = None,
         guidance: Sequence[Guidance] = (),
         permissions: Permissions | None = None,
+        notes: Notes | None = None,
     ) -> None:
         self.run_id = run_id
         self.seed = seed
@@ -94,6 +97,7 @@ class Scheduler:
         self.deps = deps
         self.guidance = guidance
         self.permissions = permissions
+        self.notes = notes
         self._abort = abort
         self._is_aborted = False
         self.flush = flush

@@ -18,6 +18,8 @@ from agentrt import (
     StepFailed,
     UnknownModel,
     embedder,
+    replay,
+    resume,
     run,
 )
 from agentrt.embedding import Embedded, Embeddings, Vectors, embed_all
@@ -25,6 +27,7 @@ from agentrt.errors import ModelUnavailable
 from agentrt.events import CacheHit, Event, StepStarted, UsageRecorded
 from agentrt.forecast import foresee
 from agentrt.function import FunctionNode
+from agentrt.stores import MemoryJournal
 from agentrt.testing import FunctionEmbedder
 from agentrt.usage import PICO
 
@@ -187,3 +190,25 @@ def test_an_unknown_embedder_says_what_to_write(name: str) -> None:
     """Names are provider/model, or wordllama."""
     with pytest.raises(UnknownModel, match="write wordllama"):
         embedder(name)
+
+
+async def test_what_was_embedded_is_not_paid_again() -> None:
+    """A run that goes on takes the vectors from its record; so does a replay."""
+    given, journal, failing = lengths(price=PRICE), MemoryJournal(), [True]
+    embeddings = Embeddings(given)
+
+    async def code(text: str, ctx: Context) -> list[float]:
+        (vector,) = await ctx.run(embeddings, [text])
+        if failing:
+            raise OSError("no more")
+        return list(vector)
+
+    node = FunctionNode(code)
+    with pytest.raises(StepFailed):
+        await run(node, "abc", journal=journal, run_id="r")
+    failing.clear()
+    result = await resume(node, "r", journal=journal)
+    assert result.output == pytest.approx([3 / 10**0.5, 1 / 10**0.5])
+    assert (result.usage.tokens, given.asked) == (1, [("abc",)])
+    assert (await replay(node, "r", journal=journal)).output == result.output
+    assert given.asked == [("abc",)]

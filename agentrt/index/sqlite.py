@@ -17,7 +17,7 @@ from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
 from agentrt.index.fusion import fused
 from agentrt.index.stored import DEPTH, TITLE_WEIGHT, Mode, StoredIndex, check_embedder, without_embedder
 from agentrt.index.vectors import StoredVectors, packed, unpacked
-from agentrt.index.words import any_of, rarest, words_in
+from agentrt.index.words import MOST_RANKED, any_of, rarest, words_in
 from agentrt.passage import Passage
 from agentrt.retrieval import Between, Condition, Query, Where
 
@@ -31,8 +31,6 @@ _APPLICATION_ID: Final = int.from_bytes(b"agix")
 _BUSY_MILLISECONDS: Final = 10_000
 _MOST_READERS: Final = 4
 _TOKENIZER: Final = ("porter", "unicode61", "remove_diacritics", "2")
-_MOST_RANKED: Final = 5_000
-"""How many passages BM25 ranks for one query, a microsecond each: the rarest words of it choose which."""
 _SCHEMA: Final = f"""
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
@@ -361,7 +359,7 @@ def _by_words(
 ) -> list[tuple[int, float]]:
     words = words_in(text)
     counts = {word: _count(connection, snapshot, word) for word in words}
-    if not (kept := rarest(counts, _MOST_RANKED)):
+    if not (kept := rarest(counts, MOST_RANKED)):
         return []
     within = "" if among is None else "AND +rowid IN (SELECT value FROM json_each(?))"
     query = (

@@ -8,6 +8,8 @@ from typing import Final
 
 _WORD: Final = re.compile(r"[^\W_]+")
 _MOST_WORDS: Final = 200
+MOST_RANKED: Final = 5_000
+"""How many passages BM25 ranks for one query, some microseconds each: the rarest words of it choose which."""
 
 
 def words_in(query: str) -> list[str]:

@@ -9,9 +9,9 @@ from anyio.lowlevel import checkpoint
 
 from agentrt.events import Event, QuestionAsked
 from agentrt.guidance import Guidance
-from agentrt.journal import OpenQuestion, RunSummary
+from agentrt.journal import Note, OpenQuestion, RunSummary
 from agentrt.stores.content import StoredRow, guidance_of, to_events
-from agentrt.stores.record import Kept, OperatedJournal, Operation, Records, RunRow, unknown_run
+from agentrt.stores.record import Kept, OperatedJournal, Operation, Records, RunRow, unknown_run, writable
 
 
 class MemoryJournal(OperatedJournal):
@@ -23,6 +23,7 @@ class MemoryJournal(OperatedJournal):
         self._events: dict[str, list[StoredRow]] = {}
         self._contents: dict[bytes, bytes] = {}
         self._kept: list[tuple[str, Kept]] = []
+        self._notes: dict[tuple[str, str], Note | None] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryJournal of {len(self._runs)} runs>"
@@ -62,6 +63,11 @@ class MemoryJournal(OperatedJournal):
                 found.append(guidance_of(run_id, to_events(rows, self._contents, run_id, "memory")))
         return found[max(len(found) - limit, 0) :]
 
+    async def notes(self, space: str) -> list[Note]:
+        await checkpoint()
+        found = [note for (where, _), note in self._notes.items() if note is not None and where == writable(space)]
+        return sorted(found, key=lambda note: note.name)
+
     async def aclose(self) -> None:
         """Do nothing: the memory goes with the object."""
 
@@ -72,7 +78,9 @@ class MemoryJournal(OperatedJournal):
 
     async def _carry_out(self, operation: Operation) -> None:
         await checkpoint()
-        Records("memory", self._clock(), self._runs).carry_out([operation])
+        records = Records("memory", self._clock(), self._runs)
+        records.carry_out([operation])
+        self._notes.update(records.notes)
         if (run := self._runs.get(operation.run_id)) is not None:
             self._keep(run)
 

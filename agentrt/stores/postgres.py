@@ -8,14 +8,14 @@ tried again under its number, which the database takes once, so that it is neith
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
 
 from agentrt.errors import JournalError
 from agentrt.events import Event, QuestionAsked
 from agentrt.guidance import Guidance
-from agentrt.journal import OpenQuestion, RunSummary
+from agentrt.journal import Note, OpenQuestion, RunSummary
 from agentrt.stores.combiner import Combiner
 from agentrt.stores.content import StoredRow, guidance_of, hashes, to_events
 from agentrt.stores.link import Link, Refused, Server, check_loop, shown
@@ -31,7 +31,7 @@ from agentrt.stores.record import (
     writable,
 )
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Of SQLite's tables, and `commits`."""
 PATIENCE: Final = 60.0
 _LOCK: Final = int.from_bytes(b"agrt")
@@ -105,6 +105,13 @@ CREATE TABLE IF NOT EXISTS agentrt.guidance (  -- answers that were to be kept f
     at       DOUBLE PRECISION NOT NULL,
     PRIMARY KEY (run, answered)
 );
+CREATE TABLE IF NOT EXISTS agentrt.notes (
+    space TEXT NOT NULL,
+    name  TEXT NOT NULL,
+    text  TEXT NOT NULL,
+    at    DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (space, name)
+);
 UPDATE agentrt.schema SET version = {SCHEMA_VERSION} WHERE version < {SCHEMA_VERSION};
 """
 _TYPES: Final = {
@@ -147,6 +154,14 @@ _WRITE_QUESTIONS: Final = (
 
 
 _INSERT_GUIDANCE: Final = "INSERT INTO agentrt.guidance (run, asked, answered, at) VALUES ($1, $2, $3, $4)"
+# In the order of their keys, so that two processes that write the same notes do not wait for each other.
+_WRITE_NOTES: Final = (
+    "INSERT INTO agentrt.notes (space, name, text, at) "
+    "SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[]) "
+    "ON CONFLICT (space, name) DO UPDATE SET text = excluded.text, at = excluded.at"
+)
+_DELETE_NOTE: Final = "DELETE FROM agentrt.notes WHERE space = $1 AND name = $2"
+_NOTES: Final = 'SELECT name, text, at FROM agentrt.notes WHERE space = $1 ORDER BY name COLLATE "C"'
 _GUIDANCE: Final = (
     "SELECT run_id, asks.seq, asks.data, asks.refs, says.seq, says.data, says.refs "
     "FROM agentrt.guidance JOIN agentrt.runs ON runs.id = guidance.run "
@@ -228,6 +243,10 @@ class PostgresJournal(OperatedJournal):
             return [guidance_of(run_id, to_events(rows, contents, run_id, self._where)) for run_id, rows in pairs]
 
         return await self._reader.do(read)
+
+    async def notes(self, space: str) -> list[Note]:
+        rows = await self._reader.do(lambda connection: connection.fetch(_NOTES, writable(space)))
+        return [Note(*row) for row in rows]
 
     async def aclose(self) -> None:
         """Close the connections, once what was asked is written."""
@@ -330,6 +349,7 @@ class _Transaction:
         records = Records(self._where, self._clock() if self._clock else now, runs)
         records.carry_out(self._operations)
         await _save(connection, list(records.runs.values()))
+        await _save_notes(connection, records.notes)
         await connection.execute("COMMIT")
 
     def split(self) -> list[_Transaction]:
@@ -375,6 +395,13 @@ async def _save(connection: Any, runs: Sequence[RunRow]) -> None:
         await connection.executemany(_INSERT_GUIDANCE, kept)
     if questions := [(run.id, path, q.seq, q.asked, q.closed) for run in runs for path, q in run.changed.items()]:
         await connection.execute(_WRITE_QUESTIONS, *_columns(questions))
+
+
+async def _save_notes(connection: Any, notes: Mapping[tuple[str, str], Note | None]) -> None:
+    if written := [(*key, note.text, note.at) for key, note in sorted(notes.items()) if note is not None]:
+        await connection.execute(_WRITE_NOTES, *_columns(written))
+    for key in sorted(key for key, note in notes.items() if note is None):
+        await connection.execute(_DELETE_NOTE, *key)
 
 
 def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:

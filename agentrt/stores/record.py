@@ -30,7 +30,7 @@ from agentrt.events import (
     StepFinished,
     UsageRecorded,
 )
-from agentrt.journal import RunSummary
+from agentrt.journal import Note, RunSummary
 from agentrt.owner import has_died
 from agentrt.result import StopReason
 from agentrt.stores.content import Row, to_row
@@ -256,7 +256,7 @@ def writable(text: str) -> str:
 
 
 class Operation(ABC):
-    """Be one change of one run; once carried out it has a `result` or an `error`."""
+    """Be one change of one run, or of the notes; once carried out it has a `result` or an `error`."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -355,6 +355,16 @@ class Answer(Operation):
         raise QuestionClosed(f"the question of {self._answered.path} cannot be answered: {reason}")
 
 
+class WriteNote(Operation):
+    def __init__(self, space: str, name: str, text: str | None) -> None:
+        super().__init__("")
+        self._key = writable(space), writable(name)
+        self._text = None if text is None else writable(text)
+
+    def apply(self, records: Records) -> None:
+        records.notes[self._key] = None if self._text is None else Note(self._key[1], self._text, records.now)
+
+
 class OperatedJournal(ABC):
     """Be the half of a journal that writes: each of its methods is an operation, which the store carries out."""
 
@@ -377,6 +387,9 @@ class OperatedJournal(ABC):
     async def answer(self, run_id: str, answered: QuestionAnswered) -> None:
         await self._do(Answer(run_id, answered))
 
+    async def write_note(self, space: str, name: str, text: str | None) -> None:
+        await self._do(WriteNote(space, name, text))
+
     async def _do(self, operation: Operation) -> int:
         await self._carry_out(operation)
         if operation.error is not None:
@@ -385,12 +398,16 @@ class OperatedJournal(ABC):
 
 
 class Records:
-    """Hold the runs that one transaction works on, by id; `now` is its time, `where` names the store."""
+    """Hold the runs that one transaction works on, by id; `now` is its time, `where` names the store.
+
+    notes: those that are to be written, None for one that is to be taken away, by space and name.
+    """
 
     def __init__(self, where: object, now: float, runs: dict[str, RunRow]) -> None:
         self.where = where
         self.now = now
         self.runs = runs
+        self.notes: dict[tuple[str, str], Note | None] = {}
 
     def carry_out(self, operations: Iterable[Operation]) -> None:
         """Apply the operations in their order; one that is refused keeps its error."""

@@ -14,7 +14,7 @@ from anyio import to_thread
 from agentrt.errors import JournalError
 from agentrt.events import Event, QuestionAsked
 from agentrt.guidance import Guidance
-from agentrt.journal import OpenQuestion, RunSummary
+from agentrt.journal import Note, OpenQuestion, RunSummary
 from agentrt.stores.content import StoredRow, guidance_of, hashes, to_events
 from agentrt.stores.record import (
     COLUMNS,
@@ -32,7 +32,7 @@ from agentrt.stores.thread import GroupThread
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 _APPLICATION_ID: Final = int.from_bytes(b"agrt")
 _BUSY_SECONDS: Final = 10.0
 _BUSY_PAUSE: Final = 0.01
@@ -96,7 +96,16 @@ ALTER TABLE runs ADD COLUMN due REAL;  -- when a waiting run may go on
 UPDATE runs SET worked = coalesce(ended - started, 0), latest = coalesce(ended, started);
 UPDATE runs SET due = 0 WHERE status = 'waiting';  -- each is tried once: what it waits for is not in its row
 """
-_SCHEMAS: Final = (_RUNS_1, _VERSION_2, _VERSION_3, _VERSION_4)
+_VERSION_5: Final = """
+CREATE TABLE notes (
+    space TEXT NOT NULL,
+    name  TEXT NOT NULL,
+    text  TEXT NOT NULL,
+    at    REAL NOT NULL,
+    PRIMARY KEY (space, name)
+);
+"""
+_SCHEMAS: Final = (_RUNS_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "the disk is full: make room, or choose another place",
     sqlite3.SQLITE_IOERR: "the disk cannot be read or written: check it, or choose another place",
@@ -156,6 +165,9 @@ class SqliteJournal(OperatedJournal):
 
     async def guidance(self, name: str, limit: int = 100) -> list[Guidance]:
         return await self._ask(lambda reader: reader.guidance(name, max(limit, 0)))
+
+    async def notes(self, space: str) -> list[Note]:
+        return await self._ask(lambda reader: reader.notes(space))
 
     async def aclose(self) -> None:
         """Close the file, once what was asked is written."""
@@ -235,6 +247,7 @@ class SqliteJournal(OperatedJournal):
             records = Records(self.path, self._clock(), runs)
             records.carry_out(operations)
             self._save(list(records.runs.values()), before)
+            self._save_notes(records.notes)
 
     def _load(self, operations: Iterable[Operation]) -> list[RunRow]:
         """Return the runs that operations touch, with the questions that may matter."""
@@ -279,6 +292,13 @@ class SqliteJournal(OperatedJournal):
             "INSERT INTO guidance (run, asked, answered, at) VALUES (?, ?, ?, ?)",
             [(run.id, *kept) for run in runs for kept in run.kept],
         )
+
+    def _save_notes(self, notes: Mapping[tuple[str, str], Note | None]) -> None:
+        for key, note in notes.items():
+            if note is None:
+                self._connection.execute("DELETE FROM notes WHERE space = ? AND name = ?", key)
+            else:
+                self._connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)", (*key, note.text, note.at))
 
     def _read(self, queries: Sequence[_Query[Any]]) -> None:
         reader = _Reader(self.path, self._reading)
@@ -352,6 +372,10 @@ class _Reader:
             (writable(name), limit),
         ).fetchall()
         return [guidance_of(run_id, self._at(run_id, run, seqs)) for run_id, run, *seqs in reversed(kept)]
+
+    def notes(self, space: str) -> list[Note]:
+        query = "SELECT name, text, at FROM notes WHERE space = ? ORDER BY name"
+        return [Note(*row) for row in self._connection.execute(query, (writable(space),))]
 
     def _at(self, run_id: str, run: int, seqs: Sequence[int]) -> list[Event]:
         """Return the events at some places of a run, in their order."""

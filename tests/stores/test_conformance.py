@@ -33,7 +33,7 @@ from agentrt.events import (
     StepFinished,
     UsageRecorded,
 )
-from agentrt.journal import Journal
+from agentrt.journal import Journal, Note
 from agentrt.owner import Owner, this_process
 from agentrt.usage import Usage
 from tests.stores.places import Place
@@ -679,3 +679,49 @@ async def test_a_fork_does_not_keep_again_what_its_past_had_kept(journal: Journa
         await begin(journal, run_id, asked(), kept, *([] if run_id == "r" else [FORKED]))
     await begin(journal, "another", FORKED, asked(), kept)
     assert [g.run_id for g in await journal.guidance("brief")] == ["r", "another"]
+
+
+# Notes
+
+
+async def test_notes_are_kept_by_name(place: Place) -> None:
+    """Written, replaced and taken away, for whoever opens the place; each space on its own."""
+    journal, other = place.open(), place.open()
+    await journal.write_note("a", "x", "1")
+    place.clock.now += 5
+    await journal.write_note("a", "w", "2" * 5_000)
+    await journal.write_note("b", "x", "3")
+    assert await other.notes("a") == [Note("w", "2" * 5_000, 1_000_005.0), Note("x", "1", 1_000_000.0)]
+    await other.write_note("a", "x", "4")
+    await other.write_note("a", "w", None)
+    await other.write_note("a", "never", None)
+    assert await journal.notes("a") == [Note("x", "4", 1_000_005.0)]
+    assert await journal.notes("b") == [Note("x", "3", 1_000_005.0)]
+    assert await journal.notes("c") == []
+
+
+async def test_notes_written_side_by_side(journal: Journal) -> None:
+    """All are kept, with what a run appends meanwhile; of one name the last."""
+    epoch = await begin(journal)
+    async with anyio.create_task_group() as tasks:
+        for n in range(20):
+            tasks.start_soon(journal.write_note, "a", f"{n % 10}", f"{n}")
+            tasks.start_soon(journal.append, "r", epoch, [step(n)])
+    assert [(note.name, note.text) for note in await journal.notes("a")] == [(f"{n}", f"{n + 10}") for n in range(10)]
+    assert len(await journal.events("r")) == 21
+
+
+@pytest.mark.parametrize("text", ODD)
+async def test_a_note_may_hold_any_text(journal: Journal, text: str) -> None:
+    """But for NUL and lone surrogates, which databases do not take."""
+    await journal.write_note(text, text, text + "\ud800")
+    kept = text.replace("\0", "\ufffd")
+    assert [(note.name, note.text) for note in await journal.notes(text)] == [(kept, kept + "?")]
+
+
+async def test_names_are_in_order(journal: Journal) -> None:
+    """Of their code points, in every store."""
+    names = ["", " ", "A", "B", "_", "a", "b", "ä", "é", "\uffee", "\U0001f989"]
+    for name in reversed(names):
+        await journal.write_note("s", name, name)
+    assert [note.name for note in await journal.notes("s")] == names

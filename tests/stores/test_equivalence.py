@@ -96,6 +96,10 @@ def answer(run: str, path: str, keep: bool) -> Call:
     return lambda journal, prefix, epochs: journal.answer(prefix + run, answered(path, keep))
 
 
+def write_note(space: str, name: str, text: str | None) -> Call:
+    return lambda journal, prefix, epochs: journal.write_note(prefix + space, name, text)
+
+
 BEHIND = st.sampled_from([0, 0, 0, 1])
 CALLS = st.one_of(
     st.builds(claim, RUNS, st.sampled_from(["me", "you"]), st.booleans()),
@@ -104,6 +108,7 @@ CALLS = st.one_of(
     st.builds(append, RUNS, BEHIND, st.lists(EVENTS, max_size=4)),
     st.builds(append, RUNS, BEHIND, st.lists(EVENTS, max_size=4)),
     st.builds(answer, RUNS, PATHS, st.booleans()),
+    st.builds(write_note, RUNS, st.text(max_size=2), st.none() | st.text(max_size=5)),
 )
 STEPS = st.lists(st.tuples(CALLS, st.sampled_from([0, 0, 1, 6]), st.booleans()), max_size=25)
 
@@ -123,7 +128,8 @@ async def seen(journal: Journal, prefix: str) -> object:
     events = [await journal.events(run.run_id) for run in runs]
     each = [await journal.run(run.run_id) for run in runs]
     guidance = [g for g in await journal.guidance("n", 10_000) if g.run_id.startswith(prefix)]
-    return runs, questions, events, each, sorted(guidance, key=lambda g: (g.run_id, g.asked.path))
+    notes = [await journal.notes(prefix + space) for space in ("a", "b", "never")]
+    return runs, questions, events, each, notes, sorted(guidance, key=lambda g: (g.run_id, g.asked.path))
 
 
 async def compare(clock: Clock, places: Sequence[Sequence[Journal]], steps: Sequence[tuple[Call, int, bool]]) -> None:

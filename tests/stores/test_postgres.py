@@ -164,7 +164,8 @@ async def test_an_older_schema_is_brought_up_to_date(journal: PostgresJournal, s
     await begin(journal, "r", step(1))
     await begin(journal, "waits")
     server.sql(
-        "DROP TABLE agentrt.guidance; ALTER TABLE agentrt.runs DROP COLUMN worked, DROP COLUMN latest, DROP COLUMN due;"
+        "DROP TABLE agentrt.guidance, agentrt.notes;"
+        "ALTER TABLE agentrt.runs DROP COLUMN worked, DROP COLUMN latest, DROP COLUMN due;"
         "UPDATE agentrt.runs SET ended = 3; UPDATE agentrt.schema SET version = 2;"
         "UPDATE agentrt.runs SET status = 'waiting' WHERE run_id = 'waits'"
     )
@@ -175,6 +176,7 @@ async def test_an_older_schema_is_brought_up_to_date(journal: PostgresJournal, s
     newer = journals[0]
     assert await newer.events("r") == await journal.events("r")
     assert await newer.guidance("brief") == []
+    assert await newer.notes("notes") == []
     summary = await newer.run("r")
     assert (summary.worked, summary.latest, summary.due) == (2.0, 3.0, None)
     assert (await newer.run("waits")).due == 0.0

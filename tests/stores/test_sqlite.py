@@ -390,6 +390,8 @@ async def test_an_older_file_goes_on(tmp_path: Path) -> None:
         await journal.release("r", epoch)
         events.append(step(3))
         assert await journal.events("r") == events
+        await journal.write_note("notes", "a", f"{latest}")
+        assert [note.text for note in await journal.notes("notes")] == [f"{latest}"]
         await journal.aclose()
 
 

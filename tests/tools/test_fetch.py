@@ -10,12 +10,13 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import httpx
 import pytest
 
 from agentrt import InvalidArguments, StepFailed, run
 from agentrt.tool import tool_spec
 from agentrt_tools import fetch, fetcher
-from agentrt_tools.reach import FetchError, is_public
+from agentrt_tools.reach import FetchError, Reach, is_public
 from tests.index.pdfs import pdf
 from tests.tools.servers import Answer, always, response, serving
 
@@ -246,6 +247,17 @@ async def test_no_spelling_leads_inside(url: str, reason: str) -> None:
     """By the system's own resolver."""
     with pytest.raises(FetchError, match=reason):
         await fetch.function(url)
+
+
+async def test_an_address_may_be_allowed() -> None:
+    """With its port, in whichever way it is written."""
+    reach = Reach(allow=["[::1]:8000", "Home.Example:80"])
+    for url in ("http://[::1]:8000/", "http://home.example./", "http://HOME.example:80/"):
+        reach.check(httpx.URL(url))
+    assert await reach.addresses("::1", 8000) == ["::1"]
+    for url in ("http://[::1]:8001/", "http://home.example:8000/"):
+        with pytest.raises(FetchError, match="port 800"):
+            reach.check(httpx.URL(url))
 
 
 async def test_a_redirect_is_checked_like_every_address() -> None:

@@ -99,6 +99,9 @@ def test_lines_are_found(tools: Tools) -> None:
         "notes/a.md:1: An Inn by the harbour",
         "plan.md:2: See the inn.",
     ]
+    assert tools.search("keeper$", regex=True) == "notes/deep/b.txt:1: innkeeper"
+    assert tools.search("^nothing", regex=True) == "notes/a.md:2: nothing else"
+    assert tools.search(r"harbour\s+nothing|inn\.$", regex=True) == "plan.md:2: See the inn."
     assert tools.search("palace") == "(nothing found)"
 
 
@@ -210,6 +213,24 @@ def test_a_link_that_is_swapped_in_is_not_followed(root: Path, monkeypatch: pyte
     monkeypatch.setattr(Place, "enter", swap_after)
     (root.parent / "a.md").write_text(SECRET)
     assert tools.read("notes/a.md").startswith("An Inn")
+
+
+def test_without_open_folders_a_folder_is_looked_at_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no link may be a junction, which has another path."""
+    monkeypatch.setattr(Folder.__init__, "__kwdefaults__", {"hard_links": False, "descriptors": False})
+    tools, look = Tools(root), Place.status
+    (root.parent / "a.md").write_text(SECRET)
+
+    def swap(place: Place, name: str) -> os.stat_result:
+        status = look(place, name)
+        if name == "notes" and not (root / "moved").exists():
+            (root / "notes").rename(root / "moved")
+            (root / "notes").symlink_to(root.parent)
+        return status
+
+    monkeypatch.setattr(Place, "status", swap)
+    with pytest.raises(FileError, match="notes is a link"):
+        tools.read("notes/a.md")
 
 
 def test_whoever_swaps_all_the_time_gets_nothing_out(root: Path) -> None:

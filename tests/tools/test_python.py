@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from agentrt import (
     DefinitionError,
     ModelRequest,
     Result,
+    StepFailed,
     StopReason,
     replay,
     resume,
@@ -24,7 +26,7 @@ from agentrt import (
 from agentrt import events as ev
 from agentrt.forecast import foresee
 from agentrt.messages import AssistantMessage, ToolMessage
-from agentrt.people import approve, inbox
+from agentrt.people import approve, deny, inbox
 from agentrt.stores import MemoryJournal
 from agentrt.testing import FunctionModel, call
 from agentrt.tool import tool_spec
@@ -186,6 +188,18 @@ async def test_code_without_end_is_stopped_and_the_next_runs_afresh(code: str) -
     assert ("'kept' is not defined" in texts[2], texts[3]) == (True, "2")
 
 
+async def test_what_ran_out_of_time_is_told_the_same_when_gone_through_again() -> None:
+    """Wherever the code was stopped, and whatever it had printed by then."""
+    slow = Python([square], **QUICK)
+    journal, agent = MemoryJournal(), coder(["n = square(1)\nwhile True:\n  n += 1\n  print(n)", "1"], slow)
+    result = await run(agent, "go", journal=journal, run_id="r")
+    assert result.output.split("\n---\n")[0] == (
+        "SandboxError: TimeoutError: the code computed for more than 0.2 seconds\n"
+        "All variables are gone: define again what you need."
+    )
+    assert (await replay(agent, "r", journal=journal)).output == result.output
+
+
 @pytest.mark.parametrize("code", ["import time\nwhile time.time(): pass", "while True:\n  try: f()\n  except: pass"])
 async def test_code_cannot_ask_its_host_without_end(code: str) -> None:
     """Neither for the time nor for what is not there, though waiting for an answer is no computing."""
@@ -304,6 +318,21 @@ async def test_a_call_waits_for_approval() -> None:
     assert (await replay(agent, "r", journal=journal)).output == result.output
 
 
+async def test_a_call_may_be_denied() -> None:
+    """Code reads why, and may do without."""
+
+    @tool(effect="unsafe", approval=True)
+    async def pay(amount: int) -> str:
+        """Pay."""
+        raise AssertionError
+
+    journal = MemoryJournal()
+    agent = coder(["try:\n  said = pay(3)\nexcept RuntimeError as error:\n  said = str(error)\nsaid"], Python([pay]))
+    await run(agent, "go", journal=journal, run_id="r")
+    await deny(journal, "r", because="too dear")
+    assert "too dear" in (await resume(agent, "r", journal=journal)).output
+
+
 async def test_time_and_chance_come_out_the_same_when_a_run_is_gone_through_again() -> None:
     """The clock is the run's, and stands still while code runs."""
     code = (
@@ -369,6 +398,13 @@ async def test_a_cancelled_run_stops_the_code_at_once() -> None:
         await told("while True: pass", tool=Python(seconds=60))
     assert scope.cancelled_caught
     assert time.perf_counter() - began < 5
+
+
+async def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that installs it, to the developer."""
+    monkeypatch.setitem(sys.modules, "pydantic_monty", None)
+    with pytest.raises(StepFailed, match=r"pip install 'agentrt\[sandbox\]'"):
+        await told("1")
 
 
 def test_a_model_is_told_what_it_can_call() -> None:

@@ -178,6 +178,22 @@ async def test_nothing_is_written(path: Path, statement: str) -> None:
     assert held(path.parent) == before
 
 
+async def test_a_file_that_is_only_read_is_locked_thrice(path: Path) -> None:
+    """It is opened to be read, its connection does not write, and statements that would are not even compiled."""
+    database = SqliteDatabase(make_url(f"sqlite:///{path}"), write=False, seconds=5)
+
+    def unlock(connection: Connection, *statements: str) -> None:
+        raw: Any = connection.connection.driver_connection
+        raw.set_authorizer(None)
+        for statement in statements:
+            raw.execute(statement)
+
+    with pytest.raises(sqlite3.OperationalError, match="attempt to write a readonly database"):
+        await database.do(lambda c: unlock(c, "PRAGMA query_only = OFF", "DELETE FROM towns"))
+    with pytest.raises(sqlite3.OperationalError, match="attempt to write a readonly database"):
+        await database.do(lambda c: unlock(c, "CREATE TEMP TABLE t (x)"))  # which would not be in the file
+
+
 @pytest.mark.parametrize("statement", LEADING_OUT)
 async def test_a_statement_that_may_write_stays_in_the_database(path: Path, statement: str) -> None:
     """It neither opens other files nor loads code."""

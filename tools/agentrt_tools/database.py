@@ -31,6 +31,7 @@ Work: TypeAlias = Callable[["Connection"], T]
 MOST_VALUE: Final = 1_000_000
 """SQLite makes no value of more bytes. It cannot be interrupted while one function works on one value."""
 _STEPS: Final = 10_000
+_GRACE: Final = 0.5
 _SAID: Final = 500
 _READING: Final = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _PRAGMAS: Final = {
@@ -169,7 +170,7 @@ class PostgresDatabase(Database):
         from asyncpg import InterfaceError, PostgresError
 
         try:
-            with anyio.fail_after(self.seconds + 1):  # a statement could raise the server's own limits
+            with anyio.fail_after(self.seconds + _GRACE):  # a statement may raise the server's own limits
                 async with engine.connect() as connection:
                     await connection.execution_options(postgresql_readonly=not self.write)
                     return await connection.run_sync(self._work, work)

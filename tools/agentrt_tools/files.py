@@ -25,7 +25,7 @@ _COUNTED: Final = 100
 _SNIFFED: Final = 8_192
 _RE2_MEMORY: Final = 8 << 20
 _Finder: TypeAlias = Callable[[str], int]
-"""Return where in a line something begins, -1 if nowhere."""
+"""Return where in a text something begins within a line, -1 if nowhere."""
 
 
 def files(
@@ -205,11 +205,13 @@ def _expression(query: str) -> _Finder:
         raise DefinitionError("files.search(regex=true) needs google-re2: pip install 'agentrt[files]'") from error
     options = re2.Options()
     options.max_mem, options.log_errors, options.case_sensitive = _RE2_MEMORY, False, False
+    options.never_nl = True  # a match lies within one line, also where a whole text is looked at
     try:
-        compiled: Any = re2.compile(query.encode(errors="replace").decode(), options)
+        compiled: Any = re2.compile("(?m)" + query.encode(errors="replace").decode(), options)
     except re2.error as error:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else error
-        raise InvalidArguments(f"query: {reason}: use a simpler expression, or regex=false") from error
+        told = str(reason).replace("(?m)", "", 1)
+        raise InvalidArguments(f"query: {told}: use a simpler expression, or regex=false") from error
 
     def find(text: str) -> int:
         match = compiled.search(text)
@@ -220,10 +222,13 @@ def _expression(query: str) -> _Finder:
 
 def _lines(path: str, text: str, find: _Finder, most: int) -> list[str]:
     found: list[str] = []
-    for number, line in enumerate(text.split("\n") if text else (), 1):
+    text = text.replace("\r\n", "\n")
+    if find(text) < 0:  # most texts are looked at only once, as a whole
+        return found
+    for number, line in enumerate(text.split("\n"), 1):
         if len(found) < most and (at := find(line)) >= 0:
             begin = max(0, min(at - _SHOWN // 4, len(line) - _SHOWN))
-            shown = line[begin : begin + _SHOWN].rstrip("\r")
+            shown = line[begin : begin + _SHOWN]
             found.append(f"{path}:{number}: {'…' * (begin > 0)}{shown}{'…' * (begin + _SHOWN < len(line))}")
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -58,7 +59,7 @@ class Reach:
     """
 
     def __init__(self, allow: Iterable[str] = (), hosts: Iterable[str] = (), resolve: Resolve | None = None) -> None:
-        self._allowed = frozenset(a.lower() for a in allow)
+        self._allowed = frozenset(re.sub(r"[\[\]]", "", a.lower()) for a in allow)  # [::1]:80 is the host ::1
         self._hosts = tuple(h.lower().rstrip(".") for h in hosts)
         self._resolve = resolve or resolved
 

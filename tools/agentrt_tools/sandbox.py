@@ -45,8 +45,6 @@ _MOST_FRAMES: Final = 8
 _POLICY: Final[OSPolicy] = {"datetime": "call_host", "random_start": "call_host", "sleep": "zero"}
 _MOST_QUESTIONS: Final = 1_000
 """So often one piece of code may ask its host anything, the time or a function; that costs no computing time."""
-_SPENT: Final = ("TimeoutError", "MemoryError")
-"""Errors after which an interpreter is in no state to go on: it was stopped anywhere, or has no memory left."""
 LOST: Final = "All variables are gone: define again what you need."
 
 
@@ -115,12 +113,17 @@ class Sandbox:
     An interpreter that ran out of time or memory, has crashed, or was left in the middle is replaced by a fresh one.
     """
 
-    def __init__(self, pool: Monty, limits: ResourceLimits, most: int) -> None:
+    def __init__(self, pool: Monty, seconds: float, memory_mb: int, most: int) -> None:
         self.lock = anyio.Lock()
         self.user = ""
         """The step that runs code at the moment."""
         self._pool = pool
-        self._limits = limits
+        self._seconds = seconds
+        self._limits: ResourceLimits = {
+            "max_feed_duration_secs": seconds,
+            "max_memory": memory_mb * 2**20,
+            "max_suspensions": 10**9,  # the host counts the calls of each piece of code
+        }
         self._most = most
         self._session: MontySession | None = None
         self._worker: int | None = None
@@ -138,10 +141,11 @@ class Sandbox:
             await self._drive(partial(session.feed_start, source.text, print_callback=printed), host)
             value = await self._value(session) if source.has_value else None
         except (MontySyntaxError, MontyRuntimeError) as error:
-            lost = isinstance(error, MontyRuntimeError) and type(error.exception()).__name__ in _SPENT
-            if lost:
+            spent = _spent(error)
+            text = self._over if spent == "TimeoutError" else self._told(error, printed)
+            if spent:
                 await self.close()
-            raise SandboxError(self._told(error, printed, lost=lost)) from None
+            raise SandboxError(f"{text}\n{LOST}" if spent else text) from None
         except MontyCrashedError as error:
             await self.close()
             raise SandboxError(f"the interpreter broke: {error}\n{LOST}") from error
@@ -224,7 +228,12 @@ class Sandbox:
             case _:
                 return None
 
-    def _told(self, error: MontySyntaxError | MontyRuntimeError, printed: Printed, *, lost: bool) -> str:
+    @property
+    def _over(self) -> str:
+        """Say that time is over, and not where: gone through again, the code would have come to another place."""
+        return f"TimeoutError: the code computed for more than {self._seconds:g} seconds"
+
+    def _told(self, error: MontySyntaxError | MontyRuntimeError, printed: Printed) -> str:
         """Say how code failed: the error first, then its lines, then what had been printed."""
         frames = error.traceback()
         shown = [*frames[: _MOST_FRAMES // 2], *frames[-_MOST_FRAMES // 2 :]] if len(frames) > _MOST_FRAMES else frames
@@ -237,11 +246,15 @@ class Sandbox:
             )
             earlier = "" if frame.filename == current or source is None else " of an earlier call"
             lines.append(f"{place}{earlier}: {source.line(frame.line) if source else ''}".rstrip(": "))
-        if lost:
-            lines.append(LOST)
         if printed.text:
             lines.append(f"Printed before that:\n{printed.text}")
         return "\n".join(lines)
+
+
+def _spent(error: MontySyntaxError | MontyRuntimeError) -> str:
+    """Return the error after which an interpreter is in no state to go on: it has no memory left, or was stopped."""
+    kind, _, text = error.display("type-msg").partition(": ")
+    return kind if kind in ("TimeoutError", "MemoryError") and "limit" in text else ""
 
 
 def _look_up(snapshot: NameLookupSnapshot, names: Collection[str]) -> SyncSnapshot:
@@ -283,14 +296,9 @@ async def open_sandbox(*, seconds: float, memory_mb: int, most: int) -> AsyncIte
         from pydantic_monty import Monty
     except ImportError as error:
         raise DefinitionError("Python code runs in a sandbox: pip install 'agentrt[sandbox]'") from error
-    limits: ResourceLimits = {
-        "max_feed_duration_secs": seconds,
-        "max_memory": memory_mb * 2**20,
-        "max_suspensions": 10**9,  # the host counts the calls of each piece of code
-    }
     pool = Monty(min_processes=1, max_processes=1)
     await anyio.to_thread.run_sync(pool.__enter__)
-    sandbox = Sandbox(pool, limits, most)
+    sandbox = Sandbox(pool, seconds, memory_mb, most)
     try:
         yield sandbox
     finally:
