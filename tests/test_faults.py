@@ -34,6 +34,7 @@ FENCED = "tests/test_fencing.py"
 WRITER = "tests/test_journal.py"
 STORES = "tests/stores/test_conformance.py"
 GOING_ON = "tests/test_going_on.py"
+CHUNKS = "tests/index/test_chunking.py"
 
 LEVEL = "        level = _outermost(account, _matters) or (account if raised else None)\n"
 TURNED_AWAY = """\
@@ -206,6 +207,17 @@ FAULTS = [
     ("stores/record", "0.0 if is_answered else event.due", "event.due", STORES),
     ("stores/record", "run.kept.clear()", "pass", STORES),
     ("recorded", "yield from _failed_at(below, recorded)", "pass", CONTINUED),
+    (
+        "index/chunking",
+        "        if self._fresh:\n            yield self._close()\n\n    def _close",
+        "        return\n        yield\n\n    def _close",
+        CHUNKS,
+    ),
+    ("index/chunking", "size <= self.size:\n                yield _Atom", "True:\n                yield _Atom", CHUNKS),
+    ("index/chunking", "yield begin, begin + len(stripped)", "yield start, start + len(stripped)", CHUNKS),
+    ("index/chunking", "elif path and block.level <= path[-1].level:", "elif False:", CHUNKS),
+    ("index/chunking", "        self._make_room(atom.size)\n            self._atoms", "        self._atoms", CHUNKS),
+    ("index/structure", "        yield from self._close()\n\n    def _marked", "\n    def _marked", CHUNKS),
 ]
 
 
