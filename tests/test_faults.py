@@ -41,6 +41,7 @@ RESOURCES = "tests/test_resources.py"
 FETCHED = "tests/tools/test_fetch.py"
 FILES = "tests/tools/test_files.py"
 QUERIES = "tests/tools/test_sql.py"
+CHUNKS = "tests/index/test_chunking.py"
 
 LEVEL = "        level = _outermost(account, _matters) or (account if raised else None)\n"
 TURNED_AWAY = """\
@@ -241,6 +242,17 @@ FAULTS = [
     ("tools/agentrt_tools/reach", "not found or not all(is_public(a) for a in found)", "not found", FETCHED),
     ("tools/agentrt_tools/fetch", "if len(body) > most or read > most:", "if False:", FETCHED),
     ("tools/agentrt_tools/folder", 'parts.anchor or ".." in names', "False", FILES),
+    (
+        "index/chunking",
+        "        if self._fresh:\n            yield self._close()\n\n    def _close",
+        "        return\n        yield\n\n    def _close",
+        CHUNKS,
+    ),
+    ("index/chunking", "size <= self.size:\n                yield _Atom", "True:\n                yield _Atom", CHUNKS),
+    ("index/chunking", "yield begin, begin + len(stripped)", "yield start, start + len(stripped)", CHUNKS),
+    ("index/chunking", "elif path and block.level <= path[-1].level:", "elif False:", CHUNKS),
+    ("index/chunking", "        self._make_room(atom.size)\n            self._atoms", "        self._atoms", CHUNKS),
+    ("index/structure", "        yield from self._close()\n\n    def _marked", "\n    def _marked", CHUNKS),
 ]
 
 

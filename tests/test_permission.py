@@ -201,6 +201,16 @@ async def test_permissions_hold_in_every_part_of_a_run() -> None:
     assert forked.stop_reason is StopReason.WAITING
 
 
+async def test_what_a_run_may_not_use_it_may_not_use_when_it_goes_on() -> None:
+    site, journal = Site(), MemoryJournal()
+    agent = poster(site)
+    await run(agent, "go", allow=["fetch"], journal=journal, run_id=RUN)
+    events = await journal.events(RUN)
+    for at in range(1, len(events)):
+        await resume(agent, RUN, journal=await journal_of(RUN, events[:at]))
+        assert not site.posts, at
+
+
 def mine(call: ProposedCall) -> Verdict:
     return "deny" if call.tool == "post" else "allow"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentrt import END, START, Agent, Budget, Context, FunctionNode, Graph, collect, first, resume, run, tool
+from agentrt import END, START, Agent, Budget, Context, FunctionNode, Graph, collect, resume, run, tool
 from agentrt import events as ev
 from agentrt.messages import ToolMessage, UserMessage, marked
 from agentrt.stores.memory import MemoryJournal
@@ -115,14 +115,26 @@ async def test_the_mark_follows_a_branch_and_goes_through_joins() -> None:
     assert (marks.given["g/joined"], marks.given["g/last"], marks.read["g"]) == (("fetch",), ("fetch",), ("fetch",))
 
 
-async def test_a_branch_whose_value_a_join_leaves_out_marks_nothing() -> None:
+async def test_a_branch_that_died_marks_nothing() -> None:
     graph = Graph("g", input=list[int], output=Any)
     joined = named("joined")
     graph.edge(START, fetch_one, each=True)
-    graph.edge(fetch_one, joined, join=first(1))
+    graph.edge(fetch_one, joined, join=collect, when=lambda value: value == 0)
     graph.edge(joined, END)
-    marks = await marks_of(graph, [0, 2])
-    assert marks.read["g"] == ()
+    marks = await marks_of(graph, [0, 1])
+    assert marks.read["g/fetch_one[1]"] == ("fetch",)
+    assert marks.given["g/joined"] == marks.read["g"] == ()
+
+
+async def test_a_mark_goes_into_the_branches_of_a_fork() -> None:
+    graph = Graph("g", input=str, output=Any)
+    one, two, joined = (named(n) for n in ("one", "two", "joined"))
+    graph.chain(START, fetch)
+    graph.edge(fetch, (one, two))
+    graph.edge((one, two), joined, join=collect)
+    graph.edge(joined, END)
+    marks = await marks_of(graph, "a")
+    assert marks.given["g/one[0]"] == marks.given["g/two[1]"] == ("fetch",)
 
 
 def named(name: str) -> Any:

@@ -373,11 +373,23 @@ def _print_report(report: Mapping[str, Any], *, most: int | None) -> None:
         from agentrt.index.curation import Report
 
         print_table(("DOCUMENTS", "COUNT", "EXAMPLES"), Report.read(report["curation"]).rows())
-    problems = report["problems"]
-    for problem in problems[:most]:
-        note(clean(problem["told"]), "yellow" if problem["lost"] else "dim")
-    if most is not None and len(problems) > most:
-        note(f"and {len(problems) - most:,} more: agentrt index report {report['index']}", "yellow")
+    _print_problems(report["problems"], most=most)
+    if most is not None and len(report["problems"]) > most:
+        note(f"each of them: agentrt index report {report['index']}", "yellow")
+
+
+def _print_problems(problems: Sequence[Mapping[str, Any]], *, most: int | None) -> None:
+    """Write each problem on a line; where they are more than `most`, those of one reason on one."""
+    if most is None or len(problems) <= most:
+        for problem in problems:
+            note(clean(problem["told"]), "yellow" if problem["lost"] else "dim")
+        return
+    alike: dict[str, list[str]] = {}
+    for problem in problems:
+        alike.setdefault(problem["why"], []).append(problem["source"])
+    for why, sources in alike.items():
+        more = f" and {len(sources) - 1:,} more" if len(sources) > 1 else ""
+        note(clean(f"{sources[0]}{more}: {why}"), "yellow")
 
 
 def _print_passages(found: Sequence[Passage]) -> None:

@@ -71,5 +71,5 @@ def _checked(source: str, file: Path) -> tuple[str, Path] | Problem:
     if suffix in _PACKED:
         return Problem(source, "packed files are not read: unpack it first")
     if suffix not in FORMATS:
-        return Problem(source, f"files of type {suffix or '(none)'} are not read: there are {', '.join(FORMATS)}")
+        return Problem(source, f"files of type {suffix or '(none)'} are not read")
     return source, file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from agentrt.errors import DefinitionError
 from agentrt.index.confined import Parsers, Unreadable
@@ -18,6 +18,7 @@ from agentrt.index.records import json_lines, rows
 
 PAGE_BREAK: Final = "\f"
 """What stands between two pages in the text of a document."""
+_LONGEST_LINE: Final = 5_000_000
 _HEADING: Final = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 _CHARSET: Final = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 
@@ -103,8 +104,8 @@ def load(*paths: str | Path) -> Loading:
 
 def _text(source: str, file: Path, kind: str, encoding: str, parsers: Parsers) -> Iterator[Document | Problem]:
     if kind in ("csv", "jsonl"):
-        with file.open(encoding=encoding, newline="" if kind == "csv" else None) as lines:
-            yield from (rows if kind == "csv" else json_lines)(lines, source)
+        with file.open(encoding=encoding, newline="" if kind == "csv" else None) as stream:
+            yield from (rows if kind == "csv" else json_lines)(_lines(stream), source)
         return
     text = file.read_text(encoding=encoding)
     title = ""
@@ -114,6 +115,16 @@ def _text(source: str, file: Path, kind: str, encoding: str, parsers: Parsers) -
     elif kind == "markdown" and (heading := _HEADING.search(text)):
         title = heading[1]
     yield Document(source=source, text=text, title=title or file.stem, metadata={"format": kind})
+
+
+def _lines(stream: TextIO) -> Iterator[str]:
+    """Yield lines; raises `Unreadable` for one that is too long to be held, and what comes after it is not read."""
+    number = 0
+    while line := stream.readline(_LONGEST_LINE + 1):
+        number += 1
+        if len(line) > _LONGEST_LINE:
+            raise Unreadable(f"line {number} has more than {_LONGEST_LINE:,} characters: it and the rest are not read")
+        yield line
 
 
 def _declared(file: Path) -> str | None:

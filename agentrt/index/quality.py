@@ -1,8 +1,9 @@
 """Quality: what makes a text no prose, data or notes, but debris.
 
 The rules on repetition and symbols, and their limits, are those of Gopher (Rae et al. 2021, arXiv:2112.11446, table A1
-and section A.1.1), with three that are milder, since these are people's own documents and no crawl of the web: notes
-may be shorter than 50 words, tables have few letters, and a text may repeat its title (runs of ten words, 0.1 there).
+and section A.1.1), with four that are milder, since these are people's own documents and no crawl of the web: notes
+may be shorter than 50 words, tables have few letters, a text may repeat its title (runs of ten words, 0.1 there), and
+repeated lines count by their length, so that a short one such as "Read more" may stand everywhere.
 Code, tables and headings repeat themselves by nature and are not judged by repetition.
 """
 
@@ -53,7 +54,7 @@ def _is_prose(block: Block) -> bool:
 
 
 def _repetition(lines: Sequence[str], words: Sequence[str]) -> str | None:
-    if len(lines) - len(set(lines)) > _MOST_REPEATED_LINES * len(lines):
+    if sum(map(len, lines)) - sum(map(len, set(lines))) > _MOST_REPEATED_LINES * sum(map(len, lines)):
         return "repeated lines"
     size = sum(map(len, words))
     if any(_most_frequent(words, n) > most * size for n, most in _MOST_OF_ONE_RUN.items()):

@@ -151,6 +151,8 @@ class SqliteIndex(StoredIndex):
             lock.acquire()
         except Timeout as error:
             raise IndexTaken(f"{self.path}: another update writes to it; wait until that has ended") from error
+        except OSError as error:
+            raise IndexUnavailable(f"{self.path}-lock cannot be made: {error.strerror}") from error
         try:
             yield
         finally:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Ids: TypeAlias = NDArray[np.int64]
     Bytes: TypeAlias = NDArray[np.int8]
 
-CANDIDATES: Final = 2000
+CANDIDATES: Final = 5000
 
 
 def packed(vectors: Sequence[Vector]) -> list[bytes]:

@@ -56,6 +56,15 @@ def test_a_folder_is_indexed_and_told_of(shell: Shell, folder: Path) -> None:
     assert "boat.exe: files of type .exe are not read" in result.stderr
 
 
+def test_many_problems_are_told_by_reason(shell: Shell, folder: Path) -> None:
+    """And each of them in the report."""
+    for i in range(12):
+        (folder / f"{i}.png").write_bytes(b"x")
+    result = shell("index", "build", str(folder), "--to", "i.db", "--embedder", "none")
+    assert "0.png and 11 more: files of type .png are not read" in result.stderr
+    assert "9.png" in shell("index", "report", "i.db").stderr
+
+
 def test_passages_are_found(shell: Shell, built: str) -> None:
     """With their source, the path of headings above them, and where they begin."""
     result = shell("index", "search", built, "what do rooms cost?", "-k", "1")

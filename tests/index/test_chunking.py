@@ -155,7 +155,7 @@ def _underlines(text: str) -> set[str]:
 
 @pytest.mark.parametrize("unit", ["# a\n", "```\n", "- ", ". ", "|", "x", "a\n===\n", "`", "* * "])
 def test_no_text_takes_long(unit: str) -> None:
-    """Time grows with the length alone: what takes its square would take a minute here."""
+    """Time grows with the length alone: what takes its square would take seconds here."""
     begin = time.process_time()
-    list(Chunker()(document(unit * 10_000)))
-    assert time.process_time() - begin < 2
+    list(Chunker()(document(unit * 4_000)))
+    assert time.process_time() - begin < 1

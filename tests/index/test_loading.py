@@ -190,6 +190,16 @@ def test_large_files_are_left_out_unless_they_are_read_by_line(write: Write) -> 
     assert problems(write("a.jsonl", '{"text": "xxxxxxxx"}'), largest=10) == []
 
 
+def test_a_line_that_is_too_long_ends_its_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no line takes all memory; those before it are read."""
+    monkeypatch.setattr("agentrt.index.loading._LONGEST_LINE", 20)
+    loading = load(write("a.jsonl", '{"text": "x"}\n{"text": "0123456789"}\n{"text": "y"}\n'))
+    assert [d.text for d in loading] == ["x"]
+    assert [str(p) for p in loading.problems] == [
+        "a.jsonl: line 2 has more than 20 characters: it and the rest are not read"
+    ]
+
+
 def test_a_path_that_is_not_there(tmp_path: Path) -> None:
     """Is a mistake of whoever named it."""
     with pytest.raises(DefinitionError, match="does not exist"):

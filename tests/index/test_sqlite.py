@@ -133,6 +133,15 @@ async def test_a_full_disk_is_told(tmp_path: Path) -> None:
     await index.aclose()
 
 
+async def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
+    """Where nobody may be kept from writing, nobody writes."""
+    index = SqliteIndex(tmp_path / "index.db")
+    (tmp_path / "index.db-lock").mkdir()
+    with pytest.raises(IndexUnavailable, match="-lock cannot be made"):
+        await index.update(documents(1))
+    await index.aclose()
+
+
 def test_missing_packages_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Who has not installed the extra is told its name."""
     monkeypatch.setitem(sys.modules, "apsw", None)

@@ -28,6 +28,7 @@ from agentrt import (
     run,
     tool,
 )
+from agentrt.embedding import Embeddings
 from agentrt.events import (
     BudgetWaited,
     CacheHit,
@@ -45,7 +46,7 @@ from agentrt.messages import AssistantMessage
 from agentrt.model import ModelResponse
 from agentrt.people import approve
 from agentrt.stores import MemoryJournal
-from agentrt.testing import FunctionModel, ScriptedModel, call
+from agentrt.testing import FunctionEmbedder, FunctionModel, ScriptedModel, call
 from agentrt.tracing import conventions as c
 from agentrt.tracing import run_metrics, run_observers
 from agentrt.usage import Usage
@@ -300,3 +301,13 @@ def test_a_cache_hit_in_a_function_is_counted(measures: Measures) -> None:
     )
     (hit,) = measures.points(c.CACHE_HITS)
     assert (hit.value, dict(hit.attributes)) == (1, {})
+
+
+async def test_embeddings_are_timed_as_calls_of_models(measures: Measures) -> None:
+    """Their duration and tokens are measured under their own operation."""
+    given = FunctionEmbedder(lambda _: [1.0], 1, name="openai/small", price=Price.per_million(input=1, output=0))
+    await run(Embeddings(given), ["two words"])
+    (timed,) = measures.points(c.INFERENCE_DURATION)
+    assert (timed.count, timed.attributes[c.OPERATION_NAME]) == (1, "embeddings")
+    (read,) = measures.points(c.INFERENCE_INPUT_TOKENS)
+    assert (read.value, read.attributes[c.REQUEST_MODEL]) == (2, "small")
