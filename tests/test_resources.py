@@ -50,7 +50,8 @@ async def test_steps_of_a_run_use_one_resource_which_closes_with_the_run() -> No
     async def main(x: int, ctx: Context) -> list[int]:
         return await ctx.map(use, [1, 2, 3])
 
-    result = await run(main, 0)
+    with anyio.fail_after(100):
+        result = await run(main, 0)
     assert sorted(result.output) == [1, 2, 3]
     assert (counter.opened, counter.closed) == (1, 1)
     await run(main, 0)
