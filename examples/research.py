@@ -41,6 +41,7 @@ from agentrt.messages import AssistantMessage, Message, ToolSpec
 GUIDE = Path(__file__).parent / "handbook" / "guide"
 SHOWN = 3
 """How many passages are found for a small model."""
+EMBEDDER = "wordllama"
 UNKNOWN = "The documents do not say."
 
 
@@ -124,7 +125,7 @@ async def update(task: Task, ctx: Context) -> str:
     path = platformdirs.user_cache_path("agentrt") / "research" / f"{name}.db"
     path.parent.mkdir(parents=True, exist_ok=True)
     loading, curation = Loading(folder), Curation()
-    async with index_at(path, embedder="wordllama") as index:
+    async with index_at(path, embedder=EMBEDDER) as index:
         changes = await index.update(curation.curate(lambda: loading), chunk=Chunker(120, 20), prune=True)
     ctx.emit(f"{loading.files} files: {changes.added} documents new, {changes.changed} changed, {changes.removed} gone")
     for problem in loading.problems:

@@ -19,6 +19,7 @@ from agentrt.cli.export import export
 from agentrt.cli.graph import graph
 from agentrt.cli.inbox import answer, approve, deny, inbox, settle
 from agentrt.cli.index import app as index_app
+from agentrt.cli.mcp import mcp
 from agentrt.cli.models import app as models_app
 from agentrt.cli.resume import fork, replay, resume
 from agentrt.cli.run import RunCommand, run
@@ -42,6 +43,7 @@ app.command()(fork)
 app.command()(replay)
 app.command()(diff)
 app.command()(export)
+app.command()(mcp)
 app.command()(inbox)
 app.command()(approve)
 app.command()(deny)

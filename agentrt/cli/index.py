@@ -248,9 +248,13 @@ def evaluate(
             return
         rows = [(way, *(str(figures[name]["told"]) for name in figures)) for way, figures in measured["ways"].items()]
         print_table(("WAY", *(name.upper() for name in next(iter(measured["ways"].values())))), rows)
-        note(f"{plural(measured['queries'], 'query').replace('querys', 'queries')}; intervals hold 95 % (bootstrap)")
+        note(f"{_queries(measured['queries'])}; intervals hold 95 % (bootstrap)")
         for line in measured["verdicts"]:
             note(line, "green" if " beats " in line else "yellow")
+
+
+def _queries(n: int) -> str:
+    return f"{n:,} queries" if n != 1 else "1 query"
 
 
 def conditions(given: Sequence[str]) -> dict[str, Condition]:
@@ -336,7 +340,7 @@ async def _compared(path: Path, collection: Any, k: int, plan: Plan) -> dict[str
     from agentrt.index.comparison import rankings
     from agentrt.index.evaluation import estimate, metrics, scores, verdict
 
-    async with counted(lambda: f"asking {plural(len(collection.queries), 'query')}", quiet=plan.quiet):
+    async with counted(lambda: f"asking {_queries(len(collection.queries))}", quiet=plan.quiet):
         ways = await rankings(path, collection.queries, k)
     measures = metrics(k)
     figures: dict[str, dict[str, Any]] = {}

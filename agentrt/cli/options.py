@@ -119,6 +119,10 @@ PolicyName = Annotated[
         help="What decides on each call of a tool: approve_untrusted_writes, approve_writes, or MODULE:FUNCTION.",
     ),
 ]
+CallLimits = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="LIMITS", help="Cap each call: usd=0.5,tokens=20k,seconds=60, as of a run."),
+]
 Store = Annotated[
     str | None,
     typer.Option(

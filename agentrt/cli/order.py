@@ -39,12 +39,13 @@ class Order:
         source = load(self.target)
         if isinstance(source.node, Graph):
             source.node.validate()
-        _refuse_deps(source)
+        refuse_deps(source)
         value = read_input(source.node, self.arguments, self.target)
         return source, value, Budget.parse(self.budget) if self.budget is not None else None
 
 
-def _refuse_deps(source: Source) -> None:
+def refuse_deps(source: Source) -> None:
+    """Raise `UsageError` for a node that needs what only a program can give it."""
     try:
         check_all_deps(source.node, None)
     except DefinitionError as error:

@@ -125,7 +125,7 @@ def _is_partial(result: Result[Any]) -> bool:
 def _attempt(order: Order, prepare: Prepare, tally: Tally) -> Result[Any]:
     work = prepare(order, tally)
 
-    with _traced(quiet=order.quiet), shown(tally, quiet=order.quiet) as progress:
+    with traced(quiet=order.quiet), shown(tally, quiet=order.quiet) as progress:
 
         def open_(event: Event) -> None:
             if isinstance(event, RunStarted | RunResumed) and not order.json:
@@ -164,7 +164,7 @@ async def _run(work: Work, observers: Sequence[Observer], progress: Progress) ->
 
 
 @contextmanager
-def _traced(*, quiet: bool) -> Iterator[None]:
+def traced(*, quiet: bool) -> Iterator[None]:
     """Send traces and metrics where the environment says, and say where; without it there are none."""
     endpoint = next((os.environ[v] for v in _TRACE_VARIABLES if os.environ.get(v)), None)
     if endpoint is None:

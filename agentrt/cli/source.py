@@ -6,7 +6,7 @@ import ast
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -41,13 +41,27 @@ class Source:
 
 def load(target: str) -> Source:
     """Import the file of `FILE[:NAME]` and pick its node; raises `UsageError` saying what to do."""
+    sources = load_all(target)
+    if len(sources) > 1:
+        path, _ = _split(target)
+        shown = {source.address.rpartition(":")[2]: source.node for source in sources}
+        raise UsageError(f"{path.name} defines several{_choices(path, shown)}")
+    return sources[0]
+
+
+def load_all(target: str, names: Sequence[str] = ()) -> list[Source]:
+    """Import the file of `FILE[:NAME]` and pick the nodes that are named, or all that it is about."""
     path, name = _split(target)
     module = _import(path)
     defined = _defined(module, path)
-    node = _named(module, name, path, defined) if name else _chosen(path, defined, module)
-    name = name or next((n for n, value in defined.items() if value is node), "")
-    address = f"{path}:{name}" if name else str(path)
-    return Source(target, address, node, defined, uses_agents=any(value is Agent for value in vars(module).values()))
+    wanted = [name, *names] if name else list(names)
+    nodes = [_named(module, n, path, defined) for n in wanted] or _chosen(path, defined, module)
+    wanted = wanted or [next(n for n, value in defined.items() if value is node) for node in nodes]
+    uses_agents = any(value is Agent for value in vars(module).values())
+    return [
+        Source(target, f"{path}:{n}", node, defined, uses_agents=uses_agents)
+        for n, node in zip(wanted, nodes, strict=True)
+    ]
 
 
 def _split(target: str) -> tuple[Path, str]:
@@ -127,21 +141,18 @@ def _named(module: ModuleType, name: str, path: Path, defined: Mapping[str, Node
     what = f"{name!r} in {path.name} is a {type(value).__name__}, not a node" if hasattr(module, name) else (
         f"no {name!r} in {path.name}"
     )  # fmt: skip
-    raise UsageError(f"{what}{_choices(path, defined, module)}")
+    raise UsageError(f"{what}{_choices(path, _names(defined, module))}")
 
 
-def _chosen(path: Path, defined: Mapping[str, Node[Any, Any]], module: ModuleType) -> Node[Any, Any]:
-    """Pick the node a file is about, or raise `UsageError` listing what there is."""
+def _chosen(path: Path, defined: Mapping[str, Node[Any, Any]], module: ModuleType) -> list[Node[Any, Any]]:
+    """Pick the nodes a file is about, or raise `UsageError` listing what there is."""
     for name in _USUAL_NAMES:
         if name in defined:
-            return defined[name]
+            return [defined[name]]
     for kind in (Graph, Agent, Node):
-        found = _outermost(kind, defined.values())
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise UsageError(f"{path.name} defines several{_choices(path, dict(_shown(defined, found)), module)}")
-    raise UsageError(f"no graph in {path.name}{_choices(path, defined, module)}")
+        if found := _outermost(kind, defined.values()):
+            return found
+    raise UsageError(f"no graph in {path.name}{_choices(path, _names(defined, module))}")
 
 
 def _outermost(kind: type[Node[Any, Any]], defined: Iterable[Node[Any, Any]]) -> list[Node[Any, Any]]:
@@ -151,15 +162,14 @@ def _outermost(kind: type[Node[Any, Any]], defined: Iterable[Node[Any, Any]]) ->
     return [n for n in nodes if n not in inner]
 
 
-def _shown(defined: Mapping[str, Node[Any, Any]], found: list[Node[Any, Any]]) -> Iterator[tuple[str, Node[Any, Any]]]:
-    return ((name, node) for name, node in defined.items() if node in found)
-
-
-def _choices(path: Path, defined: Mapping[str, Node[Any, Any]], module: ModuleType) -> str:
-    names = list(defined) or [n for n, v in vars(module).items() if _is_own_function(v, module)]
+def _choices(path: Path, names: Collection[str]) -> str:
     if not names:
         return ": define one with Graph(…) or Agent(…) at the top level of the file"
-    return f": pick one, like {path.name}:{names[0]} (there are {', '.join(names)})"
+    return f": pick one, like {path.name}:{next(iter(names))} (there are {', '.join(names)})"
+
+
+def _names(defined: Mapping[str, Node[Any, Any]], module: ModuleType) -> list[str]:
+    return list(defined) or [n for n, v in vars(module).items() if _is_own_function(v, module)]
 
 
 def _is_own_function(value: object, module: ModuleType) -> bool:

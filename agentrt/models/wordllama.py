@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -68,5 +70,18 @@ def _writable(text: str) -> str:
 @cache
 def _model() -> Any:
     """Load the weights that the package brings along: left to itself it would look for others in the network."""
-    wordllama = importlib.import_module("wordllama")
+    with _logging_kept():
+        wordllama = importlib.import_module("wordllama")
     return wordllama.WordLlama.load(cache_dir=Path(str(wordllama.__file__)).parent, disable_download=True)
+
+
+@contextmanager
+def _logging_kept() -> Iterator[None]:
+    """Undo what the library does to everybody's logging where it is imported: `basicConfig(level=INFO)`, twice."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)

@@ -12,6 +12,7 @@ from agentrt.index.comparison import rankings
 from agentrt.index.document import Document
 from agentrt.index.evaluation import documents_of, estimate, metrics, ndcg, recall, reciprocal_rank, scores, verdict
 from agentrt.index.sqlite import SqliteIndex
+from tests.index import handbook
 
 GAINS = {"a": 3.0, "b": 1.0, "c": 2.0, "z": 0.0}
 
@@ -134,3 +135,21 @@ def test_all_ways_answer_the_same_queries(tmp_path: Path) -> None:
     found = anyio.run(compare)
     assert {way: r["1"][0] for way, r in found.items()} == {"text": "owl", "bm25s": "owl"}
     assert {way: r["2"] for way, r in found.items()} == {"text": [], "bm25s": []}
+
+
+def test_the_guide_book_is_a_collection(tmp_path: Path) -> None:
+    """Each question has the section it was written from, and words alone find nearly all of them first."""
+    handbook.write(tmp_path)
+    found = Collection.read(tmp_path / "queries.jsonl", tmp_path / "qrels.tsv")
+    documents = list(corpus(tmp_path / "corpus.jsonl"))
+    assert {s for gains in found.qrels.values() for s in gains} <= {d.source for d in documents}
+    assert (len(documents), len(found.queries)) == (45, 56)
+
+    async def measure() -> float:
+        index = SqliteIndex(tmp_path / "i.db")
+        await index.update(documents)
+        await index.aclose()
+        ways = await rankings(tmp_path / "i.db", found.queries, 10)
+        return estimate(scores(ways["text"], found.qrels, reciprocal_rank)).mean
+
+    assert anyio.run(measure) > 0.95

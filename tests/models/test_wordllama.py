@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -47,3 +48,17 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wordllama", None)
     with pytest.raises(DefinitionError, match=r"agentrt\[retrieval\]"):
         embedder("wordllama")
+
+
+@pytest.mark.slow  # a process of its own, which imports it anew
+def test_other_libraries_log_as_before() -> None:
+    """The library sets up the root logger where it is imported; that is undone."""
+    program = (
+        "import anyio, logging\n"
+        "from agentrt.models.wordllama import WordllamaEmbedder\n"
+        "anyio.run(WordllamaEmbedder().embed, ['x'])\n"
+        "logging.getLogger('httpx').info('not asked for')\n"
+        "print(logging.root.handlers, logging.root.level)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[] 30\n", "")

@@ -6,6 +6,7 @@ from agentrt_tools.calculator import calculator
 from agentrt_tools.excerpt import excerpt
 from agentrt_tools.fetch import fetch, fetcher
 from agentrt_tools.files import files
+from agentrt_tools.mcp import list_mcp_tools, mcp_tools
 from agentrt_tools.notes import notes
 from agentrt_tools.python import Python, python
 from agentrt_tools.shell import shell
@@ -26,6 +27,8 @@ __all__ = [
     "fetch",
     "fetcher",
     "files",
+    "list_mcp_tools",
+    "mcp_tools",
     "notes",
     "python",
     "shell",

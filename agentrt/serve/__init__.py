@@ -1,0 +1,1 @@
+"""Nodes served to other programs, each call a run of its own."""

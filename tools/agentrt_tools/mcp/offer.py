@@ -1,0 +1,170 @@
+"""What an MCP server offers, checked before anything is made of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from agentrt import DefinitionError
+from agentrt_tools.mcp.schema import Schema, SchemaRefused
+from agentrt_tools.mcp.server import ServerFailed
+
+if TYPE_CHECKING:
+    from mcp import Client
+    from mcp_types import Tool as Stated
+    from mcp_types import ToolAnnotations
+
+    from agentrt.node import Effect
+
+MOST_TOOLS: Final = 128
+"""So many tools one list may give: more than models choose from, or providers take."""
+MOST_DESCRIPTION: Final = 4_000
+_LONGEST_NAME: Final = 64
+"""What providers take as the name of a tool."""
+_MOST_LISTED: Final = 2_000
+_MOST_PAGES: Final = 100
+READY_MADE: Final = ("resources", "read_resource", "prompts", "get_prompt")
+"""The nodes that are made besides, for servers that have resources or prompts."""
+MORE: Final = "more"
+"""The node that reads on in results that were cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Hold a server's tool: its name there and here, what models read of it, its schemas, and its effect."""
+
+    stated_name: str
+    name: str
+    description: str
+    schema: Schema
+    output: Schema | None
+    effect: Effect
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Hold what a server says of itself, as it says it."""
+
+    name: str
+    tools: Sequence[Stated]
+    has_resources: bool
+    has_prompts: bool
+
+
+async def listing(client: Client) -> Listing:
+    """Ask a server for what it has, page by page; raises `ServerFailed` for a list that does not end."""
+    has = client.server_capabilities
+    information = client.server_info
+    return Listing(
+        name=information.name if information is not None else "",
+        tools=await _all_tools(client) if has.tools is not None else (),
+        has_resources=has.resources is not None,
+        has_prompts=has.prompts is not None,
+    )
+
+
+async def _all_tools(client: Client) -> list[Stated]:
+    async def page(cursor: str | None) -> tuple[Sequence[Stated], str | None]:
+        listed = await client.list_tools(cursor=cursor)
+        return listed.tools, listed.next_cursor
+
+    return await every(page)
+
+
+async def every(page: Callable[[str | None], Awaitable[tuple[Sequence[Any], str | None]]]) -> list[Any]:
+    """Return what all pages of a list hold; raises `ServerFailed` for one that does not end."""
+    found: list[Any] = []
+    cursor: str | None = None
+    for _ in range(_MOST_PAGES):
+        items, cursor = await page(cursor)
+        found += items
+        if cursor is None:
+            return found
+        if len(found) > _MOST_LISTED:
+            break
+    raise ServerFailed(f"its list has more than {_MOST_LISTED:,} entries, or does not end")
+
+
+def offers(
+    label: str, prefix: str, tools: Sequence[Stated], include: Collection[str] | None, exclude: Collection[str]
+) -> list[Offer]:
+    """Return the tools that are wanted; raises `DefinitionError`, naming server and tool, for what cannot be one."""
+    wanted = [t for t in tools if is_wanted(t.name, include, exclude)]
+    known = {t.name for t in tools} | set(READY_MADE)
+    if missing := sorted({*(include or ()), *exclude} - known):
+        raise DefinitionError(f"MCP server {label} has no {', '.join(missing)}; it has {_names(known)}")
+    if len(wanted) > MOST_TOOLS:
+        raise DefinitionError(
+            f"MCP server {label} has {len(wanted):,} tools, and {MOST_TOOLS} are the most: name those you want with "
+            "include="
+        )
+    taken = {f"{prefix}.{name}": f"the node {name!r} that is made for each server" for name in (MORE, *READY_MADE)}
+    made = []
+    for stated in wanted:
+        offer = _offer(label, prefix, stated)
+        if (other := taken.get(offer.name)) is not None:
+            raise _refused(label, stated, f"its name would be {offer.name}, as that of {other}")
+        taken[offer.name] = f"its tool {stated.name[:80]!r}"
+        made.append(offer)
+    return made
+
+
+def is_wanted(name: str, include: Collection[str] | None, exclude: Collection[str]) -> bool:
+    """Say whether a tool is among those to be used."""
+    return (include is None or name in include) and name not in exclude
+
+
+def plain_name(stated: str) -> str:
+    """Return a name in letters, digits, `_` and `-`, as all providers take it."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", stated).strip("_")
+
+
+def _offer(label: str, prefix: str, stated: Stated) -> Offer:
+    plain = plain_name(stated.name)
+    if not plain:
+        raise _refused(label, stated, "its name has no letter or digit")
+    name = f"{prefix}.{plain}"
+    if len(name) > _LONGEST_NAME:
+        raise _refused(
+            label, stated, f"its name {name[:80]} is longer than {_LONGEST_NAME}; give the server a shorter name="
+        )
+    if stated.input_schema.get("type", "object") != "object":
+        raise _refused(label, stated, "its input schema is not that of an object")
+    return Offer(
+        stated_name=stated.name,
+        name=name,
+        description=_described(stated),
+        schema=_schema(label, stated, {**stated.input_schema, "type": "object"}, "input"),
+        output=None if stated.output_schema is None else _schema(label, stated, stated.output_schema, "output"),
+        effect=_effect(stated.annotations),
+    )
+
+
+def _schema(label: str, stated: Stated, schema: dict[str, Any], what: str) -> Schema:
+    try:
+        return Schema(schema)
+    except SchemaRefused as error:
+        raise _refused(label, stated, f"its {what} schema is refused: {error}") from error
+
+
+def _described(stated: Stated) -> str:
+    text = (stated.description or stated.title or stated.name)[: 2 * MOST_DESCRIPTION]
+    text = "".join(c for c in text if c.isprintable() or c in "\n\t").strip() or "A tool that says nothing of itself."
+    return text if len(text) <= MOST_DESCRIPTION else f"{text[: MOST_DESCRIPTION - 1]}…"
+
+
+def _effect(hints: ToolAnnotations | None) -> Effect:
+    """Return the effect that a server states; it may lie, as it may about anything."""
+    if hints is not None and hints.read_only_hint:
+        return "read"
+    return "idempotent" if hints is not None and hints.idempotent_hint else "unsafe"
+
+
+def _refused(label: str, stated: Stated, why: str) -> DefinitionError:
+    return DefinitionError(f"MCP server {label}, tool {stated.name[:80]!r}: {why} (exclude=[…] leaves it out)")
+
+
+def _names(known: Collection[str]) -> str:
+    return ", ".join(name[:80] for name in sorted(known)[:MOST_TOOLS])
