@@ -16,7 +16,7 @@ from agentrt.embedding import Embedder, Vector
 from agentrt.errors import DefinitionError, IndexTaken, IndexUnavailable
 from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
 from agentrt.index.fusion import fused
-from agentrt.index.stored import DEPTH, TITLE_WEIGHT, Mode, StoredIndex, check_embedder, without_embedder
+from agentrt.index.stored import DEPTH, K1, TITLE_WEIGHT, Mode, StoredIndex, check_embedder, without_embedder
 from agentrt.index.words import MOST_RANKED, rarest
 from agentrt.passage import Passage
 from agentrt.retrieval import Between, Condition, Query, Where
@@ -25,7 +25,6 @@ from agentrt.stores.link import shown
 SCHEMA_VERSION: Final = 1
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,40}")
 _MOST_CONNECTIONS: Final = 4
-_K1: Final = 1.2
 _B: Final = 0.75
 _SCHEMA: Final = """
 CREATE TABLE settings (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
@@ -83,7 +82,7 @@ _TIMES_AT_ALL: Final = _TIMES.format(weights="{{1,1,1,1}}")
 _IN_TITLE: Final = "ts_rank('{{0,0,0,1}}', words, word) > 0"
 _TIMES_IN_TITLE: Final = _TIMES.format(weights="{{0,0,0,1}}")
 _RANK: Final = f"""
-SELECT id, sum(idf * n * {_K1 + 1} / (n + {_K1} * ({1 - _B} + {_B} * length / $4::float8))) AS score
+SELECT id, sum(idf * n * {K1 + 1} / (n + {K1} * ({1 - _B} + {_B} * length / $4::float8))) AS score
 FROM passages, unnest($2::text[]::tsquery[], $3::float8[]) AS asked (word, idf),
     LATERAL (
         SELECT {_TIMES_AT_ALL} + CASE WHEN {_IN_TITLE} THEN {TITLE_WEIGHT - 1} * ({_TIMES_IN_TITLE}) ELSE 0 END AS n

@@ -15,7 +15,7 @@ from agentrt.embedding import Embedder, Vector
 from agentrt.errors import AgentrtError, DefinitionError, IndexTaken, IndexUnavailable
 from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
 from agentrt.index.fusion import fused
-from agentrt.index.stored import DEPTH, TITLE_WEIGHT, Mode, StoredIndex, check_embedder, without_embedder
+from agentrt.index.stored import DEPTH, K1, TITLE_WEIGHT, Mode, StoredIndex, check_embedder, without_embedder
 from agentrt.index.vectors import StoredVectors, packed, unpacked
 from agentrt.index.words import MOST_RANKED, any_of, rarest, words_in
 from agentrt.passage import Passage
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCHEMA_VERSION: Final = 1
+_TEXT_WEIGHT: Final = 1.2 / K1
+"""FTS5 has a k1 of 1.2; to count each word so much less ranks as that other one does."""
 _APPLICATION_ID: Final = int.from_bytes(b"agix")
 _BUSY_MILLISECONDS: Final = 10_000
 _MOST_READERS: Final = 4
@@ -365,7 +367,8 @@ def _by_words(
         return []
     within = "" if among is None else "AND +rowid IN (SELECT value FROM json_each(?))"
     query = (
-        f"SELECT rowid, -bm25(words, {TITLE_WEIGHT}, 1.0) AS score FROM words WHERE words MATCH ? {within} "
+        f"SELECT rowid, -bm25(words, {_TEXT_WEIGHT * TITLE_WEIGHT}, {_TEXT_WEIGHT}) AS score FROM words "
+        f"WHERE words MATCH ? {within} "
         "ORDER BY score DESC, rowid LIMIT ?"
     )
     return _rows(connection, query, any_of(kept), *(() if among is None else (json.dumps(among),)), n)

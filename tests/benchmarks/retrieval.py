@@ -22,13 +22,15 @@ from importlib.metadata import version
 from math import log2
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import anyio
 import numpy as np
 
 from agentrt import Query, embedder
 from agentrt.embedding import Vector
-from agentrt.index import Document, SqliteIndex
+from agentrt.index import Document, Mode, PostgresIndex, SqliteIndex, StoredIndex
+from tests.stores.postgresql import Server
 
 CHUNKS = 100_000
 WORDS_OF_CHUNK, VOCABULARY, WORDS_OF_QUERY, QUERIES = 200, 50_000, 8, 200
@@ -166,15 +168,21 @@ def _dcg(gains: Sequence[int]) -> float:
 async def quality(folder: Path, path: Path) -> None:
     collection = Collection(folder)
     documents = [Document(source=d["id"], title=d["title"], text=d["text"]) for d in collection.documents]
-    index = SqliteIndex(path, embedder="wordllama")
-    await index.update(documents)
-    await index.aclose()
     collection.report("bm25s", bm25s_rankings(collection))
-    for mode in ("text", "vector", "hybrid"):
-        index = SqliteIndex(path, mode=mode)
+    print("SQLite")
+    await compare(SqliteIndex(path, embedder="wordllama"), collection, documents)
+    print("PostgreSQL")
+    with Server() as server:
+        await compare(await PostgresIndex.open(server.url, embedder="wordllama"), collection, documents)
+
+
+async def compare(index: StoredIndex, collection: Collection, documents: Sequence[Document]) -> None:
+    await index.update(documents)
+    for mode in get_args(Mode):
+        index.mode = mode
         found = {q["id"]: await index.search(Query(q["text"]), 10) for q in collection.queries}
         collection.report(mode, {q: [p.source for p in passages] for q, passages in found.items()})
-        await index.aclose()
+    await index.aclose()
 
 
 def bm25s_rankings(collection: Collection) -> dict[str, list[str]]:
