@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TypeAlias
 
+from agentrt.errors import DefinitionError
 from agentrt.index.document import Document
 from agentrt.passage import Metadata, Passage
 
@@ -101,7 +102,9 @@ class Cut:
 
 def cut(document: Document, chunk: Chunk) -> Cut:
     """Cut a document into pieces, numbered in their order, with the document's title and metadata where they have none
-    of their own."""
+    of their own; raises `DefinitionError` for what is no document."""
+    if not isinstance(document, Document):
+        raise DefinitionError(f"{document!r:.100} is no document: write Document(source=…, text=…)")
     pieces = [_piece(document, i, passage) for i, passage in enumerate(chunk(document))]
     return Cut(storable(document.source), pieces)
 

@@ -16,7 +16,7 @@ from agentrt.embedding import Embedder, Vector
 from agentrt.errors import DefinitionError, IndexTaken, IndexUnavailable
 from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
 from agentrt.index.fusion import fused
-from agentrt.index.stored import DEPTH, K1, TITLE_WEIGHT, Mode, StoredIndex, check_embedder, without_embedder
+from agentrt.index.stored import DEPTH, K1, TITLE_WEIGHT, Made, Mode, StoredIndex
 from agentrt.index.words import MOST_RANKED, rarest
 from agentrt.passage import Passage
 from agentrt.retrieval import Between, Condition, Query, Where
@@ -53,10 +53,12 @@ CREATE INDEX passages_by_words ON passages USING gin (words);
 CREATE INDEX passages_by_metadata ON passages USING gin (metadata jsonb_path_ops);
 """
 _VECTORS: Final = """
+ALTER TABLE passages DROP COLUMN IF EXISTS vector;
 ALTER TABLE passages ADD COLUMN vector {type}({dimensions});
 CREATE INDEX passages_by_vector ON passages USING hnsw (vector {type}_cosine_ops);
 """
 _TYPE: Final = "halfvec"
+_NOTE: Final = "note "
 _STORED: Final = (
     "SELECT source, documents.id, digest, passages.id, content, place FROM documents "
     "LEFT JOIN passages ON document = documents.id WHERE source = ANY($1::text[]) ORDER BY documents.id, position"
@@ -108,7 +110,6 @@ class PostgresIndex(StoredIndex):
         self,
         where: str,
         schema: str,
-        pool: Any,
         embedder: Embedder | str | None,
         mode: Mode,
         weights: tuple[float, float],
@@ -116,7 +117,7 @@ class PostgresIndex(StoredIndex):
         super().__init__(embedder, mode, weights)
         self._where = where
         self._schema = schema
-        self._pool = pool
+        self._pool: Any = None
         self._writer: Any = None
         self._snapshot = _Snapshot()
 
@@ -126,16 +127,18 @@ class PostgresIndex(StoredIndex):
         url: str,
         *,
         schema: str = "agentrt_index",
+        make: bool = False,
         embedder: Embedder | str | None = None,
         mode: Mode = "hybrid",
         weights: tuple[float, float] = (1.0, 1.0),
     ) -> Self:
-        """Open the index in a schema of `postgresql://USER@HOST/DATABASE`, which is made if it does not exist.
+        """Open the index in a schema of `postgresql://USER@HOST/DATABASE`.
 
+        make: makes the schema where there is none.
         embedder: as for `SqliteIndex`: what it was made with where None.
 
-        Serves one event loop. Raises `IndexUnavailable` where the server cannot be reached, and `DefinitionError` for a
-        database without pgvector and for another embedder than the index was made with.
+        Serves one event loop. Raises `IndexUnavailable` where the server cannot be reached, and `DefinitionError` for
+        an index that is not there, a database without pgvector and another embedder than the index was made with.
         """
         try:
             import asyncpg
@@ -149,14 +152,15 @@ class PostgresIndex(StoredIndex):
             "hnsw.ef_search": "200",
             "hnsw.iterative_scan": "strict_order",
         }
+        index = cls(shown(url), schema, embedder, mode, weights)
         with _told(shown(url)):
             pool = await asyncpg.create_pool(url, min_size=0, max_size=_MOST_CONNECTIONS, server_settings=settings)
+        index._pool = pool
         try:
             with _told(shown(url)):
                 async with pool.acquire() as connection:
-                    made_with = await _prepare(connection, schema)
-                    index = cls(shown(url), schema, pool, embedder or made_with or None, mode, weights)
-                    await index._agree(connection, made_with)
+                    await index._prepare(connection, make=make)
+                    await index._agree(connection)
         except BaseException:
             pool.terminate()
             raise
@@ -173,9 +177,22 @@ class PostgresIndex(StoredIndex):
         rows = await self._fetch(f"{_PASSAGE} WHERE source = $1 ORDER BY position", source)
         return [_passage(row, 0.0) for row in rows]
 
-    async def aclose(self) -> None:
+    async def note(self, name: str) -> str | None:
+        for row in await self._fetch("SELECT value FROM settings WHERE name = $1", _NOTE + name):
+            return str(row[0])
+        return None
+
+    async def write_note(self, name: str, text: str) -> None:
+        query = "INSERT INTO settings VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        await self._fetch(query, _NOTE + name, text)
+
+    async def _close(self) -> None:
         await self._pool.close()
-        await self._close_embedder()
+
+    async def _made_with(self) -> Made | None:
+        with _told(self._where):
+            async with self._pool.acquire() as connection:
+                return await _made_with(connection)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
@@ -290,26 +307,44 @@ class PostgresIndex(StoredIndex):
         return self._snapshot
 
     async def _fetch(self, query: str, *values: object) -> list[Any]:
+        self._must_be_open()
         with _told(self._where):
             async with self._pool.acquire() as connection:
                 rows: list[Any] = await connection.fetch(query, *values)
                 return rows
 
-    async def _agree(self, connection: Any, made_with: str) -> None:
-        """Note the embedder of a new index, and make room for its vectors; refuse another one."""
-        if self._embedder is None:
+    async def _prepare(self, connection: Any, *, make: bool) -> None:
+        """Make the tables where they are missing and may be made; refuse those of a newer agentrt."""
+        settings = f"{self._schema}.settings"
+        if await connection.fetchval("SELECT to_regclass($1)", settings) is None:
+            if not make:
+                raise DefinitionError(f"there is no index {self!r}: make it with PostgresIndex.open(…, make=True)")
+            async with connection.transaction():
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"{self._schema} schema")
+                if await connection.fetchval("SELECT to_regclass($1)", settings) is None:
+                    await _make(connection, self._schema)
+        known = await connection.fetchval("SELECT value FROM settings WHERE name = 'schema'")
+        if int(known) > SCHEMA_VERSION:
+            raise DefinitionError(f"the index in {self._schema} was made by a newer agentrt: upgrade agentrt")
+
+    async def _agree(self, connection: Any) -> None:
+        """Take the embedder of the index, or note in a new one that which was given, and make room for its vectors."""
+        if await self._to_be_noted(connection) is None:
             return
-        name, dimensions = self._embedder.name, self._embedder.dimensions
-        if made_with:
-            known = int(await connection.fetchval("SELECT value FROM settings WHERE name = 'dimensions'"))
-            check_embedder(repr(self), (made_with, known), (name, dimensions))
-            return
-        async with connection.transaction():
-            if await connection.fetchval("SELECT count(*) FROM documents"):
-                raise DefinitionError(without_embedder(repr(self)))
-            query = "INSERT INTO settings VALUES ('embedder', $1), ('dimensions', $2)"
-            await connection.execute(query, name, str(dimensions))
-            await connection.execute(_VECTORS.format(type=_TYPE, dimensions=dimensions))
+        async with connection.transaction():  # meanwhile, somebody may have written to it
+            await connection.execute("LOCK TABLE documents IN SHARE ROW EXCLUSIVE MODE")
+            if (made := await self._to_be_noted(connection)) is None:
+                return
+            query = (
+                "INSERT INTO settings VALUES ('embedder', $1), ('dimensions', $2) "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+            )
+            await connection.execute(query, made[0], str(made[1]))
+            await connection.execute(_VECTORS.format(type=_TYPE, dimensions=made[1]))
+
+    async def _to_be_noted(self, connection: Any) -> Made | None:
+        has_documents = await connection.fetchval("SELECT EXISTS (SELECT 1 FROM documents)")
+        return self._take_embedder(await _made_with(connection), is_new=not has_documents)
 
 
 class _Snapshot:
@@ -329,20 +364,17 @@ class _Snapshot:
         return self._counts[lexeme]
 
 
-async def _prepare(connection: Any, schema: str) -> str:
-    """Make the tables that are missing; return the name of the embedder that the index was made with."""
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"{schema} schema")
-        await connection.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
-        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        if await connection.fetchval("SELECT to_regclass($1)", f"{schema}.settings") is None:
-            await connection.execute(_SCHEMA)
-            settings = [("schema", str(SCHEMA_VERSION)), ("version", "0")]
-            await connection.executemany("INSERT INTO settings VALUES ($1, $2)", settings)
-    known = dict(await connection.fetch("SELECT name, value FROM settings"))
-    if int(known["schema"]) > SCHEMA_VERSION:
-        raise DefinitionError(f"the index in {schema} was made by a newer agentrt: upgrade agentrt")
-    return str(known.get("embedder", ""))
+async def _make(connection: Any, schema: str) -> None:
+    await connection.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
+    await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    await connection.execute(_SCHEMA)
+    settings = [("schema", str(SCHEMA_VERSION)), ("version", "0")]
+    await connection.executemany("INSERT INTO settings VALUES ($1, $2)", settings)
+
+
+async def _made_with(connection: Any) -> Made | None:
+    known = dict(await connection.fetch("SELECT name, value FROM settings WHERE name IN ('embedder', 'dimensions')"))
+    return (known["embedder"], int(known["dimensions"])) if known else None
 
 
 def _row(document: int, piece: Piece, vectors: Mapping[bytes, Vector]) -> tuple[object, ...]:

@@ -15,7 +15,7 @@ from agentrt.embedding import Embedder, Vector
 from agentrt.errors import AgentrtError, DefinitionError, IndexTaken, IndexUnavailable
 from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
 from agentrt.index.fusion import fused
-from agentrt.index.stored import DEPTH, K1, TITLE_WEIGHT, Mode, StoredIndex, check_embedder, without_embedder
+from agentrt.index.stored import DEPTH, K1, TITLE_WEIGHT, Made, Mode, StoredIndex
 from agentrt.index.vectors import StoredVectors, packed, unpacked
 from agentrt.index.words import MOST_RANKED, any_of, rarest, words_in
 from agentrt.passage import Passage
@@ -32,6 +32,7 @@ _TEXT_WEIGHT: Final = 1.2 / K1
 _APPLICATION_ID: Final = int.from_bytes(b"agix")
 _BUSY_MILLISECONDS: Final = 10_000
 _MOST_READERS: Final = 4
+_NOTE: Final = "note "
 _TOKENIZER: Final = ("porter", "unicode61", "remove_diacritics", "2")
 _SCHEMA: Final = f"""
 PRAGMA application_id = {_APPLICATION_ID};
@@ -98,34 +99,38 @@ _OF_PASSAGE: Final = {"words": "rowid", "vectors": "id", "facts": "passage", "pa
 
 
 class SqliteIndex(StoredIndex):
-    """Keep an index in one SQLite file, which is made if it does not exist; needs the extra `agentrt[retrieval]`.
+    """Keep an index in one SQLite file; needs the extra `agentrt[retrieval]`.
 
+    make: makes the file where there is none.
     embedder: makes the vectors: an `Embedder` or its name. An index remembers it, so that None takes the one that the
-        file was made with, or makes a file without vectors.
+        file was made with, or makes a file without vectors. As long as it has no documents, an index takes any.
     mode, weights: how to search; see `StoredIndex`.
 
     Any number of processes may read while one writes. Searches run in threads. Opening blocks. Raises
-    `DefinitionError` for a file that is none of these, is damaged, or was made with another embedder.
+    `DefinitionError` for a file that is not there, is no index, is damaged, or was made with another embedder.
     """
 
     def __init__(
         self,
         path: str | Path,
         *,
+        make: bool = False,
         embedder: Embedder | str | None = None,
         mode: Mode = "hybrid",
         weights: tuple[float, float] = (1.0, 1.0),
     ) -> None:
+        super().__init__(embedder, mode, weights)
         self.path = Path(path).expanduser()
+        if not make and not self.path.exists():
+            raise DefinitionError(f"there is no index {self.path}: make it with SqliteIndex(…, make=True)")
+        self._may_make = make
         self._apsw = _library()
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._snapshot: _Snapshot | None = None
         with self._connected() as connection:
-            made_with = self._prepare(connection)
-            super().__init__(embedder or made_with or None, mode, weights)
-            with connection:
-                self._agree(connection, made_with)
+            self._agree(connection)
+        self._may_make = False
 
     def __repr__(self) -> str:
         return f"<SqliteIndex {str(self.path)!r}>"
@@ -137,12 +142,22 @@ class SqliteIndex(StoredIndex):
         query = f"{_PASSAGE} WHERE source = ? ORDER BY position"
         return await self._do(lambda c: [_passage(row, 0.0) for row in c.execute(query, (source,))])
 
-    async def aclose(self) -> None:
+    async def note(self, name: str) -> str | None:
+        query = "SELECT value FROM settings WHERE name = ?"
+        return await self._do(lambda c: _value(c, query, None, (_NOTE + name,)))
+
+    async def write_note(self, name: str, text: str) -> None:
+        query = "INSERT OR REPLACE INTO settings VALUES (?, ?)"
+        await self._do(lambda c: c.execute(query, (_NOTE + name, text)).fetchall(), writes=True)
+
+    async def _close(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
-        await self._close_embedder()
+
+    async def _made_with(self) -> Made | None:
+        return await self._do(_made_with)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
@@ -209,6 +224,7 @@ class SqliteIndex(StoredIndex):
 
     async def _do(self, work: Callable[[Connection], T], *, writes: bool = False) -> T:
         """Do work in a transaction of its own, in a thread; one that was cancelled is waited for."""
+        self._must_be_open()
 
         def transact() -> T:
             with self._connected() as connection, _transaction(connection, writes=writes):
@@ -227,7 +243,7 @@ class SqliteIndex(StoredIndex):
                 yield connection
             finally:
                 with self._lock:
-                    kept = len(self._idle) < _MOST_READERS
+                    kept = len(self._idle) < _MOST_READERS and not self._is_closed
                     if kept:
                         self._idle.append(connection)
                 if not kept:
@@ -236,7 +252,8 @@ class SqliteIndex(StoredIndex):
             raise _told(self._apsw, error, self.path) from error
 
     def _connect(self) -> Connection:
-        connection: Connection = self._apsw.Connection(str(self.path))
+        flags = self._apsw.SQLITE_OPEN_READWRITE | (self._apsw.SQLITE_OPEN_CREATE if self._may_make else 0)
+        connection: Connection = self._apsw.Connection(str(self.path), flags=flags)
         try:
             connection.set_busy_timeout(_BUSY_MILLISECONDS)
             self._check(connection)
@@ -248,7 +265,7 @@ class SqliteIndex(StoredIndex):
 
     def _check(self, connection: Connection) -> None:
         """Make the tables of a new file; refuse one that is no index, or one of a newer agentrt."""
-        if _is_empty(connection):
+        if self._may_make and _is_empty(connection):
             with _transaction(connection, writes=True):
                 if _is_empty(connection):
                     connection.execute(_SCHEMA).fetchall()
@@ -257,25 +274,15 @@ class SqliteIndex(StoredIndex):
         if _value(connection, "PRAGMA user_version") > SCHEMA_VERSION:
             raise DefinitionError(f"{self.path} was made by a newer agentrt: upgrade agentrt, or make it anew")
 
-    def _prepare(self, connection: Connection) -> str:
-        """Return the name of the embedder that the index was made with, empty if it has none yet."""
-        name: str = _value(connection, "SELECT value FROM settings WHERE name = 'embedder'", "")
-        return name
-
-    def _agree(self, connection: Connection, made_with: str) -> None:
-        """Note the embedder of a new index; refuse another one than an older index has."""
-        if self._embedder is None:
+    def _agree(self, connection: Connection) -> None:
+        """Take the embedder of the index, or note in a new one that which was given; refuse another."""
+        if self._take_embedder(_made_with(connection), is_new=_is_new(connection)) is None:
             return
-        name, dimensions = self._embedder.name, self._embedder.dimensions
-        if made_with:
-            known = _value(connection, "SELECT value FROM settings WHERE name = 'dimensions'")
-            check_embedder(str(self.path), (made_with, known), (name, dimensions))
-        elif _value(connection, "SELECT count(*) FROM documents"):
-            raise DefinitionError(without_embedder(str(self.path)))
-        else:
-            connection.execute(
-                "INSERT INTO settings VALUES ('embedder', ?), ('dimensions', ?)", (name, dimensions)
-            )  # fmt: skip
+        with _transaction(connection, writes=True):  # meanwhile, somebody may have written to it
+            made = self._take_embedder(_made_with(connection), is_new=_is_new(connection))
+            if made is not None:
+                query = "INSERT OR REPLACE INTO settings VALUES ('embedder', ?), ('dimensions', ?)"
+                connection.execute(query, made).fetchall()
 
 
 class _Snapshot:
@@ -425,6 +432,16 @@ def _passage(row: Sequence[Any], score: float) -> Passage:
         metadata=json.loads(metadata),
         start=start,
     )
+
+
+def _made_with(connection: Connection) -> Made | None:
+    query = "SELECT value FROM settings WHERE name IN ('embedder', 'dimensions') ORDER BY name DESC"
+    found = _rows(connection, query)
+    return (found[0][0], found[1][0]) if found else None
+
+
+def _is_new(connection: Connection) -> bool:
+    return not _value(connection, "SELECT EXISTS (SELECT 1 FROM documents)")
 
 
 def _is_empty(connection: Connection) -> bool:

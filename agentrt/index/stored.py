@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Final, Literal, TypeAlias
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from os import PathLike
+from typing import Final, Literal, Self, TypeAlias
 
 import anyio
 import anyio.to_thread
 
 from agentrt.embedding import Embedder, Vector
 from agentrt.embedding import embedder as embedder_named
-from agentrt.errors import DefinitionError
+from agentrt.errors import DefinitionError, IndexTaken
 from agentrt.index.changes import Change, Changes, Chunk, Cut, Piece, StoredDocument, change, cut, storable, whole
 from agentrt.index.document import Document
 from agentrt.passage import Passage
@@ -21,6 +22,8 @@ from agentrt.retrieval import Query
 Mode: TypeAlias = Literal["hybrid", "text", "vector"]
 Embed: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[Vector]]]
 Documents: TypeAlias = Iterable[Document] | AsyncIterable[Document]
+Made: TypeAlias = tuple[str, int]
+"""The name of the embedder that an index was made with, and how many numbers its vectors have."""
 
 DEPTH: Final = 100
 """How many passages of each ranking are fused, at least."""
@@ -31,6 +34,7 @@ K1: Final = 1.7
 _BATCH_CHARACTERS: Final = 1_000_000
 _BATCH_PIECES: Final = 1000
 _CALLS_AT_ONCE: Final = 4
+_LOOK_EVERY: Final = 0.05
 
 
 class StoredIndex(ABC):
@@ -50,8 +54,16 @@ class StoredIndex(ABC):
             raise DefinitionError(f"mode={mode!r}: use hybrid, text or vector")
         self._is_own = isinstance(embedder, str)
         self._embedder = embedder_named(embedder) if isinstance(embedder, str) else embedder
+        self._made: Made | None = None if self._embedder is None else (self._embedder.name, self._embedder.dimensions)
         self.mode: Mode = mode
         self.weights = weights
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     @property
     def embedder(self) -> Embedder | None:
@@ -63,13 +75,14 @@ class StoredIndex(ABC):
         """Return what makes the vectors of passages, whatever the mode."""
         return self._embedder
 
-    async def search(self, query: str | Query, k: int) -> list[Passage]:
+    async def search(self, query: str | Query, k: int = 5) -> list[Passage]:
         """Return at most k passages, the one that fits best first.
 
-        A hybrid `score` is the sum of weight / (60 + rank), a text one that of the words, a vector one the cosine. A
-        query without a vector is embedded here, outside every budget: retrievers, which bring it along, ask within
+        A hybrid `score` is the sum of weight / (60 + rank), a text one that of the words, a vector one the cosine: the
+        nearest vectors are found however far they are. A query without a vector is embedded here, outside every budget: retrievers, which bring it along, ask within
         the run's. Raises `DefinitionError` for a condition that cannot be looked up.
         """
+        self._must_be_open()
         query = Query.of(query)
         if k < 1:
             return []
@@ -79,7 +92,13 @@ class StoredIndex(ABC):
         return await self._find(Query(text, vector, query.where), k)
 
     async def update(
-        self, documents: Documents, *, chunk: Chunk = whole, embed: Embed | None = None, prune: bool = False
+        self,
+        documents: Documents,
+        *,
+        chunk: Chunk = whole,
+        embed: Embed | None = None,
+        prune: bool = False,
+        wait: float = 60.0,
     ) -> Changes:
         """Bring the index up to date with documents: what has not changed is neither written nor embedded again.
 
@@ -89,11 +108,13 @@ class StoredIndex(ABC):
         chunk: cuts a document into passages.
         embed: makes the vectors, where they are to be made within a budget; else the embedder is asked as it is.
         prune: removes the documents that were not among these.
+        wait: how many seconds it waits for another update, of any process, to end.
 
-        Raises `IndexTaken` while another update writes, and `DefinitionError` for two documents of one source.
+        Raises `IndexTaken` where that takes longer, and `DefinitionError` for two documents of one source.
         """
+        _check(documents)
         total, seen = Changes(), set[str]()
-        async with self._writing():
+        async with self._turn(wait):
             async for batch in _batches(documents, chunk):
                 for document in batch:
                     if document.source in seen:
@@ -104,10 +125,10 @@ class StoredIndex(ABC):
                 total += await self._remove([s for s in await self.sources() if s not in seen])
         return total
 
-    async def remove(self, sources: Iterable[str]) -> Changes:
-        """Remove documents by their sources; those that are not there are none."""
-        async with self._writing():
-            return await self._remove(list(sources))
+    async def remove(self, sources: Iterable[str], *, wait: float = 60.0) -> Changes:
+        """Remove documents by their sources; those that are not there are none. `wait` is as for `update`."""
+        async with self._turn(wait):
+            return await self._remove([sources] if isinstance(sources, str) else list(sources))
 
     @abstractmethod
     async def sources(self) -> list[str]:
@@ -118,8 +139,28 @@ class StoredIndex(ABC):
         """Return the passages of a document, in order; none if it is not there."""
 
     @abstractmethod
+    async def note(self, name: str) -> str | None:
+        """Return what was written down in the index under a name; None if nothing was."""
+
+    @abstractmethod
+    async def write_note(self, name: str, text: str) -> None:
+        """Write something down in the index, such as where its documents come from; no search finds it."""
+
     async def aclose(self) -> None:
-        """Release what is open, and the embedder if it was given by name."""
+        """Release what is open, and the embedder if it was given by name; nothing can be asked any more."""
+        if not self._is_closed:
+            self._is_closed = True
+            await self._close()
+            if self._embedder is not None and self._is_own:
+                await self._embedder.aclose()
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Release what is open."""
+
+    @abstractmethod
+    async def _made_with(self) -> Made | None:
+        """Return the embedder that the index has noted."""
 
     @abstractmethod
     def _writing(self) -> AbstractAsyncContextManager[object]:
@@ -193,9 +234,51 @@ class StoredIndex(ABC):
             removed += await self._delete(sources[i : i + _BATCH_PIECES])
         return Changes(removed=removed)
 
-    async def _close_embedder(self) -> None:
-        if self._embedder is not None and self._is_own:
-            await self._embedder.aclose()
+    @asynccontextmanager
+    async def _turn(self, wait: float) -> AsyncIterator[None]:
+        """Be the only one who writes, as soon as nobody else does."""
+        self._must_be_open()
+        deadline = anyio.current_time() + wait
+        async with AsyncExitStack() as stack:
+            while True:
+                try:
+                    await stack.enter_async_context(self._writing())
+                    break
+                except IndexTaken:
+                    if anyio.current_time() >= deadline:
+                        raise
+                await anyio.sleep(_LOOK_EVERY)
+            self._must_agree(await self._made_with())
+            yield
+
+    def _take_embedder(self, made_with: Made | None, *, is_new: bool) -> Made | None:
+        """Take the embedder of the index where none was given; return the one that is to be noted in it.
+
+        is_new: whether the index has no documents yet, and so may have any. Raises `DefinitionError` for another one.
+        """
+        if self._made is None:
+            if made_with is not None:
+                self._embedder, self._is_own, self._made = embedder_named(made_with[0]), True, made_with
+            return None
+        if not is_new:
+            self._must_agree(made_with)
+        return None if self._made == made_with else self._made
+
+    def _must_agree(self, made_with: Made | None) -> None:
+        """Raise `DefinitionError` where the index was made with another embedder than this one has."""
+        if self._made == made_with:
+            return
+        if self._made is None or made_with is None:
+            reason = f"was made {_told(made_with)}, not {_told(self._made)}: its passages stay as they are"
+        else:
+            reason = (
+                f"was made {_told(made_with)}, not {_told(self._made)}: vectors of two embedders cannot be compared"
+            )
+        raise DefinitionError(f"{self!r} {reason}; open it as it was made, or make another index")
+
+    def _must_be_open(self) -> None:
+        if self._is_closed:
+            raise DefinitionError(f"{self!r} is closed: use it within its `async with`, or before aclose()")
 
 
 class _Batch:
@@ -236,14 +319,15 @@ def _next_batch(documents: Iterator[Document], chunk: Chunk) -> list[Cut]:
     return batch.cuts
 
 
-def check_embedder(where: str, made_with: tuple[str, int], given: tuple[str, int]) -> None:
-    """Raise `DefinitionError` where an index was made with another embedder, by name and dimensions."""
-    if made_with != given:
-        raise DefinitionError(
-            f"{where} was made with {made_with[0]} ({made_with[1]} dimensions), not {given[0]} ({given[1]}): vectors "
-            "of two embedders cannot be compared; open it with its own, or make another index"
-        )
+def _check(documents: object) -> None:
+    """Raise `DefinitionError` for what is no iterable of documents, and looks like one."""
+    if isinstance(documents, Document):
+        raise DefinitionError("an update takes documents: write update([document])")
+    if isinstance(documents, str | bytes | PathLike):
+        raise DefinitionError(f"{documents!r} is no document: write update(load(PATH)) with agentrt.index.load")
+    if not isinstance(documents, Iterable | AsyncIterable):
+        raise DefinitionError(f"{documents!r} holds no documents: an update takes an iterable of Document")
 
 
-def without_embedder(where: str) -> str:
-    return f"{where} was made without an embedder: open it without, or make another index"
+def _told(made: Made | None) -> str:
+    return "without an embedder" if made is None else f"with {made[0]} ({made[1]} dimensions)"

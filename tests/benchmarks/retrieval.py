@@ -79,7 +79,7 @@ class TimedEmbedder:
 
 async def build(path: Path, n: int) -> tuple[float, float]:
     """Make an index; return the CPU seconds it took, embedding aside, and those of embedding."""
-    index, texts, embed = SqliteIndex(path, embedder="wordllama"), Texts(n), TimedEmbedder()
+    index, texts, embed = SqliteIndex(path, make=True, embedder="wordllama"), Texts(n), TimedEmbedder()
     await embed(["warm"])
     embed.seconds = embed.cpu = 0.0
     before, began, cpu = peak(), time.perf_counter(), time.process_time()
@@ -170,10 +170,10 @@ async def quality(folder: Path, path: Path) -> None:
     documents = [Document(source=d["id"], title=d["title"], text=d["text"]) for d in collection.documents]
     collection.report("bm25s", bm25s_rankings(collection))
     print("SQLite")
-    await compare(SqliteIndex(path, embedder="wordllama"), collection, documents)
+    await compare(SqliteIndex(path, make=True, embedder="wordllama"), collection, documents)
     print("PostgreSQL")
     with Server() as server:
-        await compare(await PostgresIndex.open(server.url, embedder="wordllama"), collection, documents)
+        await compare(await PostgresIndex.open(server.url, make=True, embedder="wordllama"), collection, documents)
 
 
 async def compare(index: StoredIndex, collection: Collection, documents: Sequence[Document]) -> None:

@@ -37,6 +37,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
         async def opened(**options: Any) -> StoredIndex:
             index: StoredIndex
+            options.setdefault("make", True)
             if request.param == "postgres":
                 index = await PostgresIndex.open(server.url, **options)
             else:

@@ -44,7 +44,7 @@ async def main(path: str) -> None:
 
     agentrt.index.sqlite._Writing = Killed  # type: ignore[misc]
     agentrt.index.stored._BATCH_PIECES = BATCH  # type: ignore[misc]
-    await SqliteIndex(path, embedder=topical()).update(documents(4 * BATCH))
+    await SqliteIndex(path, make=True, embedder=topical()).update(documents(4 * BATCH))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -11,6 +13,7 @@ from agentrt import Between, IndexTaken, Passage, Query
 from agentrt.errors import DefinitionError
 from agentrt.index import Changes, Document, StoredIndex
 from tests.index.conftest import Open
+from agentrt.testing import FunctionEmbedder
 from tests.index.embedders import topical
 
 pytestmark = pytest.mark.anyio
@@ -260,7 +263,7 @@ async def test_two_documents_of_one_source(opened: Open) -> None:
 
 
 async def test_one_writes_at_a_time(opened: Open) -> None:
-    """A second update is told at once, whoever makes it; searches go on."""
+    """A second update waits as long as it is told to, whoever makes it; searches go on."""
     index, other = await opened(embedder=topical()), await opened(embedder=topical())
     await index.update(GUIDE)
     begun, may_end = anyio.Event(), anyio.Event()
@@ -274,9 +277,12 @@ async def test_one_writes_at_a_time(opened: Open) -> None:
         tasks.start_soon(index.update, slowly())
         await begun.wait()
         with pytest.raises(IndexTaken, match="another update"):
-            await other.update(GUIDE)
+            await other.update(GUIDE, wait=0)
         assert "inn.md" in await found(other, "zura")
+        tasks.start_soon(other.update, [Document(source="next.md", text="Zura")])
+        await anyio.sleep(0)
         may_end.set()
+    assert {"new.md", "next.md"} <= set(await other.sources())
     assert (await other.update(GUIDE)).unchanged == 3
     assert "new.md" in await found(other, "zura")
 
@@ -296,7 +302,7 @@ async def test_cancelled_update_lets_go(opened: Open) -> None:
 
 async def test_another_embedder_is_refused(opened: Open, index: StoredIndex) -> None:
     """Vectors of two embedders are not mixed; an index made without one gets none later."""
-    with pytest.raises(DefinitionError, match=r"made with test/topics \(8 dimensions\), not test/other"):
+    with pytest.raises(DefinitionError, match=r"made with test/topics \(8 dimensions\), not with test/other"):
         await opened(embedder=topical("test/other"))
     with pytest.raises(DefinitionError, match="test/topics"):
         await opened()  # it is asked for by its name, and nobody knows that
@@ -305,8 +311,58 @@ async def test_another_embedder_is_refused(opened: Open, index: StoredIndex) -> 
 async def test_no_embedder_later(opened: Open) -> None:
     """An index that was made without an embedder has no vectors, and is told so."""
     await (await opened()).update(GUIDE)
-    with pytest.raises(DefinitionError, match="made without an embedder"):
+    with pytest.raises(DefinitionError, match=r"made without an embedder, not with test/topics \(8 dimensions\)"):
         await opened(embedder=topical())
+
+
+async def test_an_index_without_documents_takes_any_embedder(opened: Open) -> None:
+    """Whatever was tried before there was anything in it is no decision; who still has that one writes no more."""
+    await opened()
+    first = await opened(embedder=FunctionEmbedder(lambda text: [1.0, 2.0], 2, name="test/other"))
+    second = await opened(embedder=topical())
+    with pytest.raises(DefinitionError, match="was made with test/topics"):
+        await first.update(GUIDE)
+    assert (await second.update(GUIDE)).embedded == 3
+    assert await found(second, "hotel bed", 1) == ["inn.md"]
+
+
+async def test_a_closed_index_is_told(opened: Open) -> None:
+    """An index is a context manager; after it nothing is asked of it, and closing twice is no error."""
+    async with await opened(embedder=topical()) as index:
+        await index.update(GUIDE)
+    for work in (index.search("zura"), index.update(GUIDE), index.remove(["x"]), index.sources(), index.passages("x")):
+        with pytest.raises(DefinitionError, match="is closed"):
+            await work
+    await index.aclose()
+
+
+@pytest.mark.parametrize(
+    ("documents", "told"),
+    [
+        (INN, r"write update\(\[document\]\)"),
+        ("docs", r"'docs' is no document: write update\(load\(PATH\)\)"),
+        (Path("docs"), "is no document"),
+        (3, "3 holds no documents"),
+        (["text"], r"'text' is no document: write Document\(source=…, text=…\)"),
+        ([{"source": "x", "text": "y"}], "is no document"),
+    ],
+)
+async def test_what_is_no_document_is_told(opened: Open, documents: Any, told: str) -> None:
+    """With what to write instead."""
+    index = await opened()
+    with pytest.raises(DefinitionError, match=told):
+        await index.update(documents)
+    assert await index.sources() == []
+
+
+async def test_notes(opened: Open) -> None:
+    """What was written down last is there for whoever opens the index next."""
+    index = await opened()
+    assert await index.note("roots") is None
+    await index.write_note("roots", "a")
+    await index.write_note("roots", "b")
+    assert await (await opened()).note("roots") == "b"
+    assert await index.search("roots b") == []
 
 
 async def test_mode_is_checked(opened: Open) -> None:

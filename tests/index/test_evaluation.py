@@ -127,7 +127,7 @@ def test_all_ways_answer_the_same_queries(tmp_path: Path) -> None:
     documents = [Document(source=s, text=f"{s} lives in a house of {s}s") for s in ("eel", "owl", "fox")]
 
     async def compare() -> dict[str, dict[str, list[str]]]:
-        index = SqliteIndex(tmp_path / "i.db")
+        index = SqliteIndex(tmp_path / "i.db", make=True)
         await index.update(documents)
         await index.aclose()
         return await rankings(tmp_path / "i.db", {"1": "the owl", "2": "badger"}, 2)
@@ -146,7 +146,7 @@ def test_the_guide_book_is_a_collection(tmp_path: Path) -> None:
     assert (len(documents), len(found.queries)) == (45, 56)
 
     async def measure() -> float:
-        index = SqliteIndex(tmp_path / "i.db")
+        index = SqliteIndex(tmp_path / "i.db", make=True)
         await index.update(documents)
         await index.aclose()
         ways = await rankings(tmp_path / "i.db", found.queries, 10)

@@ -25,7 +25,7 @@ def billed(batch_size: int = 4) -> FunctionEmbedder:
 
 async def test_a_run_pays_for_its_index(tmp_path: Path) -> None:
     """Each call of the embedder is a step within the budget; what is known costs nothing again."""
-    index = SqliteIndex(tmp_path / "index.db", embedder=billed())
+    index = SqliteIndex(tmp_path / "index.db", make=True, embedder=billed())
     made = await run(Indexer("build", index), DOCUMENTS, budget=Budget(tokens=20))
     assert made.output == Changes(added=10, embedded=10)
     assert (made.usage.tokens, made.usage.model_calls) == (20, 3)
@@ -37,7 +37,7 @@ async def test_a_run_pays_for_its_index(tmp_path: Path) -> None:
 
 async def test_what_cannot_be_paid_is_not_written(tmp_path: Path) -> None:
     """A denial ends the update, and leaves the index as it was."""
-    index = SqliteIndex(tmp_path / "index.db", embedder=billed())
+    index = SqliteIndex(tmp_path / "index.db", make=True, embedder=billed())
     with pytest.raises(BudgetExceeded):
         await run(Indexer("build", index), DOCUMENTS, budget=Budget(tokens=19))
     assert await index.sources() == []
@@ -54,7 +54,7 @@ async def test_a_call_that_fails_is_made_again(tmp_path: Path) -> None:
             raise failures.pop()
         return meaning(text)
 
-    index = SqliteIndex(tmp_path / "index.db", embedder=FunctionEmbedder(once, 8))
+    index = SqliteIndex(tmp_path / "index.db", make=True, embedder=FunctionEmbedder(once, 8))
     made = await run(Indexer("build", index, retry=Retry(attempts=2)), DOCUMENTS)
     assert made.output.embedded == 10
     await index.aclose()
@@ -62,9 +62,9 @@ async def test_a_call_that_fails_is_made_again(tmp_path: Path) -> None:
 
 async def test_bounds_of_building(tmp_path: Path) -> None:
     """An index without vectors takes a step; with them, nobody knows how many texts come."""
-    plain = SqliteIndex(tmp_path / "plain.db")
+    plain = SqliteIndex(tmp_path / "plain.db", make=True)
     assert foresee(Indexer("build", plain), []).steps.greatest == 1
-    index = SqliteIndex(tmp_path / "index.db", embedder=billed())
+    index = SqliteIndex(tmp_path / "index.db", make=True, embedder=billed())
     assert "embeds any number of texts" in str(foresee(Indexer("build", index), []))
     with pytest.raises(DefinitionError, match="limit=0"):
         Indexer("build", index, limit=0)

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from agentrt import Query, Retriever, run
-from agentrt.errors import DefinitionError, IndexUnavailable
+from agentrt.errors import DefinitionError, IndexUnavailable, UnknownModel
 from agentrt.index import Document, SqliteIndex
 from tests.index.embedders import topical
 from tests.index.killed import BATCH, documents
@@ -42,7 +42,7 @@ async def test_a_killed_update_leaves_whole_batches(tmp_path: Path) -> None:
 
 async def test_other_processes_see_what_is_written(tmp_path: Path) -> None:
     """An index that is open finds what another one has written since, and no longer what it removed."""
-    reader, writer = (SqliteIndex(tmp_path / "index.db", embedder=topical()) for _ in range(2))
+    reader, writer = (SqliteIndex(tmp_path / "index.db", make=True, embedder=topical()) for _ in range(2))
     assert await reader.search("ferry", 1) == []
     await writer.update([Document(source="a", text="the ferry")])
     assert [p.source for p in await reader.search("boat", 1)] == ["a"]
@@ -54,7 +54,7 @@ async def test_other_processes_see_what_is_written(tmp_path: Path) -> None:
 
 async def test_a_retriever_searches_in_virtual_time(tmp_path: Path) -> None:
     """A search in a thread is waited for, whatever the clock."""
-    index = SqliteIndex(tmp_path / "index.db", embedder=topical())
+    index = SqliteIndex(tmp_path / "index.db", make=True, embedder=topical())
     await index.update([Document(source="a", text="the ferry", metadata={"year": 1})])
     result = await run(Retriever("guide", index, where={"year": 1}), "boat")
     assert [p.source for p in result.output] == ["a"]
@@ -65,9 +65,9 @@ async def test_a_retriever_searches_in_virtual_time(tmp_path: Path) -> None:
 async def test_text_needs_no_vector(tmp_path: Path) -> None:
     """An index searched by words alone asks no embedder."""
     embedder = topical()
-    index = SqliteIndex(tmp_path / "index.db", embedder=embedder)
+    index = SqliteIndex(tmp_path / "index.db", make=True, embedder=embedder)
     await index.update([Document(source="a", text="the ferry")])
-    words = SqliteIndex(tmp_path / "index.db", embedder=embedder, mode="text")
+    words = SqliteIndex(tmp_path / "index.db", make=True, embedder=embedder, mode="text")
     embedder.asked.clear()
     assert (await run(Retriever("guide", words), "ferry")).usage.steps == 1
     assert embedder.asked == []
@@ -93,7 +93,7 @@ def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
 async def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     """Damage is told with the file's name and what to do."""
     path = tmp_path / "index.db"
-    index = SqliteIndex(path, embedder=topical())
+    index = SqliteIndex(path, make=True, embedder=topical())
     await index.update(documents(300))
     await index.aclose()
     data = bytearray(path.read_bytes())
@@ -106,7 +106,7 @@ async def test_a_damaged_file_is_told(tmp_path: Path) -> None:
 async def test_a_newer_file_is_refused(tmp_path: Path) -> None:
     """What a newer version made is not guessed at."""
     path = tmp_path / "index.db"
-    await SqliteIndex(path).aclose()
+    await SqliteIndex(path, make=True).aclose()
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 9")
     connection.close()
@@ -114,15 +114,40 @@ async def test_a_newer_file_is_refused(tmp_path: Path) -> None:
         SqliteIndex(path)
 
 
+def test_an_index_is_made_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    """A mistyped name is told, not made; neither does a mistyped embedder leave a file."""
+    path = tmp_path / "index.db"
+    with pytest.raises(
+        DefinitionError, match=r"there is no index .*index\.db: make it with SqliteIndex\(…, make=True\)"
+    ):
+        SqliteIndex(path)
+    with pytest.raises(UnknownModel, match="unknown embedder 'wordlama'"):
+        SqliteIndex(path, make=True, embedder="wordlama")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_file_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    """Not even by an index that was open before."""
+    path = tmp_path / "index.db"
+    index = SqliteIndex(path, make=True)
+    await index.aclose()
+    index = SqliteIndex(path)
+    index._idle.pop().close()
+    path.unlink()
+    with pytest.raises(DefinitionError, match="cannot be opened"):
+        await index.sources()
+    assert not path.exists()
+
+
 def test_a_place_that_cannot_be_opened(tmp_path: Path) -> None:
     """A folder that does not exist is told as such."""
     with pytest.raises(DefinitionError, match="its folder exists"):
-        SqliteIndex(tmp_path / "nowhere" / "index.db")
+        SqliteIndex(tmp_path / "nowhere" / "index.db", make=True)
 
 
 async def test_a_full_disk_is_told(tmp_path: Path) -> None:
     """What cannot be written now is no fault of the definition, and changes nothing."""
-    index = SqliteIndex(tmp_path / "index.db")
+    index = SqliteIndex(tmp_path / "index.db", make=True)
     await index.update(documents(10))
     with index._connected() as connection:
         pages = connection.execute("PRAGMA page_count").fetchall()[0][0]
@@ -135,7 +160,7 @@ async def test_a_full_disk_is_told(tmp_path: Path) -> None:
 
 async def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
     """Where nobody may be kept from writing, nobody writes."""
-    index = SqliteIndex(tmp_path / "index.db")
+    index = SqliteIndex(tmp_path / "index.db", make=True)
     (tmp_path / "index.db-lock").mkdir()
     with pytest.raises(IndexUnavailable, match="-lock cannot be made"):
         await index.update(documents(1))
@@ -146,4 +171,4 @@ def test_missing_packages_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     """Who has not installed the extra is told its name."""
     monkeypatch.setitem(sys.modules, "apsw", None)
     with pytest.raises(DefinitionError, match=r"agentrt\[retrieval\]"):
-        SqliteIndex(tmp_path / "index.db")
+        SqliteIndex(tmp_path / "index.db", make=True)

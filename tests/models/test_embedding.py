@@ -147,7 +147,7 @@ def test_the_table_knows_price_dimensions_and_window() -> None:
 
 async def test_an_index_is_made_within_a_budget(given: LitellmEmbedder, provider: Provider, tmp_path: Any) -> None:
     """Making and searching an index are paid by the run, call by call, in batches."""
-    index = SqliteIndex(tmp_path / "index.db", embedder=given)
+    index = SqliteIndex(tmp_path / "index.db", make=True, embedder=given)
     documents = [Document(source=str(i), text="inn " * i) for i in range(1, 6)]
     made = await run(Indexer("build", index), documents, budget=Budget(tokens=1000, usd=1))
     assert (made.output.embedded, made.usage.model_calls, made.usage.input_tokens) == (5, 3, 21)

@@ -34,7 +34,7 @@ async def test_it_costs_nothing() -> None:
 async def test_an_index_finds_with_it(tmp_path: object) -> None:
     """The index remembers its embedder's name, so that it opens without it."""
     path = f"{tmp_path}/index.db"
-    index = SqliteIndex(path, embedder="wordllama")
+    index = SqliteIndex(path, make=True, embedder="wordllama")
     await index.update([Document(source="a", text="The vessel leaves at noon."), Document(source="b", text="Soup.")])
     await index.aclose()
     opened = SqliteIndex(path)
