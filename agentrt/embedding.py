@@ -6,7 +6,7 @@ import base64
 import sys
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Final, Protocol, Self, TypeAlias, runtime_checkable
@@ -14,7 +14,7 @@ from typing import Final, Protocol, Self, TypeAlias, runtime_checkable
 import msgspec
 
 from agentrt.budget import DIMENSIONS, INPUT, MODEL_CALLS, TOKENS, USD
-from agentrt.errors import UnknownModel, UnknownPrice
+from agentrt.errors import ModelUnavailable, UnknownModel, UnknownPrice
 from agentrt.events import CacheHit
 from agentrt.forecast import reading_interval
 from agentrt.interval import Interval, Outlook
@@ -142,16 +142,15 @@ class Embeddings(Node[Sequence[str], Vectors]):
         return reading_interval(given.name, given.price, given.window, outlook.path) if _bills(given) else Interval()
 
     async def invoke(self, ctx: Context, value: Sequence[str], /) -> Vectors:
-        missing = [text for text in dict.fromkeys(value) if text not in self._known]
+        vectors = {text: self._known[text] for text in dict.fromkeys(value) if text in self._known}
+        missing = [text for text in dict.fromkeys(value) if text not in vectors]
         if missing:
             made = dict(zip(missing, await _embed(ctx, self.embedder, missing), strict=True))
+            self._known.put(made)
+            vectors |= made
         else:
-            made = {}
             ctx.record(CacheHit(path=ctx.path, at=ctx.clock(), model=self.embedder.name))
-        vectors = [made[text] if text in made else self._known[text] for text in value]
-        for text, vector in made.items():
-            self._known.put(text, vector)
-        return Vectors.of(vectors, self.embedder.dimensions)
+        return Vectors.of([vectors[text] for text in value], self.embedder.dimensions)
 
 
 class _Remembered(OrderedDict[str, Vector]):
@@ -165,9 +164,10 @@ class _Remembered(OrderedDict[str, Vector]):
         self.move_to_end(text)
         return super().__getitem__(text)
 
-    def put(self, text: str, vector: Vector) -> None:
-        self[text] = vector
-        if len(self) > self._size:
+    def put(self, vectors: Mapping[str, Vector]) -> None:
+        for text, vector in vectors.items():
+            self[text] = vector
+        while len(self) > self._size:
             self.popitem(last=False)
 
 
@@ -175,11 +175,27 @@ def _bills(embedder: Embedder) -> bool:
     return embedder.price != FREE
 
 
+async def vectors_of(embedder: Embedder, texts: Sequence[str]) -> Sequence[Vector]:
+    """Return the vectors of texts; raises as `checked` does."""
+    return checked(embedder, texts, (await embedder.embed(texts)).vectors)
+
+
+def checked(embedder: Embedder, texts: Sequence[str], vectors: Sequence[Vector]) -> Sequence[Vector]:
+    """Return the vectors of texts; raises `ModelUnavailable` where they are too few, or of another length."""
+    if len(vectors) != len(texts) or any(len(vector) != embedder.dimensions for vector in vectors):
+        lengths = ", ".join(map(str, sorted({len(vector) for vector in vectors}))) or "none"
+        raise ModelUnavailable(
+            f"{len(vectors)} vectors came for {len(texts)} texts, of {lengths} dimensions and not {embedder.dimensions}",
+            model=embedder.name,
+        )
+    return vectors
+
+
 async def _embed(ctx: Context, embedder: Embedder, texts: Sequence[str]) -> Sequence[Vector]:
     """Reserve what the call may cost, call, and settle what was used (rule B9), as `agentrt.model.ask` does."""
     tokens = await embedder.count_tokens(texts)
     if not tokens:
-        return (await embedder.embed(texts)).vectors
+        return await vectors_of(embedder, texts)
     reservation = await ctx.reserve(_worst_case(embedder, tokens, ctx), MODEL_CALLS)
     try:
         embedded = await embedder.embed(texts)
@@ -193,7 +209,7 @@ async def _embed(ctx: Context, embedder: Embedder, texts: Sequence[str]) -> Sequ
     if embedder.price is not None and not usage.cost:
         usage = msgspec.structs.replace(usage, cost=embedder.price.cost(usage))
     reservation.settle(usage)
-    return embedded.vectors
+    return checked(embedder, texts, embedded.vectors)
 
 
 def _worst_case(embedder: Embedder, tokens: int, ctx: Context) -> Request:

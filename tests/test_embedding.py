@@ -130,6 +130,26 @@ async def test_only_the_last_are_remembered() -> None:
     assert given.asked == [("a",), ("b",), ("c",), ("b",)]
 
 
+async def test_what_is_forgotten_meanwhile_is_no_loss() -> None:
+    """A vector that was known when a call began is there when it ends, whoever has taken its place."""
+    begun, may_end = anyio.Event(), anyio.Event()
+
+    class Slow(FunctionEmbedder):
+        async def embed(self, texts: Sequence[str]) -> Embedded:
+            if "slow" in texts:
+                begun.set()
+                await may_end.wait()
+            return await super().embed(texts)
+
+    embeddings = Embeddings(Slow(lambda text: [len(text), 1.0], 2), remember=1)
+    await run(embeddings, ["known"])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run, embeddings, ["known", "slow"])
+        await begun.wait()
+        await run(embeddings, ["other"])
+        may_end.set()
+
+
 async def test_many_texts_are_few_calls() -> None:
     """Texts go in batches as large as the embedder takes, so many at once, and come back in order."""
     given = lengths(batch_size=3)

@@ -88,6 +88,28 @@ class Changes:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """Say what of a batch is to be done: how many documents are new, changed or gone, and which contents, by their
+    place among those of the batch, have no vector yet.
+    """
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    missing: Sequence[int] = ()
+
+    def changes(self) -> Changes:
+        return Changes(
+            added=self.added,
+            changed=self.changed,
+            removed=self.removed,
+            unchanged=self.unchanged,
+            embedded=len(self.missing),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """Hold a document cut into pieces, and the hash of them all."""
@@ -107,6 +129,11 @@ def cut(document: Document, chunk: Chunk) -> Cut:
         raise DefinitionError(f"{document!r:.100} is no document: write Document(source=…, text=…)")
     pieces = [_piece(document, i, passage) for i, passage in enumerate(chunk(document))]
     return Cut(storable(document.source), pieces)
+
+
+def digest_of(batch: Iterable[Cut]) -> bytes:
+    """Return what tells a batch of documents from every other."""
+    return _hash(*(part for document in batch for part in (document.source.encode(), document.digest)))
 
 
 def change(document: Cut, stored: StoredDocument | None) -> Change | None:

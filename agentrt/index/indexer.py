@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from agentrt.budget import Budget
 from agentrt.embedding import Embeddings, Vector, embed_all
 from agentrt.errors import DefinitionError
-from agentrt.index.changes import Changes, Chunk, whole
+from agentrt.index.changes import Changes, Chunk, Survey, whole
 from agentrt.index.document import Document
 from agentrt.index.stored import Documents, StoredIndex
 from agentrt.interval import Interval, Outlook, anything
@@ -22,7 +23,8 @@ class Indexer(Node[Sequence[Document], Changes]):
     retry: for calls of the embedder; the errors of providers that pass are worth it.
     limit: how many of those calls are made at once.
 
-    A run that is resumed goes through the documents again and embeds what was not written yet.
+    A run that is resumed goes through the documents again: what it had embedded is answered from its record, and what
+    it had written stays. They have to be the same, or it is refused (`ReplayMismatch`): a new run writes what changed.
     """
 
     kind = "index"
@@ -60,5 +62,8 @@ class Indexer(Node[Sequence[Document], Changes]):
             assert self._embeddings is not None
             return await embed_all(ctx, self._embeddings, texts, limit=self._limit)
 
+        def settle(name: str, survey: Survey) -> Survey:
+            return Survey(**ctx.draw(name, lambda: asdict(survey)))
+
         documents = value if self._documents is None else self._documents
-        return await self.index.update(documents, chunk=self._chunk, embed=embed, prune=self._prune)
+        return await self.index.update(documents, chunk=self._chunk, embed=embed, settle=settle, prune=self._prune)

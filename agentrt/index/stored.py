@@ -11,16 +11,30 @@ from typing import Final, Literal, Self, TypeAlias
 import anyio
 import anyio.to_thread
 
-from agentrt.embedding import Embedder, Vector
+from agentrt.embedding import Embedder, Vector, vectors_of
 from agentrt.embedding import embedder as embedder_named
 from agentrt.errors import DefinitionError, IndexTaken
-from agentrt.index.changes import Change, Changes, Chunk, Cut, Piece, StoredDocument, change, cut, storable, whole
+from agentrt.index.changes import (
+    Change,
+    Changes,
+    Chunk,
+    Cut,
+    StoredDocument,
+    Survey,
+    change,
+    cut,
+    digest_of,
+    storable,
+    whole,
+)
 from agentrt.index.document import Document
 from agentrt.passage import Passage
 from agentrt.retrieval import Query
 
 Mode: TypeAlias = Literal["hybrid", "text", "vector"]
 Embed: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[Vector]]]
+Settle: TypeAlias = Callable[[str, Survey], Survey]
+"""Is told what is to be done, and by what name that goes; returns what was to be done when it was first looked at."""
 Documents: TypeAlias = Iterable[Document] | AsyncIterable[Document]
 Made: TypeAlias = tuple[str, int]
 """The name of the embedder that an index was made with, and how many numbers its vectors have."""
@@ -79,8 +93,9 @@ class StoredIndex(ABC):
         """Return at most k passages, the one that fits best first.
 
         A hybrid `score` is the sum of weight / (60 + rank), a text one that of the words, a vector one the cosine: the
-        nearest vectors are found however far they are. A query without a vector is embedded here, outside every budget: retrievers, which bring it along, ask within
-        the run's. Raises `DefinitionError` for a condition that cannot be looked up.
+        nearest vectors are found however far they are. A query without a vector is embedded here, outside every budget:
+        retrievers, which bring it along, ask within the run's. Raises `DefinitionError` for a condition that cannot be
+        looked up.
         """
         self._must_be_open()
         query = Query.of(query)
@@ -88,7 +103,7 @@ class StoredIndex(ABC):
             return []
         text, vector = storable(query.text), query.vector
         if vector is None and self.embedder is not None:
-            (vector,) = (await self.embedder.embed([text])).vectors
+            (vector,) = await vectors_of(self.embedder, [text])
         return await self._find(Query(text, vector, query.where), k)
 
     async def update(
@@ -97,6 +112,7 @@ class StoredIndex(ABC):
         *,
         chunk: Chunk = whole,
         embed: Embed | None = None,
+        settle: Settle | None = None,
         prune: bool = False,
         wait: float = 60.0,
     ) -> Changes:
@@ -107,12 +123,14 @@ class StoredIndex(ABC):
 
         chunk: cuts a document into passages.
         embed: makes the vectors, where they are to be made within a budget; else the embedder is asked as it is.
+        settle: decides what is embedded, where a run that goes on has to embed what it did; see `Indexer`.
         prune: removes the documents that were not among these.
         wait: how many seconds it waits for another update, of any process, to end.
 
         Raises `IndexTaken` where that takes longer, and `DefinitionError` for two documents of one source.
         """
         _check(documents)
+        embed, settle = embed or self._embed, settle or _as_it_is
         total, seen = Changes(), set[str]()
         async with self._turn(wait):
             async for batch in _batches(documents, chunk):
@@ -120,9 +138,11 @@ class StoredIndex(ABC):
                     if document.source in seen:
                         raise DefinitionError(f"two documents are named {document.source!r}: sources name documents")
                     seen.add(document.source)
-                total += await self._take(batch, embed or self._embed)
+                total += await self._take(batch, embed, settle)
             if prune:
-                total += await self._remove([s for s in await self.sources() if s not in seen])
+                gone = [source for source in await self.sources() if source not in seen]
+                total += settle("prune", Survey(removed=len(gone))).changes()
+                await self._remove(gone)
         return total
 
     async def remove(self, sources: Iterable[str], *, wait: float = 60.0) -> Changes:
@@ -186,28 +206,44 @@ class StoredIndex(ABC):
     async def _find(self, query: Query, k: int) -> list[Passage]:
         """Search as `mode` says; the query has a vector where that takes one."""
 
-    async def _take(self, batch: Sequence[Cut], embed: Embed) -> Changes:
+    async def _take(self, batch: Sequence[Cut], embed: Embed, settle: Settle) -> Changes:
         stored = await self._stored([document.source for document in batch])
         found = [change(document, stored.get(document.source)) for document in batch]
         changes = [c for c in found if c is not None]
-        vectors, embedded = await self._vectors([piece for c in changes for piece in c.added], embed)
+        texts = {piece.content: piece.text for document in batch for piece in document.pieces}
+        known = await self._known_of(changes)
+        survey = settle(digest_of(batch).hex(), _survey(found, texts, known))
+        vectors = await self._vectors(survey, texts, known, embed)
         if changes:
             await self._write(changes, vectors)
-        new = sum(c.id is None for c in changes)
-        return Changes(
-            added=new, changed=len(changes) - new, unchanged=len(found) - len(changes), embedded=embedded
-        )  # fmt: skip
+        return survey.changes()
 
-    async def _vectors(self, pieces: Sequence[Piece], embed: Embed) -> tuple[Mapping[bytes, Vector], int]:
-        """Return the vectors of pieces by their content's hash, and how many of them had to be made."""
-        if self._embedder is None or not pieces:
-            return {}, 0
-        texts = {piece.content: piece.text for piece in pieces}
-        known = dict(await self._known(list(texts)))
-        missing = {content: text for content, text in texts.items() if content not in known}
-        if missing:
-            known |= zip(missing, await embed(list(missing.values())), strict=True)
-        return known, len(missing)
+    async def _known_of(self, changes: Sequence[Change]) -> Mapping[bytes, Vector | None]:
+        """Return the contents that are new in the index, each with its vector where that is known."""
+        new = list(dict.fromkeys(piece.content for c in changes for piece in c.added))
+        if self._embedder is None or not new:
+            return {}
+        return dict.fromkeys(new) | dict(await self._known(new))
+
+    async def _vectors(
+        self, survey: Survey, texts: Mapping[bytes, str], known: Mapping[bytes, Vector | None], embed: Embed
+    ) -> Mapping[bytes, Vector]:
+        """Return the vectors of new contents by their hash: those that are known, those that the survey says are not,
+        and those that have gone missing since.
+        """
+        contents = list(texts)
+        asked = [contents[place] for place in survey.missing]
+        made = await self._made_of(asked, texts, embed)
+        gone = [content for content, vector in known.items() if vector is None and content not in made]
+        made |= await self._made_of(gone, texts, embed)
+        return {content: vector for content, vector in known.items() if vector is not None} | made
+
+    async def _made_of(
+        self, contents: Sequence[bytes], texts: Mapping[bytes, str], embed: Embed
+    ) -> dict[bytes, Vector]:
+        if not contents:
+            return {}
+        return dict(zip(contents, await embed([texts[content] for content in contents]), strict=True))
 
     async def _embed(self, texts: Sequence[str]) -> Sequence[Vector]:
         """Ask the embedder in batches, some at once."""
@@ -218,7 +254,7 @@ class StoredIndex(ABC):
 
         async def ask(start: int) -> None:
             async with limit:
-                made[start] = (await embedder.embed(texts[start : start + size])).vectors
+                made[start] = await vectors_of(embedder, texts[start : start + size])
 
         try:
             async with anyio.create_task_group() as tasks:
@@ -317,6 +353,17 @@ def _next_batch(documents: Iterator[Document], chunk: Chunk) -> list[Cut]:
         if batch.add(cut(document, chunk)):
             break
     return batch.cuts
+
+
+def _as_it_is(_: str, survey: Survey) -> Survey:
+    return survey
+
+
+def _survey(found: Sequence[Change | None], texts: Mapping[bytes, str], known: Mapping[bytes, Vector | None]) -> Survey:
+    new = sum(c is not None and c.id is None for c in found)
+    unchanged = sum(c is None for c in found)
+    missing = [place for place, content in enumerate(texts) if content in known and known[content] is None]
+    return Survey(added=new, changed=len(found) - new - unchanged, unchanged=unchanged, missing=missing)
 
 
 def _check(documents: object) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from agentrt import Between, IndexTaken, Passage, Query
 from agentrt.errors import DefinitionError
 from agentrt.index import Changes, Document, StoredIndex
-from tests.index.conftest import Open
 from agentrt.testing import FunctionEmbedder
+from tests.index.conftest import Open
 from tests.index.embedders import topical
 
 pytestmark = pytest.mark.anyio
@@ -280,7 +281,7 @@ async def test_one_writes_at_a_time(opened: Open) -> None:
             await other.update(GUIDE, wait=0)
         assert "inn.md" in await found(other, "zura")
         tasks.start_soon(other.update, [Document(source="next.md", text="Zura")])
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         may_end.set()
     assert {"new.md", "next.md"} <= set(await other.sources())
     assert (await other.update(GUIDE)).unchanged == 3

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from agentrt import Budget, BudgetExceeded, Price, run
+from agentrt import Budget, BudgetExceeded, Price, StepFailed, replay, resume, run
+from agentrt.embedding import Embedded, Vector
 from agentrt.errors import DefinitionError, ModelUnavailable
 from agentrt.forecast import foresee
 from agentrt.index import Changes, Document, Indexer, SqliteIndex
 from agentrt.retry import Retry
+from agentrt.stores import MemoryJournal
 from agentrt.testing import FunctionEmbedder
+from agentrt.usage import Usage
 from tests.index.embedders import meaning
 
 pytestmark = pytest.mark.anyio
@@ -70,3 +74,43 @@ async def test_bounds_of_building(tmp_path: Path) -> None:
         Indexer("build", index, limit=0)
     for opened in (plain, index):
         await opened.aclose()
+
+
+async def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    """What it has written and embedded is not paid again, though the index holds it by now."""
+    documents = [Document(source=str(i), text=f"inn {i}") for i in range(2500)]
+    embedder = billed(100)
+    index = SqliteIndex(tmp_path / "index.db", make=True, embedder=embedder)
+    node, journal = Indexer("build", index, documents=documents, prune=True), MemoryJournal()
+    with pytest.raises(BudgetExceeded):
+        await run(node, [], journal=journal, run_id="a", budget=Budget(tokens=3000))
+    assert len(await index.sources()) == 1000
+    result = await resume(node, "a", journal=journal, budget=Budget(tokens=5000))
+    assert result.output == Changes(added=2500, embedded=2500)
+    assert (result.usage.tokens, sum(map(len, embedder.asked))) == (5000, 2500)
+    assert len(await index.sources()) == 2500
+    assert (await replay(node, "a", journal=journal)).output == result.output
+    assert (await run(node, [])).output == Changes(unchanged=2500)
+    await index.aclose()
+
+
+class Broken(FunctionEmbedder):
+    """Make one vector for all texts, or vectors of another length than it says."""
+
+    def __init__(self, vectors: Sequence[Vector]) -> None:
+        super().__init__(meaning, 2)
+        self.vectors = vectors
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        return Embedded(self.vectors, Usage())
+
+
+@pytest.mark.parametrize("vectors", [[[1.0, 2.0]], [[1.0], [1.0, 2.0]]])
+async def test_an_embedder_that_makes_something_else(tmp_path: Path, vectors: Sequence[Vector]) -> None:
+    """Is told before anything is written, by runs and without them."""
+    async with SqliteIndex(tmp_path / "index.db", make=True, embedder=Broken(vectors)) as index:
+        with pytest.raises(ModelUnavailable, match="vectors came for 2 texts, of"):
+            await index.update(DOCUMENTS[:2])
+        with pytest.raises(StepFailed, match="vectors came for 2 texts, of"):
+            await run(Indexer("build", index), DOCUMENTS[:2])
+        assert await index.sources() == []
