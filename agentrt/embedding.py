@@ -185,7 +185,7 @@ def checked(embedder: Embedder, texts: Sequence[str], vectors: Sequence[Vector])
     if len(vectors) != len(texts) or any(len(vector) != embedder.dimensions for vector in vectors):
         lengths = ", ".join(map(str, sorted({len(vector) for vector in vectors}))) or "none"
         raise ModelUnavailable(
-            f"{len(vectors)} vectors came for {len(texts)} texts, of {lengths} dimensions and not {embedder.dimensions}",
+            f"{len(vectors)} vectors came for {len(texts)} texts, of {lengths} numbers, not {embedder.dimensions}",
             model=embedder.name,
         )
     return vectors

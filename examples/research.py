@@ -126,7 +126,7 @@ async def update(task: Task, ctx: Context) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     loading, curation = Loading(folder), Curation()
     async with index_at(path, embedder=EMBEDDER) as index:
-        changes = await index.update(curation.curate(lambda: loading), chunk=Chunker(120, 20), prune=True)
+        changes = await index.update(curation.curate(loading), chunk=Chunker(120, 20), prune=True)
     ctx.emit(f"{loading.files} files: {changes.added} documents new, {changes.changed} changed, {changes.removed} gone")
     for problem in loading.problems:
         ctx.emit(str(problem))

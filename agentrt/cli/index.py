@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Index documents, search them, and measure how well that works.")
 
-_MOST_PROBLEMS: Final = 10
+_NAMED: Final = 3
 _SNIPPET: Final = 300
 
 
@@ -60,6 +60,9 @@ EmbedderName = Annotated[
 ]
 ChunkWords = Annotated[int, typer.Option(metavar="N", min=1, help="How many words a passage has at most.")]
 Overlap = Annotated[int, typer.Option(metavar="N", min=0, help="How many words of it the next repeats at most.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Remove what an index holds that was built from other folders.")
+]
 NoCuration = Annotated[bool, typer.Option("--no-curation", help="Keep duplicates, debris and boilerplate.")]
 Language = Annotated[
     list[str] | None, typer.Option(metavar="CODE", help="Keep documents in this language, like en; may be repeated.")
@@ -80,13 +83,15 @@ def build(
     overlap: Overlap = 40,
     no_curation: NoCuration = False,
     language: Language = None,
+    replace: Replace = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Make an index of folders, or bring it up to date: what has not changed is kept, what is gone is removed.
 
-    Text, Markdown, HTML, PDF, CSV and JSON lines are read; whatever is not is told.
+    Text, Markdown, HTML, PDF, CSV and JSON lines are read; whatever is not is told. Documents are named by where they
+    lie in the folder, or in the one that holds all of several.
 
     \b
     Examples:
@@ -103,6 +108,7 @@ def build(
             curation=not no_curation,
             languages=language or (),
             prune=True,
+            replace=replace,
             quiet=quiet,
         )
         _tell(anyio.run(carry_out, plan), json=json)
@@ -120,7 +126,7 @@ def add(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Add folders or files to an index, and keep what else is in it.
+    """Add folders or files to an index, and keep what else is in it; `build` then takes all of them.
 
     \b
     Examples:
@@ -149,14 +155,13 @@ def report(index: IndexFile, json: options.Json = False, debug: options.Debug = 
       agentrt index report docs.db --json | jq .curation.left_out
     """
     with told(debug=debug, json=json):
-        documents = len(anyio.run(_sources, index))
-        last = read_report(index)
+        documents, last = anyio.run(_reported, index)
         if json:
             print_json({"documents": documents, **(last or {})})
             return
         note(f"{index} holds {plural(documents, 'document')}")
         if last is not None:
-            _print_report(last, most=None)
+            _print_report(last, short=False)
 
 
 @app.command()
@@ -179,11 +184,14 @@ def search(
     with told(debug=debug, json=json):
         from agentrt.retrieval import Query
 
-        found = anyio.run(_search, index, Query(query, None, conditions(where or ())), k, mode.value)
+        asked = Query(query, None, conditions(where or ()))
+        found, has_words = anyio.run(_search, index, asked, k, mode.value)
         if json:
             print_json([{"id": p.id, **asdict(p)} for p in found])
         else:
             _print_passages(found)
+            if found and not has_words:
+                note("none of them has a word of this: they are the nearest by meaning, and that may be far", "yellow")
 
 
 @app.command()
@@ -280,39 +288,37 @@ def _bound(text: str) -> float | str | None:
 
 
 async def _sources(path: Path) -> list[str]:
-    index = open_old(path)
-    try:
+    async with open_old(path, "text") as index:
         return await index.sources()
-    finally:
-        await index.aclose()
 
 
-async def _search(path: Path, query: Query, k: int, mode: Any) -> list[Passage]:
-    index = open_old(path)
-    try:
+async def _reported(path: Path) -> tuple[int, Mapping[str, Any] | None]:
+    async with open_old(path, "text") as index:
+        return len(await index.sources()), await read_report(index)
+
+
+async def _search(path: Path, query: Query, k: int, mode: Any) -> tuple[list[Passage], bool]:
+    """Return what is found, and whether it has words of the query."""
+    async with open_old(path, mode) as index:
         if index.embedder is None and mode == "vector":
-            raise UsageError(f"{path} has no vectors: search it with --mode text, or build it with --embedder")
-        index.mode = mode
-        return await index.search(query, k)
-    finally:
-        await index.aclose()
+            raise UsageError(f"{path} has no vectors: search it by --mode text, or build another with an --embedder")
+        found = await index.search(query, k)
+        index.mode = "text"
+        return found, bool(await index.search(query, 1))
 
 
 async def _delete(path: Path, named: Sequence[str]) -> list[str]:
-    index = open_old(path)
-    try:
+    async with open_old(path, "text") as index:
         there = await index.sources()
-        gone: list[str] = []
+        gone: dict[str, None] = {}
         for name in named:
             prefix = name if name.endswith("/") else f"{name}:"
             found = [source for source in there if source == name or source.startswith(prefix)]
             if not found:
                 raise UsageError(f"{path} holds no {name}")
-            gone += found
+            gone |= dict.fromkeys(found)
         await index.remove(gone)
-        return gone
-    finally:
-        await index.aclose()
+        return list(gone)
 
 
 async def _measure(plan: Plan, places: tuple[Path, Path], k: int) -> dict[str, Any]:
@@ -320,19 +326,18 @@ async def _measure(plan: Plan, places: tuple[Path, Path], k: int) -> dict[str, A
 
     collection = Collection.read(*places)
     if not plan.to.is_dir():
-        open_old(plan.to)
+        await open_old(plan.to).aclose()
         return await _compared(plan.to, collection, k, plan)
     from agentrt.index.chunking import Chunker
     from agentrt.index.collection import corpus
 
     with tempfile.TemporaryDirectory(prefix="agentrt-eval-") as folder:
         path = Path(folder, "index.db")
-        index = open_new(path, plan.embedder)
-        try:
-            async with counted(lambda: "indexing", quiet=plan.quiet):
-                await index.update(corpus(plan.to / "corpus.jsonl"), chunk=Chunker(plan.chunk_words, plan.overlap))
-        finally:
-            await index.aclose()
+        async with (
+            open_new(path, plan.embedder) as index,
+            counted(lambda: "indexing", quiet=plan.quiet),
+        ):
+            await index.update(corpus(plan.to / "corpus.jsonl"), chunk=Chunker(plan.chunk_words, plan.overlap))
         return await _compared(path, collection, k, plan)
 
 
@@ -359,11 +364,11 @@ def _tell(report: Mapping[str, Any], *, json: bool) -> None:
     if json:
         print_json(report)
         return
-    _print_report(report, most=_MOST_PROBLEMS)
+    _print_report(report, short=True)
     note(f"search it: agentrt index search {report['index']} QUERY")
 
 
-def _print_report(report: Mapping[str, Any], *, most: int | None) -> None:
+def _print_report(report: Mapping[str, Any], *, short: bool) -> None:
     """Write what was read, what was left out and why, and the first problems."""
     changes = report["changes"]
     parts = [f"{changes[name]:,} {name}" for name in ("added", "changed", "removed", "unchanged") if changes[name]]
@@ -373,23 +378,24 @@ def _print_report(report: Mapping[str, Any], *, most: int | None) -> None:
         from agentrt.index.curation import Report
 
         print_table(("DOCUMENTS", "COUNT", "EXAMPLES"), Report.read(report["curation"]).rows())
-    _print_problems(report["problems"], most=most)
-    if most is not None and len(report["problems"]) > most:
+    _print_problems(report["problems"], short=short)
+    if short and len(report["problems"]) > _NAMED:
         note(f"each of them: agentrt index report {report['index']}", "yellow")
 
 
-def _print_problems(problems: Sequence[Mapping[str, Any]], *, most: int | None) -> None:
-    """Write each problem on a line; where they are more than `most`, those of one reason on one."""
-    if most is None or len(problems) <= most:
+def _print_problems(problems: Sequence[Mapping[str, Any]], *, short: bool) -> None:
+    """Write problems, those of one reason on a line; or each on its own."""
+    if not short:
         for problem in problems:
             note(clean(problem["told"]), "yellow" if problem["lost"] else "dim")
         return
-    alike: dict[str, list[str]] = {}
+    alike: dict[str, list[Mapping[str, Any]]] = {}
     for problem in problems:
-        alike.setdefault(problem["why"], []).append(problem["source"])
-    for why, sources in alike.items():
-        more = f" and {len(sources) - 1:,} more" if len(sources) > 1 else ""
-        note(clean(f"{sources[0]}{more}: {why}"), "yellow")
+        alike.setdefault(problem["why"], []).append(problem)
+    for why, ones in alike.items():
+        named = ", ".join(problem["told"].removesuffix(f": {why}") for problem in ones[:_NAMED])
+        more = f" and {len(ones) - _NAMED:,} more" if len(ones) > _NAMED else ""
+        note(clean(f"{named}{more}: {why}"), "yellow" if any(problem["lost"] for problem in ones) else "dim")
 
 
 def _print_passages(found: Sequence[Passage]) -> None:

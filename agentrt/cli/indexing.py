@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio.to_thread
 
 from agentrt.cli.console import plural
 from agentrt.cli.counting import counted
 from agentrt.cli.exits import UsageError
 
 if TYPE_CHECKING:
-    from agentrt.index import Document, SqliteIndex
+    from agentrt.index import Document, Loading, Mode, SqliteIndex
+    from agentrt.index.roots import Roots
 
-NO_EMBEDDER = "none"
-_DEFAULT_EMBEDDER = "wordllama"
+NO_EMBEDDER: Final = "none"
+_DEFAULT_EMBEDDER: Final = "wordllama"
+_ROOTS: Final = "roots"
+_REPORT: Final = "report"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Hold what to index and how; `languages` empty keeps all."""
+    """Hold what to index and how; `languages` empty keeps all.
+
+    prune: removes what is gone. replace: lets it remove what was read from elsewhere.
+    """
 
     folders: Sequence[Path]
     to: Path
@@ -31,107 +41,146 @@ class Plan:
     curation: bool = True
     languages: Sequence[str] = ()
     prune: bool = False
+    replace: bool = False
     quiet: bool = False
 
 
 @dataclass(slots=True)
-class _Count:
-    """Count documents as they pass; it is told from another thread than the one that counts."""
+class _Counted:
+    """Count documents as they are gone through; that is told from another thread than the one that counts."""
 
-    doing: str = "reading"
+    loading: Loading
     documents: int = 0
-    left: list[str] = field(default_factory=list)
 
-    def __call__(self, documents: Iterable[Document]) -> Iterator[Document]:
+    def __iter__(self) -> Iterator[Document]:
         self.documents = 0
-        for document in documents:
+        for document in self.loading:
             self.documents += 1
             yield document
 
     def __str__(self) -> str:
-        return f"{self.doing} · {plural(self.documents, 'document')}"
+        return f"reading · {plural(self.documents, 'document')}"
 
 
 async def carry_out(plan: Plan) -> dict[str, Any]:
-    """Bring an index up to date with folders; return the report, which is also kept beside the index.
+    """Bring an index up to date with folders; return the report, which is also kept in the index.
 
-    Raises `UsageError` where there is nothing to index, before anything is removed.
+    Raises `UsageError` where there is nothing to index, or where something else would be removed, before anything is
+    made or written.
     """
-    from agentrt.index.chunking import Chunker
-    from agentrt.index.curation import Curation
+    from agentrt.index import Chunker, Curation, Loading
     from agentrt.index.language import language_detector
-    from agentrt.index.loading import Loading
 
-    loading = Loading(*plan.folders)
+    _check(plan)
+    chunk = Chunker(plan.chunk_words, plan.overlap)
     language = language_detector() if plan.languages else None
     curation = Curation(language=language, languages=frozenset(plan.languages)) if plan.curation else None
-    count = _Count()
-
-    def passes() -> Iterator[Document]:
-        return count(loading)
-
-    def documents() -> Iterator[Document]:
-        if curation is None:
-            yield from _some(passes(), plan)
-        else:
-            yield from _some(curation.curate(passes), plan)
-
-    chunk = Chunker(plan.chunk_words, plan.overlap)
-    index = open_new(plan.to, plan.embedder)
-    try:
-        async with counted(lambda: str(count), quiet=plan.quiet):
-            changes = await index.update(documents(), chunk=chunk, prune=plan.prune)
-    finally:
-        await index.aclose()
-    report = {
-        "index": str(plan.to),
-        "files": loading.files,
-        "changes": asdict(changes),
-        "curation": curation.report.document() if curation is not None else None,
-        "problems": [{**asdict(p), "told": str(p)} for p in loading.problems],
-        "chunk_words": plan.chunk_words,
-        "overlap": plan.overlap,
-    }
-    report_file(plan.to).write_text(json.dumps(report, indent=1), encoding="utf-8")
-    return report
+    async with AsyncExitStack() as stack:
+        index = await stack.enter_async_context(open_new(plan.to, plan.embedder)) if is_there(plan.to) else None
+        roots = await _roots(plan, index)
+        loading = Loading(*_read_now(plan, roots), base=roots.base)
+        counted_documents = _Counted(loading)
+        async with counted(lambda: str(counted_documents), quiet=plan.quiet):
+            kept = iter(counted_documents if curation is None else curation.curate(counted_documents))
+            documents = await anyio.to_thread.run_sync(_some, kept, plan)
+            if index is None:
+                index = await stack.enter_async_context(open_new(plan.to, plan.embedder))
+            await index.write_note(_ROOTS, roots.write(plan.to))
+            changes = await index.update(documents, chunk=chunk, prune=loading.is_gone if plan.prune else False)
+        report = {
+            "index": str(plan.to),
+            "roots": list(map(str, roots.paths)),
+            "files": loading.files,
+            "changes": asdict(changes),
+            "curation": curation.report.document() if curation is not None else None,
+            "problems": [{**asdict(p), "told": str(p)} for p in loading.problems],
+            "chunk_words": plan.chunk_words,
+            "overlap": plan.overlap,
+        }
+        await index.write_note(_REPORT, json.dumps(report))
+        return report
 
 
-def _some(documents: Iterator[Document], plan: Plan) -> Iterator[Document]:
-    """Yield documents; raises `UsageError` where there are none, so that nothing is pruned for a mistyped name."""
+def _check(plan: Plan) -> None:
+    """Tell what is mistyped before anything is read."""
+    from agentrt.embedding import embedder
+
+    for folder in plan.folders:
+        if not folder.exists():
+            raise UsageError(f"{folder} does not exist")
+    if plan.embedder not in (None, NO_EMBEDDER):
+        embedder(plan.embedder)
+
+
+async def _roots(plan: Plan, index: SqliteIndex | None) -> Roots:
+    """Return the roots that the index is to have; raises `UsageError` for others than it was built from."""
+    from agentrt.index.roots import Roots
+
+    given = Roots.of(plan.folders)
+    if index is None or plan.replace or not (there := await index.sources()):
+        return given
+    written = await index.note(_ROOTS)
+    if written is None:
+        raise UsageError(
+            f"{plan.to} holds {plural(len(there), 'document')} that agentrt index did not read: choose another file"
+            + (", or have them removed with --replace" if plan.prune else "")
+        )
+    known = Roots.read(written, plan.to)
+    if not plan.prune:
+        return known.together(plan.folders)
+    if set(known.paths) != set(given.paths):
+        raise UsageError(
+            f"{plan.to} was built from {known}, and not from {given}: --replace removes what else it holds, "
+            f"and agentrt index add keeps it"
+        )
+    return known
+
+
+def _read_now(plan: Plan, roots: Roots) -> Sequence[Path]:
+    return roots.paths if plan.prune else plan.folders
+
+
+def _some(documents: Iterator[Document], plan: Plan) -> Iterable[Document]:
+    """Return documents; raises `UsageError` where there are none, so that nothing is pruned for a mistyped name."""
     first = next(documents, None)
     if first is None:
         raise UsageError(f"nothing to index in {', '.join(map(str, plan.folders))}")
-    yield first
-    yield from documents
+    return chain([first], documents)
 
 
-def report_file(index: Path) -> Path:
-    return index.with_name(f"{index.name}-report.json")
-
-
-def read_report(index: Path) -> Mapping[str, Any] | None:
+async def read_report(index: SqliteIndex) -> Mapping[str, Any] | None:
     """Return the report of what was last read into an index; None if there is none."""
-    try:
-        report: Mapping[str, Any] = json.loads(report_file(index).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return report
+    written = await index.note(_REPORT)
+    return None if written is None else json.loads(written)
+
+
+def is_there(path: Path) -> bool:
+    """Say whether there is an index, or something else that is not to be written over; an empty file is none."""
+    return path.exists() and (not path.is_file() or path.stat().st_size > 0)
 
 
 def open_new(path: Path, embedder: str | None) -> SqliteIndex:
     """Open an index to write to; one that is new has the embedder in this process unless another is named."""
     from agentrt.index import SqliteIndex
 
-    if embedder is None and not path.exists():
+    if embedder is None and not is_there(path):
         embedder = _DEFAULT_EMBEDDER
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return SqliteIndex(path, embedder=None if embedder == NO_EMBEDDER else embedder)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path.parent} cannot be made: {error.strerror}") from error
+    if embedder != NO_EMBEDDER:
+        return SqliteIndex(path, make=True, embedder=embedder)
+    index = SqliteIndex(path, make=True)
+    if index.made_by is not None:
+        raise UsageError(f"{path} has vectors of {index.made_by.name}: leave --embedder out, or choose another file")
+    return index
 
 
-def open_old(path: Path) -> SqliteIndex:
+def open_old(path: Path, mode: Mode = "hybrid") -> SqliteIndex:
     """Open an index that is there; raises `UsageError` for one that is not."""
     from agentrt.index import SqliteIndex
 
     if not path.is_file():
         raise UsageError(f"there is no index {path}: agentrt index build FOLDER --to {path}")
-    return SqliteIndex(path)
+    return SqliteIndex(path, mode=mode)

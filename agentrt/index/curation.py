@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
+from agentrt.errors import DefinitionError
 from agentrt.index.boilerplate import Boilerplate
 from agentrt.index.chunking import count_words
 from agentrt.index.document import Document
@@ -14,9 +15,6 @@ from agentrt.index.duplicates import Duplicates
 from agentrt.index.quality import flaw
 
 _EXAMPLES: Final = 5
-
-Documents = Callable[[], Iterable[Document]]
-"""Begins to go through the documents; curation does so twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +82,21 @@ class Curation:
     languages: frozenset[str] = frozenset()
     report: Report = field(default_factory=Report)
 
-    def curate(self, documents: Documents) -> Iterator[Document]:
-        """Yield the documents that are kept, one at a time; `report` is complete when all are through."""
+    def curate(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """Yield the documents that are kept, one at a time; `report` is complete when all are through.
+
+        Goes through the documents twice, since lines are boilerplate that many have: give it a `Loading` or a list.
+        Raises `DefinitionError` for what can be gone through but once.
+        """
+        if isinstance(documents, Iterator):
+            raise DefinitionError("curation goes through the documents twice: give it a Loading or a list, no iterator")
+        return self._curated(documents)
+
+    def _curated(self, documents: Iterable[Document]) -> Iterator[Document]:
         self.report = Report()
-        boilerplate = Boilerplate(documents())
+        boilerplate = Boilerplate(documents)
         duplicates = Duplicates(self.similarity)
-        for document in documents():
+        for document in documents:
             text, lines = boilerplate.blanked(document)
             left = self._reason(document.source, text, duplicates)
             if left is not None:

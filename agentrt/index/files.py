@@ -47,7 +47,8 @@ def find_files(path: Path) -> Iterator[tuple[str, Path] | Problem]:
         for name in sorted(files):
             yield _offered((here / name).as_posix(), Path(folder, name), path)
     for trouble in troubles:
-        yield Problem(str(trouble.filename), f"the folder cannot be read: {trouble.strerror}")
+        inner = Path(trouble.filename).relative_to(path)
+        yield Problem(f"{inner.as_posix()}/", f"the folder cannot be read: {trouble.strerror}", unread=True)
 
 
 def _unvisited(folder: Path, name: str) -> str:
@@ -65,8 +66,11 @@ def _offered(source: str, file: Path, root: Path) -> tuple[str, Path] | Problem:
 
 
 def _checked(source: str, file: Path) -> tuple[str, Path] | Problem:
-    if not file.is_file():
-        return Problem(source, "it is no ordinary file")
+    try:
+        if not file.is_file():
+            return Problem(source, "it is no ordinary file")
+    except OSError as error:
+        return Problem(source, f"it cannot be read: {error.strerror or error}", unread=True)
     suffix = file.suffix.lower()
     if suffix in _PACKED:
         return Problem(source, "packed files are not read: unpack it first")

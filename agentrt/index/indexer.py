@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from agentrt.budget import Budget
@@ -37,7 +37,7 @@ class Indexer(Node[Sequence[Document], Changes]):
         *,
         documents: Documents | None = None,
         chunk: Chunk = whole,
-        prune: bool = False,
+        prune: bool | Callable[[str], bool] = False,
         retry: Retry | None = None,
         limit: int = 4,
         budget: Budget | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -15,6 +16,7 @@ from agentrt.index.files import FORMATS, find_files
 from agentrt.index.html import readable
 from agentrt.index.problem import Problem
 from agentrt.index.records import json_lines, rows
+from agentrt.index.roots import Roots
 
 PAGE_BREAK: Final = "\f"
 """What stands between two pages in the text of a document."""
@@ -26,6 +28,7 @@ _CHARSET: Final = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w.:-]+
 class Loading:
     """Iterate over the documents of files and folders, one file at a time; `problems` tells what was not read.
 
+    base: documents are named by their path from there; without it from the folder, or that which holds all of them.
     encoding: that of text that does not say its own; without it UTF-8, or what makes most sense.
     largest: files of more bytes are left out. CSV and JSON lines are read line by line and may be of any size.
     seconds: how long one page of HTML or one PDF may take.
@@ -36,11 +39,13 @@ class Loading:
     def __init__(
         self,
         *paths: str | Path,
+        base: str | Path | None = None,
         encoding: str | None = None,
         largest: int = 100_000_000,
         seconds: float = 60.0,
     ) -> None:
         self.paths = [Path(p) for p in paths]
+        self.base = base
         self.encoding = encoding
         self.largest = largest
         self.seconds = seconds
@@ -51,10 +56,20 @@ class Loading:
         self.problems.clear()
         self.files = 0
         seen: set[str] = set()
+        roots = Roots.of(self.paths, self.base)
         with Parsers(seconds=self.seconds) as parsers:
-            for path in self.paths:
+            for path in roots.paths:
+                prefix = roots.prefix(path)
                 for found in find_files(path):
-                    yield from self._new(self._file(found, parsers), seen)
+                    yield from self._new(self._file(_named(prefix, found), parsers), seen)
+
+    def is_gone(self, source: str) -> bool:
+        """Say whether a document that was not read is there no more, so that an index may forget it.
+
+        One of a file or folder that could not be read this time may be: `update(loading, prune=loading.is_gone)`.
+        """
+        unread = (problem.source for problem in self.problems if problem.unread)
+        return not any(source == u or source.startswith(u if u.endswith("/") else f"{u}:") or u == "./" for u in unread)
 
     def _new(self, found: Iterator[Document | Problem], seen: set[str]) -> Iterator[Document]:
         """Yield documents that have text and a name of their own, and note the rest."""
@@ -78,15 +93,15 @@ class Loading:
         try:
             yield from self._read(source, file, parsers)
         except (Unreadable, DefinitionError, UnicodeDecodeError) as error:
-            yield Problem(source, str(error))
+            yield Problem(source, str(error), unread=True)
         except OSError as error:
-            yield Problem(source, f"it cannot be read: {error.strerror or error}")
+            yield Problem(source, f"it cannot be read: {error.strerror or error}", unread=True)
 
     def _read(self, source: str, file: Path, parsers: Parsers) -> Iterator[Document | Problem]:
         kind = FORMATS[file.suffix.lower()]
         size = file.stat().st_size
         if size > self.largest and kind not in ("csv", "jsonl"):
-            yield Problem(source, f"it has {size:,} bytes, more than {self.largest:,}")
+            yield Problem(source, f"it has {size:,} bytes, more than {self.largest:,}", unread=True)
         elif kind == "pdf":
             yield from _pdf(source, file, parsers)
         else:
@@ -100,6 +115,12 @@ class Loading:
 def load(*paths: str | Path) -> Loading:
     """Return what iterates over the documents of files and folders; raises as `Loading` says."""
     return Loading(*paths)
+
+
+def _named(prefix: str, found: tuple[str, Path] | Problem) -> tuple[str, Path] | Problem:
+    if isinstance(found, Problem):
+        return replace(found, source=prefix + found.source.removeprefix("./") or "./")
+    return prefix + found[0], found[1]
 
 
 def _text(source: str, file: Path, kind: str, encoding: str, parsers: Parsers) -> Iterator[Document | Problem]:

@@ -113,7 +113,7 @@ class StoredIndex(ABC):
         chunk: Chunk = whole,
         embed: Embed | None = None,
         settle: Settle | None = None,
-        prune: bool = False,
+        prune: bool | Callable[[str], bool] = False,
         wait: float = 60.0,
     ) -> Changes:
         """Bring the index up to date with documents: what has not changed is neither written nor embedded again.
@@ -124,7 +124,7 @@ class StoredIndex(ABC):
         chunk: cuts a document into passages.
         embed: makes the vectors, where they are to be made within a budget; else the embedder is asked as it is.
         settle: decides what is embedded, where a run that goes on has to embed what it did; see `Indexer`.
-        prune: removes the documents that were not among these.
+        prune: removes the documents that were not among these: all, or those of whose source it says so.
         wait: how many seconds it waits for another update, of any process, to end.
 
         Raises `IndexTaken` where that takes longer, and `DefinitionError` for two documents of one source.
@@ -133,6 +133,7 @@ class StoredIndex(ABC):
         embed, settle = embed or self._embed, settle or _as_it_is
         total, seen = Changes(), set[str]()
         async with self._turn(wait):
+            self._must_agree(await self._made_with())
             async for batch in _batches(documents, chunk):
                 for document in batch:
                     if document.source in seen:
@@ -141,6 +142,8 @@ class StoredIndex(ABC):
                 total += await self._take(batch, embed, settle)
             if prune:
                 gone = [source for source in await self.sources() if source not in seen]
+                if callable(prune):
+                    gone = list(filter(prune, gone))
                 total += settle("prune", Survey(removed=len(gone))).changes()
                 await self._remove(gone)
         return total
@@ -284,16 +287,16 @@ class StoredIndex(ABC):
                     if anyio.current_time() >= deadline:
                         raise
                 await anyio.sleep(_LOOK_EVERY)
-            self._must_agree(await self._made_with())
             yield
 
     def _take_embedder(self, made_with: Made | None, *, is_new: bool) -> Made | None:
         """Take the embedder of the index where none was given; return the one that is to be noted in it.
 
         is_new: whether the index has no documents yet, and so may have any. Raises `DefinitionError` for another one.
+        By words alone it can be searched without, whoever has made it.
         """
         if self._made is None:
-            if made_with is not None:
+            if made_with is not None and self.mode != "text":
                 self._embedder, self._is_own, self._made = embedder_named(made_with[0]), True, made_with
             return None
         if not is_new:

@@ -10,9 +10,11 @@ import pytest
 from agentrt.cli.counting import counted
 from agentrt.cli.exits import UsageError
 from agentrt.cli.index import conditions
+from agentrt.index import Document, SqliteIndex
 from agentrt.retrieval import Between
 from agentrt.testing import run_virtual
 from tests.cli.conftest import Complete, Shell, document
+from tests.index.embedders import topical
 
 
 @pytest.fixture
@@ -59,10 +61,10 @@ def test_a_folder_is_indexed_and_told_of(shell: Shell, folder: Path) -> None:
 def test_many_problems_are_told_by_reason(shell: Shell, folder: Path) -> None:
     """And each of them in the report."""
     for i in range(12):
-        (folder / f"{i}.png").write_bytes(b"x")
+        (folder / f"{i:02}.png").write_bytes(b"x")
     result = shell("index", "build", str(folder), "--to", "i.db", "--embedder", "none")
-    assert "0.png and 11 more: files of type .png are not read" in result.stderr
-    assert "9.png" in shell("index", "report", "i.db").stderr
+    assert "00.png, 01.png, 02.png and 9 more: files of type .png are not read" in result.stderr
+    assert "09.png" in shell("index", "report", "i.db").stderr
 
 
 def test_passages_are_found(shell: Shell, built: str) -> None:
@@ -91,6 +93,98 @@ def test_what_has_changed_is_brought_up_to_date(shell: Shell, folder: Path, buil
     assert added["changes"] == {"added": 1, "changed": 1, "removed": 0, "unchanged": 2, "embedded": 0}
     rebuilt = document(shell("index", "build", str(folder), "--to", built, "--json"))
     assert rebuilt["changes"] == {"added": 0, "changed": 0, "removed": 1, "unchanged": 4, "embedded": 0}
+
+
+def test_documents_of_two_folders_are_told_apart(shell: Shell) -> None:
+    """By the names of the folders; what is added keeps its name when all is built again, from wherever that is."""
+    for name in ("a", "b", "c"):
+        Path(name).mkdir()
+        Path(name, "readme.md").write_text(f"The text of {name}.", encoding="utf-8")
+    shell("index", "build", "a", "b", "--to", "ab.db", "--embedder", "none")
+    assert sorted(sources(shell, "ab.db", "text")) == ["a/readme.md#0", "b/readme.md#0"]
+    shell("index", "build", "a", "--to", "i.db", "--embedder", "none")
+    assert shell("index", "add", "b/readme.md", "--to", "i.db").exit_code == 0
+    assert sorted(sources(shell, "i.db", "text")) == ["../b/readme.md#0", "readme.md#0"]
+    assert document(shell("index", "build", "b/readme.md", "a", "--to", "i.db", "--json"))["changes"]["unchanged"] == 2
+
+
+def test_what_was_built_from_elsewhere_is_kept(shell: Shell, folder: Path, built: str) -> None:
+    """Until somebody says that it is to be removed; a folder that moves with its index is the same."""
+    (folder / "sub").mkdir()
+    (folder / "sub" / "eel.md").write_text("Eels live here.", encoding="utf-8")
+    added = document(shell("index", "add", "notes/sub", "--to", built, "--json"))
+    assert (added["changes"]["added"], sources(shell, built, "eels")) == (1, ["sub/eel.md#0"])
+    refused = shell("index", "build", "notes/sub", "--to", built)
+    assert (refused.exit_code, f"i.db was built from {folder}, and not from {folder}/sub" in refused.stderr) == (
+        2,
+        True,
+    )
+    assert document(shell("index", "build", "notes", "--to", built, "--json"))["changes"]["unchanged"] == 5
+    Path("moved").mkdir()
+    for name in ("i.db", "notes"):
+        Path(name).rename(Path("moved", name))
+    rebuilt = shell("index", "build", "moved/notes", "--to", "moved/i.db", "--json")
+    assert document(rebuilt)["changes"]["unchanged"] == 5
+    replaced = shell("index", "build", "moved/notes/sub", "--to", "moved/i.db", "--replace", "--json")
+    assert document(replaced)["changes"] == {"added": 1, "changed": 0, "removed": 5, "unchanged": 0, "embedded": 0}
+
+
+def test_what_was_made_in_code_is_left_alone(shell: Shell, folder: Path) -> None:
+    """Nobody knows where its documents come from."""
+
+    async def make() -> None:
+        async with SqliteIndex("own.db", make=True) as index:
+            await index.update([Document(source="inns.md", text="Of my own.")])
+
+    anyio.run(make)
+    for verb, told in (("build", "--replace"), ("add", "choose another file")):
+        result = shell("index", verb, str(folder), "--to", "own.db")
+        assert (result.exit_code, told in result.stderr) == (2, True), result.stderr
+    assert sources(shell, "own.db", "own") == ["inns.md#0"]
+
+
+def test_what_cannot_be_read_this_time_stays(shell: Shell, folder: Path, built: str) -> None:
+    """It is told; what is gone goes."""
+    (folder / "inns.md").write_bytes(b"\0")
+    (folder / "people.csv").write_bytes(b"\0")
+    (folder / "copy.md").unlink()
+    (folder / "food.md").unlink()
+    (folder / "new.md").write_text("This is new.", encoding="utf-8")
+    report = document(shell("index", "build", str(folder), "--to", built, "--json"))
+    assert report["changes"] == {"added": 1, "changed": 0, "removed": 1, "unchanged": 0, "embedded": 0}
+    assert sources(shell, built, "1911") == ["inns.md#1"]
+    assert sources(shell, built, "Ismene") == ["people.csv:k#0"]
+
+
+def test_an_empty_file_becomes_an_index(shell: Shell, folder: Path) -> None:
+    """As one that was not there."""
+    Path("i.db").touch()
+    assert shell("index", "build", str(folder), "--to", "i.db", "--embedder", "none").exit_code == 0
+    assert sources(shell, "i.db", "1911") == ["inns.md#1"]
+
+
+@pytest.mark.slow  # the embedder takes a second to load
+def test_an_embedder_is_kept_and_what_has_none_of_the_words_is_told(shell: Shell, folder: Path) -> None:
+    """`none` for an index with vectors is a mistake; so is a search that finds nothing but what is nearest."""
+    Path("i.db").touch()
+    assert shell("index", "build", str(folder), "--to", "i.db").exit_code == 0
+    result = shell("index", "build", str(folder), "--to", "i.db", "--embedder", "none")
+    assert (result.exit_code, "i.db has vectors of wordllama" in result.stderr) == (2, True)
+    assert "none of them has a word of this" in shell("index", "search", "i.db", "xylophone").stderr
+    assert "none of them" not in shell("index", "search", "i.db", "1911").stderr
+
+
+def test_an_index_with_vectors_of_ones_own(shell: Shell) -> None:
+    """By words it can be searched, told of and pruned by whoever has no such embedder."""
+
+    async def make() -> None:
+        async with SqliteIndex("own.db", make=True, embedder=topical()) as index:
+            await index.update([Document(source="inns.md", text="Of my own.")])
+
+    anyio.run(make)
+    assert sources(shell, "own.db", "own", "--mode", "text") == ["inns.md#0"]
+    assert "own.db holds 1 document" in shell("index", "report", "own.db").stderr
+    assert shell("index", "delete", "own.db", "inns.md", "inns.md").stderr == "1 document removed\n"
 
 
 def test_without_curation_everything_is_kept(shell: Shell, folder: Path) -> None:
@@ -128,7 +222,11 @@ def test_mistakes_are_told(shell: Shell, tmp_path: Path, built: str) -> None:
     for words, told in [
         (["search", "no.db", "x"], "there is no index no.db: agentrt index build FOLDER --to no.db"),
         (["build", "nowhere", "--to", "j.db", "--embedder", "none"], "nowhere does not exist"),
-        (["build", "empty", "--to", built], "nothing to index in empty"),
+        (["build", "empty", "--to", built], "--replace removes what else it holds, and agentrt index add keeps it"),
+        (["build", "empty", "--to", built, "--replace"], "nothing to index in empty"),
+        (["build", "notes", "--to", "new/j.db", "--embedder", "wordlama"], "unknown embedder 'wordlama'"),
+        (["build", "empty", "--to", "new/j.db", "--embedder", "none"], "nothing to index in empty"),
+        (["build", "notes", "--to", built, "--embedder", "wordllama"], "was made without an embedder, not with word"),
         (["build", "notes", "--to", built, "--overlap", "300"], "0 <= overlap < size"),
         (["search", built, "x", "--mode", "vector"], "i.db has no vectors"),
         (["search", built, "x", "--where", "year"], "write NAME=VALUE"),
@@ -138,6 +236,7 @@ def test_mistakes_are_told(shell: Shell, tmp_path: Path, built: str) -> None:
     ]:
         result = shell("index", *words)
         assert (result.exit_code, told in result.stderr) == (2, True), (words, result.stderr)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "i.db", "i.db-lock", "notes"]  # nothing was made
     assert sources(shell, built, "1911") == ["inns.md#1"]
 
 

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from agentrt.errors import DefinitionError
 from agentrt.index.boilerplate import Boilerplate
 from agentrt.index.curation import Curation
 from agentrt.index.document import Document
@@ -28,7 +29,7 @@ def document(source: str, text: str, kind: str = "text") -> Document:
 
 def kept(*documents: Document, **options: object) -> tuple[list[Document], Curation]:
     curation = Curation(**options)  # type: ignore[arg-type]
-    return list(curation.curate(lambda: documents)), curation
+    return list(curation.curate(documents)), curation
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,12 @@ def test_lines_in_many_documents_are_blanked() -> None:
     assert [d.text.strip() for d in found] == [prose(i, 20) for i in range(6)]
     assert [len(d.text) for d in found] == [len(t) for t in texts]
     assert curation.report.lines["(c) Acme"] == 6
+
+
+def test_an_iterator_is_refused() -> None:
+    """It would be used up before the second time."""
+    with pytest.raises(DefinitionError, match="twice: give it a Loading or a list"):
+        Curation().curate(iter([document("a", "x")]))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -216,3 +216,44 @@ def test_documents_are_loaded_one_at_a_time(write: Write, tmp_path: Path) -> Non
     later.unlink()
     assert list(documents) == []
     assert [str(p) for p in loading.problems] == ["b.txt: it is no ordinary file"]
+
+
+def test_documents_of_several_roots_have_names_of_their_own(write: Write, tmp_path: Path) -> None:
+    """By where they lie in the folder that holds all of them, or in the base; what lies in two roots is read once."""
+    for name in ("a/x.txt", "a/sub/x.txt", "b/x.txt"):
+        write(name, "x")
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert [d.source for d in load(a, b)] == ["a/x.txt", "a/sub/x.txt", "b/x.txt"]
+    assert [d.source for d in load(a / "x.txt", b / "x.txt")] == ["a/x.txt", "b/x.txt"]
+    assert [d.source for d in load(a / "sub", a)] == ["x.txt", "sub/x.txt"]
+    assert [d.source for d in Loading(b, base=a)] == ["../b/x.txt"]
+    write("b/y.exe", "x")
+    assert problems(b) == ["y.exe: files of type .exe are not read"]
+    loading = load(a, b)
+    assert len(list(loading)) == 3
+    assert [p.source for p in loading.problems] == ["b/y.exe"]
+
+
+def test_what_could_not_be_read_is_not_gone(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a file, with its rows, nor what is in a folder; what is empty or left out is."""
+    for name, text in (("a.csv", "a\0"), ("b.txt", ""), ("sub/c.txt", "x"), ("d.exe", "x")):
+        write(name, text)
+    monkeypatch.setattr("os.scandir", refusing(os.scandir, tmp_path / "sub"))
+    loading = load(tmp_path)
+    assert list(loading) == []
+    sources = ("a.csv:7", "a.csv", "a.csv2", "b.txt", "sub/c.txt", "subway.txt", "d.exe")
+    assert [s for s in sources if loading.is_gone(s)] == ["a.csv2", "b.txt", "subway.txt", "d.exe"]
+    monkeypatch.setattr("os.scandir", refusing(os.scandir, tmp_path))
+    assert list(loading) == []
+    assert not loading.is_gone("anything")
+
+
+def refusing(scandir: Callable[[str], Any], folder: Path) -> Callable[[str], Any]:
+    """Return a scandir that may not read a folder; root may read all."""
+
+    def refuse(path: str) -> Any:
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    return refuse
