@@ -17,7 +17,7 @@ class Arguments:
     """Turn JSON arguments into a node's input: the one rule by which any node is a tool.
 
     A function takes its own parameters. Any other node whose input type is an object (a pydantic model, a dataclass,
-    a typed dict) takes that object's fields, and every other input is the single field `input`.
+    a typed dict) takes that object's fields, and every other input is a single field, `input` unless the node names it.
     """
 
     def __init__(self, schema: dict[str, Any], read: Callable[[str | Mapping[str, Any]], Any]) -> None:
@@ -42,8 +42,16 @@ class Arguments:
             raise DefinitionError(f"{name!r} cannot be a tool: no JSON schema for its input {annotation!r}") from error
         if schema.get("type") == "object":
             return cls(schema, partial(_read_json, adapter.validate_json, adapter.validate_python))
-        model = create_model(name, input=(annotation, ...))
-        return cls(_schema(model), lambda data: _read_model(model, data).input)  # type: ignore[attr-defined]
+        return cls.of_field(name, "input", annotation)
+
+    @classmethod
+    def of_field(cls, name: str, field: str, annotation: Any, description: str | None = None) -> Arguments:
+        """Take the input as a single field."""
+        from pydantic import Field
+
+        fields: dict[str, Any] = {field: (annotation, Field(description=description))}
+        model = create_model(name, **fields)
+        return cls(_schema(model), lambda data: getattr(_read_model(model, data), field))
 
     @classmethod
     def of_function(cls, name: str, parameters: Sequence[inspect.Parameter], notes: Mapping[str, str]) -> Arguments:

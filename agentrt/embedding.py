@@ -193,7 +193,7 @@ def checked(embedder: Embedder, texts: Sequence[str], vectors: Sequence[Vector])
 
 async def _embed(ctx: Context, embedder: Embedder, texts: Sequence[str]) -> Sequence[Vector]:
     """Reserve what the call may cost, call, and settle what was used (rule B9), as `agentrt.model.ask` does."""
-    tokens = await embedder.count_tokens(texts)
+    tokens = min(await embedder.count_tokens(texts), embedder.window * len(texts))
     if not tokens:
         return await vectors_of(embedder, texts)
     reservation = await ctx.reserve(_worst_case(embedder, tokens, ctx), MODEL_CALLS)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from functools import cached_property
+from typing import Final, Protocol, TypeAlias
+from unicodedata import normalize
 
+from agentrt.arguments import Arguments
 from agentrt.budget import Budget
 from agentrt.embedding import Embedder, Embeddings
+from agentrt.errors import DefinitionError
 from agentrt.forecast import step_interval
 from agentrt.interval import Interval, Outlook
 from agentrt.node import Context, Node
@@ -22,6 +26,8 @@ class Between:
     least: float | str | None = None
     most: float | str | None = None
 
+
+_LONGEST_QUERY: Final = 10_000
 
 Condition: TypeAlias = Fact | Sequence[Fact] | Between
 Where: TypeAlias = Mapping[str, Condition]
@@ -41,14 +47,16 @@ class Query:
         return cls(query) if isinstance(query, str) else query
 
 
+def plain_query(text: str) -> str:
+    """Return what of a query is looked at: the first 10,000 characters, each accent with its letter (NFC)."""
+    return normalize("NFC", text[:_LONGEST_QUERY])
+
+
 class Index(Protocol):
     """Find passages. `search` is called in the event loop and must not block it for long.
 
-    `embedder` makes the vectors that queries should come with; None where the index needs none.
+    One that compares vectors has an `embedder`, too, which makes those that queries then come with.
     """
-
-    @property
-    def embedder(self) -> Embedder | None: ...
 
     async def search(self, query: str | Query, k: int) -> list[Passage]:
         """Return the k passages that fit the query best, the best first; fewer where fewer fit at all.
@@ -69,8 +77,11 @@ class Candidates:
 class Retriever(Node[str, list[Passage]]):
     """Find the `k` passages of an index that fit a query, among those whose metadata is as `where` says.
 
+    index: any object with an async `search(query, k)` that returns passages; see `Index`.
     rerank: puts the best `among` passages in order before the best k are taken: a `Reranker`, or a node of yours.
     untrusted: whether others may have written what the index holds; False where every document is your own.
+
+    Of a query the first 10,000 characters are looked at. Raises `DefinitionError` for what is no index.
     """
 
     kind = "retrieval"
@@ -96,15 +107,22 @@ class Retriever(Node[str, list[Passage]]):
             description=description or f"Search {name} for passages about a query.",
             budget=budget,
         )
+        if k < 1:
+            raise DefinitionError(f"{name}: k={k}: find at least one passage")
         self.untrusted = untrusted
-        self.index = index
+        self.index = _checked(name, index)
         self.k = k
         self.where = where or {}
         self.attributes = {"k": k}
-        self._embeddings = None if index.embedder is None else Embeddings(index.embedder, remember=1000)
+        embedder: Embedder | None = getattr(index, "embedder", None)
+        self._embeddings = None if embedder is None else Embeddings(embedder, remember=1000)
         self._rerank = rerank
         self._among = max(k, among)
         self.parts = [part for part in (self._embeddings, rerank) if part is not None]
+
+    @cached_property
+    def arguments(self) -> Arguments:
+        return Arguments.of_field(self.name, "query", str, "What to look for: a question, or some words.")
 
     def interval(self, outlook: Outlook) -> Interval:
         return sum((step_interval(part, outlook) for part in self.parts), Interval())
@@ -112,19 +130,37 @@ class Retriever(Node[str, list[Passage]]):
     async def invoke(self, ctx: Context, value: str, /) -> list[Passage]:
         if ctx.is_guarded:
             value = await self._permitted(ctx, value)
+        value = plain_query(value)
         vector = None
         if self._embeddings is not None:
             (vector,) = await ctx.run(self._embeddings, [value])
         query = Query(value, vector, self.where)
         if self._rerank is None:
-            return await self.index.search(query, self.k)
-        found = await self.index.search(query, self._among)
+            return await self._search(query, self.k)
+        found = await self._search(query, self._among)
         return (await ctx.run(self._rerank, Candidates(value, found)))[: self.k]
+
+    async def _search(self, query: Query, k: int) -> list[Passage]:
+        found: object = await self.index.search(query, k)
+        if not isinstance(found, list | tuple) or not all(isinstance(one, Passage) for one in found):
+            raise DefinitionError(
+                f"{self.name}: the index found {found!r:.100}: its search must return Passage objects"
+            )
+        return list(found)
 
     async def _permitted(self, ctx: Context, query: str) -> str:
         """Return the query as the run's policy, or people, let it pass; raises `CallDenied`."""
-        given = {"input": query}
+        given = {"query": query}
         if not ctx.must_be_approved(self, given):
             return query
         answer: object = await approved(ctx, self, given, "")
         return query if answer is given else str(answer)
+
+
+def _checked(name: str, index: Index) -> Index:
+    """Return an index; raises `DefinitionError` for what is none, with what it lacks."""
+    if callable(getattr(index, "search", None)) and not isinstance(index, type):
+        return index
+    if callable(index) and not isinstance(index, type):
+        raise DefinitionError(f"{name}: a function that returns passages is a tool as it is: write tools=[{name}]")
+    raise DefinitionError(f"{name}: {index!r} is no index: that is an object with an async search(query, k)")

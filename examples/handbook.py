@@ -133,7 +133,7 @@ class Working:
     def read(self, text: str, messages: Sequence[Message]) -> AssistantMessage:
         line = text.strip()
         if found(messages) is None and line.startswith("Search:"):
-            query = json.dumps({"input": line.removeprefix("Search:").strip()})
+            query = json.dumps({"query": line.removeprefix("Search:").strip()})
             return AssistantMessage(line, (ToolCall("search", "guide", query),))
         if is_expression(line):
             return AssistantMessage(line, (ToolCall("work", "calculator", json.dumps({"expression": line})),))

@@ -175,15 +175,15 @@ def words() -> Graph[str, int]:
 
 
 async def test_agents_graphs_and_retrievers_are_tools() -> None:
-    """One rule: an input that is no object is the field `input`."""
+    """One rule: an input that is no object is one field, `input`, or as a retriever calls it `query`."""
     index: Index = Shelf()
     helper = Agent("helper", model=ScriptedModel(["helped"]), description="helps")
-    names = ("shelf", "words", "helper")
-    with ScriptedModel([[call(n, input="four") for n in names], "done"]) as model:
+    calls = [call("shelf", query="four"), call("words", input="four"), call("helper", input="four")]
+    with ScriptedModel([calls, "done"]) as model:
         await run(Agent("a", model=model, tools=[Retriever("shelf", index, untrusted=False), words(), helper]), "go")
     assert json.loads(last_texts(model)[0])[0]["text"] == "four"
     assert last_texts(model)[1:] == ["4", "helped"]
-    assert all(t.parameters["required"] == ["input"] for t in model.requests[0].tools)
+    assert [t.parameters["required"] for t in model.requests[0].tools] == [["query"], ["input"], ["input"]]
 
 
 async def test_an_input_that_is_an_object_gives_the_fields() -> None:

@@ -64,7 +64,7 @@ def test_the_model_is_told_that_a_citation_is_text() -> None:
 
 
 async def test_a_model_reads_of_a_passage_what_it_needs_to_cite_it() -> None:
-    model = ScriptedModel([call("guide", input="boat"), cited("ways.md#3")])
+    model = ScriptedModel([call("guide", query="boat"), cited("ways.md#3")])
     agent = Agent("agent", model=model, tools=[guide.trusted()], output=CitedAnswer)
     output = (await run(agent, "when?")).output
     assert output.citations[0].text == FERRY.text
@@ -74,7 +74,7 @@ async def test_a_model_reads_of_a_passage_what_it_needs_to_cite_it() -> None:
 
 
 async def test_an_invented_citation_is_told_to_the_model_which_may_mend_it() -> None:
-    model = ScriptedModel([call("guide", input="night"), cited("inns.md#9"), cited("inns.md#0")])
+    model = ScriptedModel([call("guide", query="night"), cited("inns.md#9"), cited("inns.md#0")])
     agent = Agent("agent", model=model, tools=[guide], output=CitedAnswer)
     assert (await run(agent, "what?")).output.citations[0].source == "inns.md"
     assert "no passage 'inns.md#9' was found: cite one of inns.md#0" in model.requests[2].messages[-1].text
@@ -93,7 +93,7 @@ class Quote(BaseModel):
 
 
 async def test_outputs_of_ones_own_may_cite_and_agents_cite_what_their_agents_did() -> None:
-    inner = Agent("inner", model=ScriptedModel([call("guide", input="night"), cited("inns.md")]), tools=[guide],
+    inner = Agent("inner", model=ScriptedModel([call("guide", query="night"), cited("inns.md")]), tools=[guide],
                   output=CitedAnswer, description="look it up")  # fmt: skip
     quote = json.dumps({"result": [{"words": "74", "of": "inns.md#0"}]})
     outer = Agent("outer", model=ScriptedModel([call("inner", input="?"), quote]), tools=[inner], output=list[Quote])
@@ -108,7 +108,7 @@ async def test_passages_that_come_along_an_edge_may_be_cited() -> None:
 
 
 async def test_a_conversation_that_goes_on_may_cite_what_it_had_found() -> None:
-    model = ScriptedModel([call("guide", input="night"), cited("inns.md#0"), cited("inns.md#0")])
+    model = ScriptedModel([call("guide", query="night"), cited("inns.md#0"), cited("inns.md#0")])
     agent = Agent("agent", model=model, tools=[guide], output=CitedAnswer, history="branch")
     graph = Graph("g", input=str, output=Any)
     graph.edge(START, agent)
@@ -119,7 +119,7 @@ async def test_a_conversation_that_goes_on_may_cite_what_it_had_found() -> None:
 
 async def test_citations_survive_a_crash() -> None:
     def reply(request: Any) -> Any:
-        return call("guide", input="night") if len(request.messages) == 1 else cited("inns.md#0")
+        return call("guide", query="night") if len(request.messages) == 1 else cited("inns.md#0")
 
     agent = Agent("agent", model=FunctionModel(reply), tools=[guide], output=CitedAnswer)
     journal = MemoryJournal()

@@ -29,7 +29,7 @@ from agentrt.index.changes import (
 )
 from agentrt.index.document import Document
 from agentrt.passage import Passage
-from agentrt.retrieval import Query
+from agentrt.retrieval import Query, plain_query
 
 Mode: TypeAlias = Literal["hybrid", "text", "vector"]
 Embed: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[Vector]]]
@@ -101,7 +101,7 @@ class StoredIndex(ABC):
         query = Query.of(query)
         if k < 1:
             return []
-        text, vector = storable(query.text), query.vector
+        text, vector = plain_query(storable(query.text)), query.vector
         if vector is None and self.embedder is not None:
             (vector,) = await vectors_of(self.embedder, [text])
         return await self._find(Query(text, vector, query.where), k)
