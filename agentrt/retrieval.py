@@ -16,7 +16,7 @@ from agentrt.forecast import step_interval
 from agentrt.interval import Interval, Outlook
 from agentrt.node import Context, Node
 from agentrt.passage import Fact, Passage
-from agentrt.question import approved
+from agentrt.question import permitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,7 @@ class Retriever(Node[str, list[Passage]]):
 
     kind = "retrieval"
     effect = "read"
+    asks_policy = True
 
     def __init__(
         self,
@@ -129,7 +130,7 @@ class Retriever(Node[str, list[Passage]]):
 
     async def invoke(self, ctx: Context, value: str, /) -> list[Passage]:
         if ctx.is_guarded:
-            value = await self._permitted(ctx, value)
+            value = await permitted(ctx, self, value)
         value = plain_query(value)
         vector = None
         if self._embeddings is not None:
@@ -147,14 +148,6 @@ class Retriever(Node[str, list[Passage]]):
                 f"{self.name}: the index found {found!r:.100}: its search must return Passage objects"
             )
         return list(found)
-
-    async def _permitted(self, ctx: Context, query: str) -> str:
-        """Return the query as the run's policy, or people, let it pass; raises `CallDenied`."""
-        given = {"query": query}
-        if not ctx.must_be_approved(self, given):
-            return query
-        answer: object = await approved(ctx, self, given, "")
-        return query if answer is given else str(answer)
 
 
 def _checked(name: str, index: Index) -> Index:

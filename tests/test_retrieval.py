@@ -6,10 +6,25 @@ from typing import Any
 
 import pytest
 
-from agentrt import Agent, Budget, BudgetExceeded, CitedAnswer, Passage, Query, Retriever, StepFailed, run
+from agentrt import (
+    Agent,
+    Budget,
+    BudgetExceeded,
+    CitedAnswer,
+    Passage,
+    ProposedCall,
+    Query,
+    Retriever,
+    StepFailed,
+    resume,
+    run,
+)
 from agentrt.errors import DefinitionError
 from agentrt.events import Event, UsageReserved
 from agentrt.forecast import foresee
+from agentrt.people import approve, inbox
+from agentrt.permission import Verdict
+from agentrt.stores import MemoryJournal
 from agentrt.testing import FunctionEmbedder, ScriptedModel, call
 from agentrt.usage import Price
 
@@ -109,5 +124,23 @@ async def test_a_query_costs_no_more_than_the_window() -> None:
     with pytest.raises(BudgetExceeded):
         await run(retriever, "one two three four five", budget=Budget(tokens=2))
     events: list[Event] = []
-    await run(retriever, "one two three four five", observers=[events.append])
+    await run(retriever, "one two three four five", journal=MemoryJournal(), observers=[events.append])
     assert [e.usage.tokens for e in events if isinstance(e, UsageReserved)] == [most]
+
+
+def always(call: ProposedCall) -> Verdict:
+    return "approve"
+
+
+async def test_people_may_edit_a_query() -> None:
+    """They are asked about a query, and the index is asked what they make of it."""
+    bells, journal = Bells(), MemoryJournal()
+    retriever = Retriever("parish", bells)
+
+    await run(retriever, "bells", policy=always, journal=journal, run_id="a")
+    (question,) = await inbox(journal)
+    assert question.asked.about["arguments"] == {"query": "bells"}
+    await approve(journal, "a", edit={"query": "clocks"})
+    result = await resume(retriever, "a", policy=always, journal=journal)
+    assert [asked for asked, _ in bells.asked] == [Query("clocks")]
+    assert len(result.output) == 1
