@@ -11,8 +11,7 @@ shown one passage after another until it finds the answer in one. Either way, ea
 
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -32,10 +31,7 @@ from agentrt import (
     Passage,
     Retriever,
 )
-from agentrt.index import SqliteIndex
-from agentrt.index.chunking import Chunker
-from agentrt.index.curation import Curation
-from agentrt.index.loading import Loading
+from agentrt.index import Chunker, Curation, SqliteIndex, load
 from agentrt.messages import AssistantMessage, Message, ToolSpec
 
 GUIDE = Path(__file__).parent / "handbook" / "guide"
@@ -50,6 +46,67 @@ class Task(BaseModel):
 
     question: str
     folder: Path = GUIDE
+
+
+def researcher(index: SqliteIndex) -> Agent[str, CitedAnswer]:
+    """Return an agent that answers from an index and cites it: all that a large model needs."""
+    return Agent(
+        "researcher",
+        tools=[Retriever("library", index, k=5)],
+        output=CitedAnswer,
+        instructions="Answer from the library alone: search it, again in other words if need be, and cite every "
+        f"passage that your answer rests on. If it does not say, answer: {UNKNOWN}",
+    )
+
+
+async def update(task: Task, ctx: Context) -> str:
+    """Bring the index of the folder up to date, and return where it is."""
+    folder = task.folder.expanduser().resolve()
+    if not folder.exists():
+        raise DefinitionError(f"there is no folder {folder}")
+    name = blake2b(str(folder).encode(), digest_size=8).hexdigest()
+    path = platformdirs.user_cache_path("agentrt") / "research" / f"{name}.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    loading = load(folder)
+    async with SqliteIndex(path, make=True, embedder=EMBEDDER) as index:
+        documents = Curation().curate(loading)
+        changes = await index.update(documents, chunk=Chunker(120, 20), prune=loading.is_gone)
+    ctx.emit(f"{loading.files} files: {changes.added} documents new, {changes.changed} changed, {changes.removed} gone")
+    for problem in loading.problems:
+        ctx.emit(str(problem))
+    return str(path)
+
+
+async def research(path: str, ctx: Context) -> CitedAnswer:
+    """Answer the question from the index, with the passages that the answer rests on."""
+    question = ctx.latest(START).question
+    async with SqliteIndex(path) as index:
+        if small(ctx):
+            return await read(await ctx.run(Retriever("library", index, k=SHOWN), question), question, ctx)
+        return await ctx.run(researcher(index), question)
+
+
+def small(ctx: Context) -> bool:
+    """Say whether the run's model is one of those in this process."""
+    # The model of an agent that names none: that of --model, of AGENTRT_MODEL, or the embedded one.
+    return ctx.model(None).name.startswith("local/")
+
+
+graph = Graph("research", input=Task, output=CitedAnswer, budget=Budget(tokens=200_000))
+graph.chain(START, update, research, END)
+
+
+# What follows is for small models alone, which cannot search: they are shown passages, one at a time, and what they say
+# counts only where it stands in the passage.
+
+
+async def read(passages: Sequence[Passage], question: str, ctx: Context) -> CitedAnswer:
+    """Return the first answer that its passage supports, the best passage first."""
+    for passage in passages:
+        answer = await ctx.run(reader, Evidence(question=question, passage=passage))
+        if supported(answer):
+            return answer
+    return CitedAnswer(text=UNKNOWN, citations=[])
 
 
 class Evidence(BaseModel):
@@ -105,63 +162,3 @@ def supported(answer: CitedAnswer) -> bool:
 
 def words(passage: Passage) -> str:
     return f"{passage.title} {passage.text}"
-
-
-@asynccontextmanager
-async def index_at(path: Path, *, embedder: str | None = None) -> AsyncIterator[SqliteIndex]:
-    index = SqliteIndex(path, embedder=embedder)
-    try:
-        yield index
-    finally:
-        await index.aclose()
-
-
-async def update(task: Task, ctx: Context) -> str:
-    """Bring the index of the folder up to date, and return where it is."""
-    folder = task.folder.expanduser().resolve()
-    if not folder.exists():
-        raise DefinitionError(f"there is no folder {folder}")
-    name = blake2b(str(folder).encode(), digest_size=8).hexdigest()
-    path = platformdirs.user_cache_path("agentrt") / "research" / f"{name}.db"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    loading, curation = Loading(folder), Curation()
-    async with index_at(path, embedder=EMBEDDER) as index:
-        changes = await index.update(curation.curate(loading), chunk=Chunker(120, 20), prune=True)
-    ctx.emit(f"{loading.files} files: {changes.added} documents new, {changes.changed} changed, {changes.removed} gone")
-    for problem in loading.problems:
-        ctx.emit(str(problem))
-    return str(path)
-
-
-async def research(path: str, ctx: Context) -> CitedAnswer:
-    """Answer the question: a large model as an agent that searches, a small one by reading."""
-    question = ctx.latest(START).question
-    async with index_at(Path(path)) as index:
-        library = Retriever("library", index, k=SHOWN if small(ctx) else 5)
-        if small(ctx):
-            return await read(await ctx.run(library, question), question, ctx)
-        researcher = Agent(
-            "researcher",
-            tools=[library],
-            output=CitedAnswer,
-            instructions="Answer from the library alone: search it, again in other words if need be, and cite every "
-            f"passage that your answer rests on. If it does not say, answer: {UNKNOWN}",
-        )
-        return await ctx.run(researcher, question)
-
-
-def small(ctx: Context) -> bool:
-    return ctx.model(None).name.startswith("local/")
-
-
-async def read(passages: Sequence[Passage], question: str, ctx: Context) -> CitedAnswer:
-    """Return the first answer that its passage supports, the best passage first."""
-    for passage in passages:
-        answer = await ctx.run(reader, Evidence(question=question, passage=passage))
-        if supported(answer):
-            return answer
-    return CitedAnswer(text=UNKNOWN, citations=[])
-
-
-graph = Graph("research", input=Task, output=CitedAnswer, budget=Budget(tokens=200_000))
-graph.chain(START, update, research, END)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
 import pytest
 
 from agentrt import CitedAnswer, ModelRequest, Result, StepFailed, run
@@ -84,7 +85,7 @@ async def test_a_large_model_searches_and_cites(folder: Path) -> None:
 
     def clerk(request: ModelRequest) -> AssistantMessage:
         if not any(isinstance(m, ToolMessage) for m in request.messages):
-            return AssistantMessage("", (ToolCall("1", "library", '{"input": "cook"}'),))
+            return AssistantMessage("", (ToolCall("1", "library", '{"query": "cook"}'),))
         return AssistantMessage(json.dumps({"text": "Rolf", "citations": [next(turns)]}))
 
     output = (await ask("What is the cook called?", folder, FunctionModel(clerk))).output
@@ -117,3 +118,10 @@ def test_answers_must_be_supported(text: str, kept: bool) -> None:
     """By the words of what they cite."""
     passage = research.Passage(text="The gardener is Ada Bloom.", source="a")
     assert research.supported(CitedAnswer.model_construct(text=text, citations=[passage])) is kept
+
+
+async def test_two_may_ask_at_once(folder: Path) -> None:
+    """Whoever finds the index being made waits until it is."""
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(ask, "Who?", folder, FunctionModel(lambda request: '{"text": "x", "citations": []}'))
