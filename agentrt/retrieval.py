@@ -44,6 +44,9 @@ class Query:
 
     @classmethod
     def of(cls, query: str | Query) -> Query:
+        """Return what is looked for; raises `DefinitionError` for what is neither text nor a query."""
+        if not isinstance(query, str | Query):
+            raise DefinitionError(f"{query!r:.100} is no query: write a text, or Query(text, where=…)")
         return cls(query) if isinstance(query, str) else query
 
 

@@ -70,7 +70,9 @@ Language = Annotated[
 Wanted = Annotated[int, typer.Option("-k", metavar="N", min=1, help="How many to find.")]
 Where = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=VALUE", help='Metadata: year=2024, year=2020..2024, or kind=["a","b"]; repeatable.'),
+    typer.Option(
+        metavar="NAME=VALUE", help='Metadata: year=2024, year=2020..2024, kind=["a","b"], or file="a..b"; repeatable.'
+    ),
 ]
 
 
@@ -275,7 +277,10 @@ def conditions(given: Sequence[str]) -> dict[str, Condition]:
         least, dots, most = value.partition("..")
         if not (name and equals and value):
             raise UsageError(f"--where {text!r}: write NAME=VALUE, like year=2024")
-        parsed: Any = Between(least=_bound(least), most=_bound(most)) if dots else loose_json(value)
+        if name in read:
+            raise UsageError(f"--where {text!r}: {name} is named twice: write {name}=A..B or {name}=[A, B]")
+        is_range = dots and not value.startswith(('"', "["))
+        parsed: Any = Between(least=_bound(least), most=_bound(most)) if is_range else loose_json(value)
         if isinstance(parsed, dict | None):
             raise UsageError(f"--where {text!r}: a value is a text, a number, true, false, or a list of these")
         read[name] = parsed

@@ -8,8 +8,9 @@ from hashlib import blake2b
 from typing import TypeAlias
 
 from agentrt.errors import DefinitionError
+from agentrt.index.conditions import storable, stored_facts
 from agentrt.index.document import Document
-from agentrt.passage import Metadata, Passage
+from agentrt.passage import Passage
 
 Chunk: TypeAlias = Callable[[Document], Iterable[Passage]]
 """Cuts a document into passages; their `source` and `position` are set by the index."""
@@ -163,20 +164,11 @@ def _piece(document: Document, position: int, passage: Passage) -> Piece:
         source=storable(document.source),
         position=position,
         title=storable(passage.title or document.title),
-        metadata=_storable_facts({**document.metadata, **passage.metadata}),
+        metadata=stored_facts(document.source, {**document.metadata, **passage.metadata}),
         start=passage.start,
     )
     place = _hash(repr((position, kept.start, sorted(kept.metadata.items()))).encode())
     return Piece(kept, _hash(kept.title.encode(), kept.text.encode()), place)
-
-
-def _storable_facts(metadata: Metadata) -> Metadata:
-    return {storable(k): storable(v) if isinstance(v, str) else v for k, v in metadata.items()}
-
-
-def storable(text: str) -> str:
-    """Replace what databases cannot hold in text: lone surrogates and NUL."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def _hash(*parts: bytes) -> bytes:

@@ -18,7 +18,7 @@ from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
 from agentrt.index.fusion import fused
 from agentrt.index.stored import DEPTH, K1, TITLE_WEIGHT, Made, Mode, StoredIndex
 from agentrt.index.words import MOST_RANKED, rarest
-from agentrt.passage import Passage
+from agentrt.passage import Fact, Passage
 from agentrt.retrieval import Between, Condition, Query, Where
 from agentrt.stores.link import shown
 
@@ -421,9 +421,17 @@ def _conditions(condition: Condition) -> list[tuple[str, object]]:
             for sign, bound in given
             if bound is not None
         ] or [("metadata ? {name} AND {value}::bool", True)]
-    if isinstance(condition, str | int | float):
+    if isinstance(condition, str):
         return [("metadata @> jsonb_build_object({name}, {value}::jsonb)", json.dumps(condition))]
-    return [("metadata -> {name} = ANY({value}::jsonb[])", [json.dumps(v) for v in condition])]
+    wanted = [condition] if isinstance(condition, int | float) else condition
+    return [("metadata -> {name} = ANY({value}::jsonb[])", [text for v in wanted for text in _equal(v)])]
+
+
+def _equal(value: Fact) -> list[str]:
+    """Return the JSON of all that is equal to a value: 1 is true here as in Python and SQLite, and 0 is false."""
+    if isinstance(value, str) or value not in (0, 1):
+        return [json.dumps(value)]
+    return [json.dumps(int(value)), json.dumps(bool(value))]
 
 
 async def _passages(connection: Any, found: Sequence[tuple[int, float]]) -> list[Passage]:

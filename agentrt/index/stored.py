@@ -24,9 +24,9 @@ from agentrt.index.changes import (
     change,
     cut,
     digest_of,
-    storable,
     whole,
 )
+from agentrt.index.conditions import checked_where, storable
 from agentrt.index.document import Document
 from agentrt.passage import Passage
 from agentrt.retrieval import Query, plain_query
@@ -48,6 +48,7 @@ K1: Final = 1.7
 _BATCH_CHARACTERS: Final = 1_000_000
 _BATCH_PIECES: Final = 1000
 _CALLS_AT_ONCE: Final = 4
+_MOST_FOUND: Final = 1_000_000
 _LOOK_EVERY: Final = 0.05
 
 
@@ -94,17 +95,25 @@ class StoredIndex(ABC):
 
         A hybrid `score` is the sum of weight / (60 + rank), a text one that of the words, a vector one the cosine: the
         nearest vectors are found however far they are. A query without a vector is embedded here, outside every budget:
-        retrievers, which bring it along, ask within the run's. Raises `DefinitionError` for a condition that cannot be
-        looked up.
+        retrievers, which bring it along, ask within the run's. Raises `DefinitionError` for conditions and vectors that
+        cannot be compared.
         """
         self._must_be_open()
         query = Query.of(query)
         if k < 1:
             return []
-        text, vector = plain_query(storable(query.text)), query.vector
-        if vector is None and self.embedder is not None:
-            (vector,) = await vectors_of(self.embedder, [text])
-        return await self._find(Query(text, vector, query.where), k)
+        text, where = plain_query(storable(query.text)), checked_where(query.where)
+        return await self._find(Query(text, await self._vector(text, query.vector), where), min(k, _MOST_FOUND))
+
+    async def _vector(self, text: str, given: Vector | None) -> Vector | None:
+        """Return the vector of a query, None where none is compared."""
+        if self.embedder is None:
+            return None
+        if given is None:
+            (given,) = await vectors_of(self.embedder, [text])
+        if len(given) != self.embedder.dimensions:
+            raise DefinitionError(f"{self!r} has vectors of {self.embedder.dimensions} numbers, the query {len(given)}")
+        return given
 
     async def update(
         self,

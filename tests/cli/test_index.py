@@ -242,17 +242,18 @@ def test_mistakes_are_told(shell: Shell, tmp_path: Path, built: str) -> None:
 
 def test_conditions_are_read() -> None:
     """Values are JSON, or text; ranges may be open."""
-    assert conditions(["a=1", "b=x=y", 'c=["d", 2]', "e=..3", "f=2020-01..2020-06", "g=true"]) == {
+    assert conditions(["a=1", "b=x=y", 'c=["d", 2]', "e=..3", "f=2020-01..2020-06", "g=true", 'h="../x"']) == {
         "a": 1,
         "b": "x=y",
         "c": ["d", 2],
         "e": Between(most=3),
         "f": Between(least="2020-01", most="2020-06"),
         "g": True,
+        "h": "../x",
     }
-    for wrong in ("a", "=1", "a=", 'a={"b": 1}', "a=null"):
+    for wrong in (["a"], ["=1"], ["a="], ['a={"b": 1}'], ["a=null"], ["a=1..", "a=..2"]):
         with pytest.raises(UsageError):
-            conditions([wrong])
+            conditions(wrong)
 
 
 @pytest.fixture

@@ -136,6 +136,9 @@ async def test_nothing_in_a_query_is_syntax(index: StoredIndex, query: str) -> N
         ({"year": "2024"}, set()),
         ({"nothing": 1}, set()),
         ({"it's": 'so "called"'}, set()),
+        ({"hot": 1}, {"soup.md"}),
+        ({"hot": [0, 1.0]}, {"soup.md"}),
+        ({"nul\0": "\ud800"}, set()),
     ],
 )
 @pytest.mark.parametrize("mode", ["text", "vector", "hybrid"])
@@ -146,9 +149,39 @@ async def test_where(opened: Open, index: StoredIndex, mode: str, where: dict[st
     assert set(await found(searched, query)) == sources
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Query("zura", where={"year": 10**20}),
+        Query("zura", where={"year": float("nan")}),
+        Query("zura", where={"year": None}),  # type: ignore[dict-item]
+        Query("zura", where={"year": [[1]]}),  # type: ignore[list-item]
+        Query("zura", where={"year": Between(least=float("inf"))}),
+        Query("zura", where=["year"]),  # type: ignore[arg-type]
+        Query("zura", [1.0, 2.0]),
+        None,
+    ],
+)
+async def test_what_cannot_be_asked_is_told(index: StoredIndex, asked: Any) -> None:
+    """Alike, wherever the index is kept."""
+    with pytest.raises(DefinitionError):
+        await index.search(asked)
+
+
+async def test_numbers_that_no_database_holds(opened: Open) -> None:
+    """Are kept as text; what is no fact at all is told with its document."""
+    index = await opened()
+    odd = {"big": 10**20, "inf": float("inf"), "n": 2**63 - 1}
+    await index.update([Document(source="a", text="zebra", metadata=odd)])
+    (passage,) = await index.search(Query("zebra", where={"big": str(10**20)}))
+    assert passage.metadata == {"big": str(10**20), "inf": "inf", "n": 2**63 - 1}
+    with pytest.raises(DefinitionError, match=r"b: metadata 'tags': \['x'\] is no text, number"):
+        await index.update([Document(source="b", text="x", metadata={"tags": ["x"]})])  # type: ignore[dict-item]
+
+
 async def test_k_limits(index: StoredIndex) -> None:
     """At most k passages come back, none for k = 0."""
-    assert [len(await index.search("zura ferry soup", k)) for k in (0, 1, 2, 9)] == [0, 1, 2, 3]
+    assert [len(await index.search("zura ferry soup", k)) for k in (0, 1, 2, 9, 10**23)] == [0, 1, 2, 3, 3]
 
 
 async def test_empty_index_finds_nothing(opened: Open) -> None:
