@@ -17,7 +17,7 @@ from agentrt.errors import DefinitionError, IndexTaken, IndexUnavailable
 from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
 from agentrt.index.fusion import fused
 from agentrt.index.stored import DEPTH, K1, TITLE_WEIGHT, Made, Mode, StoredIndex
-from agentrt.index.words import MOST_RANKED, rarest
+from agentrt.index.words import MOST_RANKED, plain, rarest, words_in
 from agentrt.passage import Fact, Passage
 from agentrt.retrieval import Between, Condition, Query, Where
 from agentrt.stores.link import shown
@@ -26,7 +26,12 @@ SCHEMA_VERSION: Final = 1
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,40}")
 _MOST_CONNECTIONS: Final = 4
 _B: Final = 0.75
+_MOST_CHARACTERS: Final = 500_000
+"""How much of a passage is searched by words: a tsvector holds a megabyte."""
 _SCHEMA: Final = """
+CREATE TEXT SEARCH DICTIONARY stem (TEMPLATE = snowball, LANGUAGE = english);  -- with no stop words
+CREATE TEXT SEARCH CONFIGURATION stems (COPY = simple);
+ALTER TEXT SEARCH CONFIGURATION stems ALTER MAPPING FOR asciiword, word, numword WITH stem;
 CREATE TABLE settings (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE documents (
     id     BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -67,9 +72,11 @@ _INSERT: Final = """
 INSERT INTO passages (document, position, title, text, start, metadata, content, place, words, length{vector})
 SELECT document, position, title, text, start, metadata, content, place, words,
     (SELECT coalesce(sum(cardinality(positions)), 0) FROM unnest(words)){cast}
-FROM unnest($1::int8[], $2::int4[], $3::text[], $4::text[], $5::int4[], $6::jsonb[], $7::bytea[], $8::bytea[]{array})
-    AS new (document, position, title, text, start, metadata, content, place{vector}),
-    LATERAL (SELECT setweight(to_tsvector('english', title), 'A') || to_tsvector('english', text) AS words) AS found
+FROM unnest(
+        $1::int8[], $2::int4[], $3::text[], $4::text[], $5::int4[], $6::jsonb[], $7::bytea[], $8::bytea[],
+        $9::text[], $10::text[]{array}
+    ) AS new (document, position, title, text, start, metadata, content, place, of_title, of_text{vector}),
+    LATERAL (SELECT setweight(to_tsvector('stems', of_title), 'A') || to_tsvector('stems', of_text) AS words) AS found
 """
 _MOVE: Final = (
     "UPDATE passages SET position = new.position, start = new.start, metadata = new.metadata, place = new.place "
@@ -256,9 +263,9 @@ class PostgresIndex(StoredIndex):
         query = _INSERT.format(
             vector=", vector" if has_vectors else "",
             cast=f", vector::{_TYPE}" if has_vectors else "",
-            array=", $9::text[]" if has_vectors else "",
+            array=", $11::text[]" if has_vectors else "",
         )
-        await self._writer.execute(query, *columns[: 9 if has_vectors else 8])
+        await self._writer.execute(query, *columns[: 11 if has_vectors else 10])
 
     async def _delete(self, sources: Sequence[str]) -> int:
         with _told(self._where):
@@ -288,7 +295,8 @@ class PostgresIndex(StoredIndex):
 
     async def _by_words(self, connection: Any, query: Query, n: int) -> list[tuple[int, float]]:
         snapshot = await self._current(connection)
-        asked = await connection.fetch("SELECT lexeme FROM unnest(to_tsvector('english', $1))", query.text)
+        asked_words = " ".join(words_in(plain(query.text)))
+        asked = await connection.fetch("SELECT lexeme FROM unnest(to_tsvector('stems', $1))", asked_words)
         counts = {row[0]: await snapshot.count(connection, row[0]) for row in asked}
         if not (kept := rarest(counts, MOST_RANKED)):
             return []
@@ -380,7 +388,8 @@ async def _made_with(connection: Any) -> Made | None:
 def _row(document: int, piece: Piece, vectors: Mapping[bytes, Vector]) -> tuple[object, ...]:
     p, vector = piece.passage, vectors.get(piece.content)
     place = (document, p.position, p.title, p.text, p.start, _json(piece), piece.content, piece.place)
-    return (*place, None if vector is None else _text(vector))
+    words = plain(p.title[:_MOST_CHARACTERS]), plain(p.text[:_MOST_CHARACTERS])
+    return (*place, *words, None if vector is None else _text(vector))
 
 
 def _json(piece: Piece) -> str:

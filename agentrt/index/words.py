@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
+from unicodedata import combining, normalize
 
 _WORD: Final = re.compile(r"[^\W_]+")
 _MOST_WORDS: Final = 200
 MOST_RANKED: Final = 5_000
 """How many passages BM25 ranks for one query, some microseconds each: the rarest words of it choose which."""
+
+
+def plain(text: str) -> str:
+    """Return the words of a text alone, without accents, for a database that would cut it otherwise."""
+    letters = "".join(c for c in normalize("NFKD", text) if not combining(c))
+    return " ".join(_WORD.findall(letters))
 
 
 def words_in(query: str) -> list[str]:

@@ -179,6 +179,37 @@ async def test_numbers_that_no_database_holds(opened: Open) -> None:
         await index.update([Document(source="b", text="x", metadata={"tags": ["x"]})])  # type: ignore[dict-item]
 
 
+@pytest.mark.parametrize(
+    ("text", "query", "is_found"),
+    [
+        ("The résumé of a naïve Łuk", "resume", True),
+        ("The resume", "RÉSUMÉ", True),
+        ("The re\u0301sume\u0301", "r\u00e9sum\u00e9", True),
+        ("The r\u00e9sum\u00e9", "re\u0301sume\u0301", True),
+        ("write to ada.bloom@dorrel.example", "bloom", True),
+        ("see https://dorrel.example/ferries?x=1", "ferry", True),
+        ("it costs 74.50 crowns", "74", True),
+        ("snake_case names", "snake", True),
+        ("to be or not to be", "to be", True),
+        ("kyrka i Göteborg", "goteborg", True),
+        ("running ferries", "runs ferry", True),
+        ("a b c", "d", False),
+    ],
+)
+async def test_words_are_cut_alike(opened: Open, text: str, query: str, is_found: bool) -> None:
+    """Without accents and case, at every sign, common words too, and by their English stems."""
+    index = await opened()
+    await index.update([Document(source="a", text=text)])
+    assert bool(await index.search(query)) is is_found
+
+
+async def test_a_document_of_very_many_words(opened: Open) -> None:
+    """Is no trouble, even as one passage."""
+    index = await opened()
+    await index.update([Document(source="a", text=" ".join(f"word{i}" for i in range(120_000)))])
+    assert await found(index, "word7") == ["a"]
+
+
 async def test_k_limits(index: StoredIndex) -> None:
     """At most k passages come back, none for k = 0."""
     assert [len(await index.search("zura ferry soup", k)) for k in (0, 1, 2, 9, 10**23)] == [0, 1, 2, 3, 3]
