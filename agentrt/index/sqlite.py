@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -70,7 +71,6 @@ CREATE TABLE facts (  -- the metadata of passages, to look them up by
 CREATE INDEX facts_by_passage ON facts (passage);
 """
 _SETTINGS: Final = """
-PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 PRAGMA cache_size = -32768;
 PRAGMA temp.journal_mode = MEMORY;
@@ -252,16 +252,36 @@ class SqliteIndex(StoredIndex):
             raise _told(self._apsw, error, self.path) from error
 
     def _connect(self) -> Connection:
-        flags = self._apsw.SQLITE_OPEN_READWRITE | (self._apsw.SQLITE_OPEN_CREATE if self._may_make else 0)
-        connection: Connection = self._apsw.Connection(str(self.path), flags=flags)
+        is_sealed = self._is_sealed()
+        connection = self._sealed() if is_sealed else self._unsealed()
         try:
             connection.set_busy_timeout(_BUSY_MILLISECONDS)
             self._check(connection)
+            if not is_sealed:
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.execute(_SETTINGS).fetchall()
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _unsealed(self) -> Connection:
+        apsw = self._apsw
+        opened: Connection = apsw.Connection(
+            str(self.path), flags=apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if self._may_make else 0)
+        )
+        return opened
+
+    def _sealed(self) -> Connection:
+        apsw = self._apsw
+        uri = f"{self.path.absolute().as_uri()}?immutable=1"
+        opened: Connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        return opened
+
+    def _is_sealed(self) -> bool:
+        """Say whether nobody can write where the file is: its log, which readers need, could not be made there."""
+        is_whole = self.path.is_file() and not self.path.with_name(f"{self.path.name}-wal").exists()
+        return is_whole and not os.access(self.path.parent, os.W_OK)
 
     def _check(self, connection: Connection) -> None:
         """Make the tables of a new file; refuse one that is no index, or one of a newer agentrt."""

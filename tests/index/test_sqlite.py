@@ -139,6 +139,21 @@ async def test_a_file_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+async def test_an_index_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is searched all the same, and nothing is put beside it."""
+    path = tmp_path / "in dex?.db"
+    async with SqliteIndex(path, make=True) as index:
+        await index.update(documents(10))
+        assert f"{path.name}-shm" in os.listdir(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    async with SqliteIndex(path) as index:
+        assert [p.source for p in await index.search("word7", 1)] == ["0007"]
+        assert sorted(os.listdir(tmp_path)) == before
+        with pytest.raises(IndexUnavailable, match="may not be written"):
+            await index.write_note("a", "b")
+
+
 def test_a_place_that_cannot_be_opened(tmp_path: Path) -> None:
     """A folder that does not exist is told as such."""
     with pytest.raises(DefinitionError, match="its folder exists"):
