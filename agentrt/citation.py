@@ -48,7 +48,7 @@ Only passages count that the agent was given or has found: any other id is told 
 """
 
 
-class CitedAnswer(BaseModel):
+class CitedAnswer(BaseModel, defer_build=True):
     """Hold an answer, and the passages that it rests on."""
 
     text: str = Field(description="The answer.")
