@@ -15,11 +15,11 @@ from agentrt.index.files import FORMATS, find_files
 from agentrt.index.html import readable
 from agentrt.index.problem import Problem
 from agentrt.index.records import json_lines, rows
+from agentrt.index.structure import blocks
 
 PAGE_BREAK: Final = "\f"
 """What stands between two pages in the text of a document."""
 _LONGEST_LINE: Final = 5_000_000
-_HEADING: Final = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 _CHARSET: Final = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 
 
@@ -112,8 +112,8 @@ def _text(source: str, file: Path, kind: str, encoding: str, parsers: Parsers) -
     if kind == "html":
         page = readable(text, parsers=parsers)
         title, text = page.title, page.text
-    elif kind == "markdown" and (heading := _HEADING.search(text)):
-        title = heading[1]
+    elif kind == "markdown":
+        title = next((block.title for block in blocks(text, markdown=True) if block.kind == "heading"), "")
     yield Document(source=source, text=text, title=title or file.stem, metadata={"format": kind})
 
 

@@ -4,13 +4,16 @@ import itertools
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agentrt.errors import DefinitionError
 from agentrt.index.chunking import Chunker, count_words
 from agentrt.index.document import Document
+from agentrt.index.quality import flaw
+from agentrt.index.structure import blocks
 from agentrt.retrieval import Passage
+from agentrt.stores.fts import read_paragraphs
 
 GUIDE = """# Guide
 
@@ -159,3 +162,28 @@ def test_no_text_takes_long(unit: str) -> None:
     begin = time.process_time()
     list(Chunker()(document(unit * 4_000)))
     assert time.process_time() - begin < 1
+
+
+PARTS = st.sampled_from(["# a", "## ", "#", " ", "\t", "-", "=", "`", "~", "|", "1.", ".", '"', "a", "\n", "\r", "。"])
+MIX = st.lists(PARTS, max_size=3).map("".join)
+
+
+@settings(max_examples=15)
+@example("# a", " ", "x")
+@example("# a", "#", "x")
+@example("# a", " #", "x")
+@example("a\n", "=", "x")
+@given(MIX, PARTS, MIX)
+def test_no_line_takes_long(begin: str, unit: str, end: str) -> None:
+    """Whatever repeats in it: 4,000 characters take milliseconds, and what takes their square a tenth of a second."""
+    text = begin + unit * 4_000 + end
+
+    def seconds() -> float:
+        begun = time.process_time()
+        list(blocks(text, markdown=True))
+        list(Chunker(5, 0)(document(text)))
+        flaw(text, least_words=1)
+        list(read_paragraphs(text, headings=True))
+        return time.process_time() - begun
+
+    assert min(seconds() for _ in range(2)) < 0.1

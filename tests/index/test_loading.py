@@ -45,6 +45,7 @@ def problems(path: Path, **options: float) -> list[str]:
         ("a.txt", "plain\n", "a", "plain\n", "text"),
         ("a.md", "x\n\n## The *Zura* ##\n", "The *Zura*", "x\n\n## The *Zura* ##\n", "markdown"),
         ("a.md", "no heading", "a", "no heading", "markdown"),
+        ("a.md", "```\n# no\n```\nYes\n===", "Yes", "```\n# no\n```\nYes\n===", "markdown"),
         ("a.HTM", "<title>T</title><p>b<nav>c", "T", "b", "html"),
         ("a.html", "<p>b", "a", "b", "html"),
     ],
