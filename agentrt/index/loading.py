@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from agentrt.errors import DefinitionError
+from agentrt.index.changes import storable
 from agentrt.index.confined import Parsers, Unreadable
 from agentrt.index.document import Document
-from agentrt.index.encoding import encoding_of
+from agentrt.index.encoding import encoding_of, is_ascii
 from agentrt.index.files import FORMATS, find_files
 from agentrt.index.html import readable
 from agentrt.index.problem import Problem
@@ -63,10 +64,10 @@ class Loading:
                 self.problems.append(one)
             elif not one.text.strip():
                 self.problems.append(Problem(one.source, "there is no text in it"))
-            elif one.source in seen:
+            elif storable(one.source) in seen:
                 self.problems.append(Problem(one.source, "a document of this name was read before"))
             else:
-                seen.add(one.source)
+                seen.add(storable(one.source))
                 yield one
 
     def _file(self, found: tuple[str, Path] | Problem, parsers: Parsers) -> Iterator[Document | Problem]:
@@ -77,7 +78,7 @@ class Loading:
         self.files += 1
         try:
             yield from self._read(source, file, parsers)
-        except (Unreadable, DefinitionError, UnicodeDecodeError) as error:
+        except (Unreadable, DefinitionError, UnicodeError) as error:
             yield Problem(source, str(error))
         except OSError as error:
             yield Problem(source, f"it cannot be read: {error.strerror or error}")
@@ -130,7 +131,8 @@ def _lines(stream: TextIO) -> Iterator[str]:
 def _declared(file: Path) -> str | None:
     with file.open("rb") as stream:
         found = _CHARSET.search(stream.read(2048))
-    return found[1].decode("ascii") if found else None
+    named = found[1].decode("ascii", "replace") if found else None
+    return named if named and is_ascii(named) else None
 
 
 def _pdf(source: str, file: Path, parsers: Parsers) -> Iterator[Document | Problem]:
