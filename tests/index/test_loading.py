@@ -223,7 +223,7 @@ def test_names_that_are_no_unicode_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.fixture
 def deep(tmp_path: Path) -> Iterator[None]:
-    """Make a file below 1,050 folders, and remove them: what removes folders by calls within calls cannot remove these."""
+    """Make a file below 1,050 folders, and remove them: what removes folders by calls within calls cannot."""
     folders = [tmp_path / "/".join("d" * n) for n in range(1, 1051)]
     for folder in folders:
         os.mkdir(folder)
