@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError, create_model
 
-from agentrt.citation import context
+from agentrt.citation import FORMAT, context
 from agentrt.passage import Passage
 
 
@@ -16,6 +16,7 @@ class Answer:
 
     def __init__(self, name: str, output: Any) -> None:
         self.schema: dict[str, Any] | None = None
+        self.may_cite = False
         self._adapter: TypeAdapter[Any] | None = None
         self._bare: TypeAdapter[Any] | None = None
         if output in (str, object, Any):
@@ -25,6 +26,7 @@ class Answer:
             self._bare = self._adapter
             self._adapter = TypeAdapter(create_model(name, result=(output, ...)))
         self.schema = {"additionalProperties": False, **self._adapter.json_schema(), "title": name}
+        self.may_cite = f"'format': '{FORMAT}'" in str(self.schema)
 
     def parse(self, text: str, passages: Mapping[str, Passage]) -> Any:
         """Return the answer, which may cite these passages by their ids; raises pydantic's `ValidationError`."""
@@ -48,10 +50,10 @@ def mistakes(error: ValidationError) -> str:
     return "\n".join(f"- {'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors())
 
 
-def correction(error: ValidationError, finish_reason: str) -> str:
+def correction(wrong: str, finish_reason: str) -> str:
     """Tell a model what is wrong with its answer, and to answer again."""
     cut = " (it was cut off at the token limit: be shorter)" if finish_reason == "length" else ""
-    return f"That answer does not fit the required form{cut}:\n{mistakes(error)}\nAnswer again, corrected."
+    return f"That answer does not fit the required form{cut}:\n{wrong}\nAnswer again, corrected."
 
 
 def _unfenced(text: str) -> str:

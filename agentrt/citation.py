@@ -10,16 +10,21 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, WithJson
 from agentrt.passage import Passage
 
 _MOST_NAMED = 20
+FORMAT = "passage-id"
+"""How a schema says that something is a citation."""
 
 
 def _cited(value: object, info: ValidationInfo) -> object:
     """Return the passage that a model cites by its id, or by its source where only one passage of that was found.
 
-    A whole passage is one that a record holds.
+    A whole passage is one that a record holds: a model may not write one.
     """
-    if not isinstance(value, str):
+    found: Mapping[str, Passage] | None = (info.context or {}).get("passages")
+    if isinstance(value, Passage) or (found is None and not isinstance(value, str)):
         return value
-    found: Mapping[str, Passage] = (info.context or {}).get("passages", {})
+    found = found or {}
+    if not isinstance(value, str):
+        raise ValueError("cite a passage by its id alone")  # noqa: TRY004 - pydantic tells of ValueErrors
     named = value.strip().strip("[]()").strip()
     if named in found:
         return found[named]
@@ -33,7 +38,9 @@ def _cited(value: object, info: ValidationInfo) -> object:
 Citation: TypeAlias = Annotated[
     Passage,
     BeforeValidator(_cited),
-    WithJsonSchema({"type": "string", "description": "The id of a passage that was found."}, mode="validation"),
+    WithJsonSchema(
+        {"type": "string", "format": FORMAT, "description": "The id of a passage that was found."}, "validation"
+    ),
 ]
 """A field of an agent's output that the model fills with the id of a passage, and whose value is that passage.
 
@@ -41,7 +48,7 @@ Only passages count that the agent was given or has found: any other id is told 
 """
 
 
-class CitedAnswer(BaseModel):
+class CitedAnswer(BaseModel, defer_build=True):
     """Hold an answer, and the passages that it rests on."""
 
     text: str = Field(description="The answer.")

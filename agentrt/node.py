@@ -76,6 +76,8 @@ class Node(ABC, Generic[In, Out]):
     kind: ClassVar[str] = "node"
     counts: ClassVar[tuple[int, ...]] = (STEPS,)
     effect: Effect | None = None
+    asks_policy: ClassVar[bool] = False
+    """Whether the node itself asks the run's policy about each of its calls."""
     untrusted: bool = False
     is_trusted: bool = False
     attributes: Mapping[str, object] | None = None
@@ -169,6 +171,8 @@ class Context(ABC, Generic[D]):
     """The path of this step (docs/design.md, "Paths")."""
     state: object
     """What the step keeps for wrapping up, if its budget is exhausted; None at the start of every attempt."""
+    is_guarded: bool
+    """Whether the run has permissions: not every tool may be used as it is."""
     untrusted: frozenset[str]
     """The untrusted nodes whose results this step may have met: in its input, or from what it has called."""
 
@@ -347,10 +351,9 @@ class Context(ABC, Generic[D]):
     def is_recorded(self) -> bool:
         """Say whether a journal keeps the run."""
 
-    @property
     @abstractmethod
-    def is_guarded(self) -> bool:
-        """Say whether the run has permissions: not every tool may be used as it is."""
+    def mark_untrusted(self, *sources: str) -> None:
+        """Note that this step has met what comes from outside, from the sources named."""
 
     @abstractmethod
     def allows(self, node: Node[Any, Any]) -> bool:
