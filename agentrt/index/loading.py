@@ -21,7 +21,7 @@ from agentrt.index.structure import blocks
 PAGE_BREAK: Final = "\f"
 """What stands between two pages in the text of a document."""
 _LONGEST_LINE: Final = 5_000_000
-_CHARSET: Final = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+_CHARSET: Final = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*(?:[\"']\s*)?([\w.:-]+)", re.IGNORECASE)
 
 
 class Loading:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
 
 _SPACE: Final = re.compile(r"[ \t\n\r\f\v]+")
+_FENCE: Final = re.compile("`{3,}")
 _NUMBER: Final = re.compile(r"[+-]?(\d{1,9}\.?\d{0,9}|\.\d{1,9})")
 _HIDING: Final = frozenset({("display", "none"), ("visibility", "hidden"), ("visibility", "collapse")})
 _MOVED: Final = ("margin-left", "margin-top", "text-indent")
@@ -229,7 +230,5 @@ def _joined_address(base: str, address: str) -> str:
 
 
 def _fenced(text: str) -> str:
-    fence = "```"
-    while fence in text:
-        fence += "`"
+    fence = "`" * max((len(run) + 1 for run in _FENCE.findall(text)), default=3)
     return f"{fence}\n{text}\n{fence}"
