@@ -100,7 +100,7 @@ class Tool(FunctionNode[R], Generic[P, R]):
         self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = ""
     ) -> Coroutine[Any, Any, R]:
         """Do what the tool does, now that it may; `why` is what a model said as it asked for that."""
-        return super().call(ctx, args, kwargs)
+        return self._call(ctx, args, kwargs)
 
     def _all_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments by name, with the defaults, as `approval` and policies look at them."""
