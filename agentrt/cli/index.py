@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Index documents, search them, and measure how well that works.")
 
 _NAMED: Final = 3
+_MOST_LINES: Final = 10
 _SNIPPET: Final = 300
 
 
@@ -382,7 +383,8 @@ def _print_report(report: Mapping[str, Any], *, short: bool) -> None:
     if report["curation"] is not None:
         from agentrt.index.curation import Report
 
-        print_table(("DOCUMENTS", "COUNT", "EXAMPLES"), Report.read(report["curation"]).rows())
+        rows = Report.read(report["curation"]).rows(_MOST_LINES if short else None)
+        print_table(("DOCUMENTS", "COUNT", "EXAMPLES"), rows)
     _print_problems(report["problems"], short=short)
     if short and len(report["problems"]) > _NAMED:
         note(f"each of them: agentrt index report {report['index']}", "yellow")

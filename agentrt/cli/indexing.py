@@ -17,13 +17,14 @@ from agentrt.cli.counting import counted
 from agentrt.cli.exits import UsageError
 
 if TYPE_CHECKING:
-    from agentrt.index import Document, Loading, Mode, SqliteIndex
+    from agentrt.index import Curation, Document, Loading, Mode, SqliteIndex
     from agentrt.index.roots import Roots
 
 NO_EMBEDDER: Final = "none"
 _DEFAULT_EMBEDDER: Final = "wordllama"
 _ROOTS: Final = "roots"
 _REPORT: Final = "report"
+_MOST_TOLD: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ async def carry_out(plan: Plan) -> dict[str, Any]:
 
     _check(plan)
     chunk = Chunker(plan.chunk_words, plan.overlap)
-    language = language_detector() if plan.languages else None
+    language = language_detector(*plan.languages) if plan.languages else None
     curation = Curation(language=language, languages=frozenset(plan.languages)) if plan.curation else None
     async with AsyncExitStack() as stack:
         index = await stack.enter_async_context(open_new(plan.to, plan.embedder)) if is_there(plan.to) else None
@@ -82,7 +83,10 @@ async def carry_out(plan: Plan) -> dict[str, Any]:
         counted_documents = _Counted(loading)
         async with counted(lambda: str(counted_documents), quiet=plan.quiet):
             kept = iter(counted_documents if curation is None else curation.curate(counted_documents))
-            documents = await anyio.to_thread.run_sync(_some, kept, plan)
+            documents = await anyio.to_thread.run_sync(_some, kept)
+            if documents is None:
+                named = ", ".join(map(str, plan.folders))
+                raise UsageError(f"nothing to index in {named}: {_why_none(loading, curation)}")
             if index is None:
                 index = await stack.enter_async_context(open_new(plan.to, plan.embedder))
             await index.write_note(_ROOTS, roots.write(plan.to))
@@ -140,12 +144,21 @@ def _read_now(plan: Plan, roots: Roots) -> Sequence[Path]:
     return roots.paths if plan.prune else plan.folders
 
 
-def _some(documents: Iterator[Document], plan: Plan) -> Iterable[Document]:
-    """Return documents; raises `UsageError` where there are none, so that nothing is pruned for a mistyped name."""
+def _some(documents: Iterator[Document]) -> Iterable[Document] | None:
+    """Return documents, None where there are none, so that nothing is pruned for a mistyped name."""
     first = next(documents, None)
-    if first is None:
-        raise UsageError(f"nothing to index in {', '.join(map(str, plan.folders))}")
-    return chain([first], documents)
+    return None if first is None else chain([first], documents)
+
+
+def _why_none(loading: Loading, curation: Curation | None) -> str:
+    """Say what became of the files that were there."""
+    left = curation.report.by_reason() if curation is not None else {}
+    told = [f"{len(ones):,} left out as {reason} ({ones[0].source})" for reason, ones in left.items()]
+    told += [str(problem) for problem in loading.problems[:_MOST_TOLD]]
+    more = len(loading.problems) - _MOST_TOLD
+    return "; ".join(
+        [f"{plural(loading.files, 'file')} read", *told, *([f"{more:,} more problems"] if more > 0 else [])]
+    )
 
 
 async def read_report(index: SqliteIndex) -> Mapping[str, Any] | None:
