@@ -12,13 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-import anyio
-from anyio import to_thread
-from anyio.lowlevel import checkpoint_if_cancelled
-
 from agentrt import AgentrtError, DefinitionError, InvalidArguments, Tool
 from agentrt.tool import Approval
 from agentrt_tools.excerpt import MOST_CHARACTERS
+from agentrt_tools.thread import run_stoppable
 
 MOST_OUTPUT: Final = 1_000_000
 """A command that writes more bytes is killed."""
@@ -99,28 +96,12 @@ class _Job:
         self._root = root
         self._environment = environment
         self._seconds = seconds
-        self._unwanted = threading.Event()
 
     async def run(self) -> str:
         """Return how the command ended. Who is cancelled waits until it is killed."""
-        end: str | ShellError = ""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch)
-            end = await to_thread.run_sync(self._run)
-            tasks.cancel_scope.cancel()
-        await checkpoint_if_cancelled()  # waiting for the thread heard of no cancellation
-        if isinstance(end, ShellError):  # raised here, where it comes in no group
-            raise end
-        return end
+        return await run_stoppable(self._run)
 
-    async def _watch(self) -> None:
-        """Tell the thread, which hears of no cancellation."""
-        try:
-            await anyio.sleep_forever()
-        finally:
-            self._unwanted.set()
-
-    def _run(self) -> str | ShellError:
+    def _run(self, unwanted: threading.Event) -> str:
         try:
             process = subprocess.Popen(
                 self._arguments,
@@ -133,19 +114,19 @@ class _Job:
                 start_new_session=True,
             )
         except OSError as error:
-            return ShellError(f"the command cannot be run: {error.strerror}")
+            raise ShellError(f"the command cannot be run: {error.strerror}") from error
         assert process.stdout is not None
         try:
-            return self._read(process, process.stdout)
+            return self._read(process, process.stdout, unwanted)
         finally:
             self._kill(process)
             process.stdout.close()
 
-    def _read(self, process: subprocess.Popen[bytes], pipe: IO[bytes]) -> str:
+    def _read(self, process: subprocess.Popen[bytes], pipe: IO[bytes], unwanted: threading.Event) -> str:
         ends = time.monotonic() + self._seconds
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
-            while not self._unwanted.is_set():
+            while not unwanted.is_set():
                 has_ended = _has_ended(process)
                 if selector.select(0 if has_ended or not selector.get_map() else _PAUSE):
                     chunk = os.read(pipe.fileno(), _CHUNK)
