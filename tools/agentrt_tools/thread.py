@@ -25,7 +25,7 @@ async def run_stoppable(work: Callable[[threading.Event], T]) -> T:
     def attempt() -> None:
         try:
             outcome.append(work(unwanted))
-        except Exception as error:  # raised below, where it comes in no group
+        except Exception as error:  # noqa: BLE001 - raised below, where it comes in no group
             failure.append(error)
 
     async def watch() -> None:
