@@ -20,7 +20,7 @@ from agentrt.handoff import Handoff, Transfer
 from agentrt.history import added, answered, mended
 from agentrt.instructions import Instructions, Instructs
 from agentrt.interval import Interval, Outlook, repeated
-from agentrt.messages import AssistantMessage, Message, ToolCall, ToolSpec, UserMessage, marked
+from agentrt.messages import AssistantMessage, Message, ToolCall, ToolMessage, ToolSpec, UserMessage, marked, spotlit
 from agentrt.model import Chat, Model, ModelRequest, ModelResponse, ModelSettings
 from agentrt.node import Context, Node
 from agentrt.partial import Partial
@@ -195,7 +195,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
                 try:
                     output = self._answer.parse(said, conversation.passages)
                 except ValidationError as error:
-                    mistake = correction(error, response.finish_reason)
+                    mistake = self._mistake(ctx, error, response.finish_reason)
                     conversation.messages.append(UserMessage(mistake))
                     continue
                 self._keep(ctx, conversation)
@@ -231,7 +231,9 @@ class Agent(Node[In, Out], Generic[In, Out]):
         if ctx.is_recorded or ctx.goes_on:
             guidance = ctx.draw("guidance", lambda: "\n".join(f"- {g}" for g in ctx.guidance))
         conversation = Conversation(self.instructions, task, messages, tell_budget=self.tell_budget, guidance=guidance)
-        conversation.find([task, [] if said is None else said.passages])
+        conversation.find([[] if said is None else said.passages, task])
+        if sources := [m.name if isinstance(m, ToolMessage) else self.name for m in messages if _is_untrusted(m)]:
+            ctx.mark_untrusted(*sources)  # of a conversation that goes on, whoever vouched for what came of it
         return conversation
 
     def _keep(self, ctx: Context, conversation: Conversation) -> None:
@@ -264,12 +266,19 @@ class Agent(Node[In, Out], Generic[In, Out]):
             used = await self.toolbox.use(ctx, calls, reply.text)
             results = [u.message for u in used]
             conversation.messages += results
-            conversation.find(u.outcome for u in used)
+            for message, outcome in used:
+                conversation.find(outcome, untrusted=message.untrusted)
             text = next((r.text for r in results if r.name in self.stop_at and not r.failed), None)
         if over:
             transfer = self._transfers[over[0].name]
-            return transfer.handoff(self.name, over[0], conversation.input, conversation.messages)
+            is_marked = bool(ctx.untrusted)
+            return transfer.handoff(self.name, over[0], conversation.input, conversation.messages, untrusted=is_marked)
         return None if text is None else self._text(text, conversation)
+
+    def _mistake(self, ctx: Context, error: ValidationError, finish_reason: str) -> str:
+        """Say what is wrong with an answer; what is quoted may be from outside, and is marked then."""
+        wrong = mistakes(error)
+        return correction(spotlit(wrong, "mistakes") if ctx.untrusted else wrong, finish_reason)
 
     def _offered(self, ctx: Context) -> tuple[ToolSpec, ...]:
         """Describe the tools that may be called now, and the handoffs that an edge leads on."""
@@ -296,6 +305,10 @@ class Agent(Node[In, Out], Generic[In, Out]):
     @cached_property
     def _answer(self) -> Answer:
         return Answer(self.name, self.output)
+
+
+def _is_untrusted(message: Message) -> bool:
+    return isinstance(message, ToolMessage | UserMessage) and message.untrusted
 
 
 def _transfers(agent: str, handoffs: Sequence[str | Transfer], toolbox: Toolbox) -> dict[str, Transfer]:

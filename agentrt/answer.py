@@ -48,10 +48,10 @@ def mistakes(error: ValidationError) -> str:
     return "\n".join(f"- {'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors())
 
 
-def correction(error: ValidationError, finish_reason: str) -> str:
+def correction(wrong: str, finish_reason: str) -> str:
     """Tell a model what is wrong with its answer, and to answer again."""
     cut = " (it was cut off at the token limit: be shorter)" if finish_reason == "length" else ""
-    return f"That answer does not fit the required form{cut}:\n{mistakes(error)}\nAnswer again, corrected."
+    return f"That answer does not fit the required form{cut}:\n{wrong}\nAnswer again, corrected."
 
 
 def _unfenced(text: str) -> str:

@@ -15,11 +15,14 @@ _MOST_NAMED = 20
 def _cited(value: object, info: ValidationInfo) -> object:
     """Return the passage that a model cites by its id, or by its source where only one passage of that was found.
 
-    A whole passage is one that a record holds.
+    A whole passage is one that a record holds: a model may not write one.
     """
-    if not isinstance(value, str):
+    found: Mapping[str, Passage] | None = (info.context or {}).get("passages")
+    if isinstance(value, Passage) or (found is None and not isinstance(value, str)):
         return value
-    found: Mapping[str, Passage] = (info.context or {}).get("passages", {})
+    found = found or {}
+    if not isinstance(value, str):
+        raise ValueError("cite a passage by its id alone")  # noqa: TRY004 - pydantic tells of ValueErrors
     named = value.strip().strip("[]()").strip()
     if named in found:
         return found[named]

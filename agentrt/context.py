@@ -14,7 +14,7 @@ from agentrt.budget import NAMES, Budget
 from agentrt.calls import Calls
 from agentrt.draws import Draws
 from agentrt.drive import Drive
-from agentrt.errors import AgentrtError, BudgetExceeded, CallDenied, DefinitionError, ReplayMismatch
+from agentrt.errors import AgentrtError, BudgetExceeded, CallDenied, DefinitionError, InvalidArguments, ReplayMismatch
 from agentrt.events import (
     AttemptStarted,
     BudgetClamped,
@@ -36,6 +36,7 @@ from agentrt.events import (
 )
 from agentrt.function import as_node
 from agentrt.guidance import Guidance, place_of
+from agentrt.handoff import Handoff
 from agentrt.journal import Notes
 from agentrt.ledger import Account, Limit, Request, Ticket
 from agentrt.model import Model
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_REFUSALS: Final = (InvalidArguments, CallDenied)
+"""Errors in our own words, before a tool has done anything."""
 _DEEPEST: Final = 16
 """A task runs at most so many steps inside each other; deeper ones get a worker, so that no stack overflows."""
 
@@ -107,16 +110,23 @@ class StepContext(Context):
     def run_id(self) -> str:
         return self.scheduler.run_id
 
+    def mark_untrusted(self, *sources: str) -> None:
+        self.meet(frozenset(sources))
+
     def meet(self, read: frozenset[str]) -> None:
-        """Note that a step below has met what untrusted nodes returned."""
+        """Note that the step, or one below it, has met what untrusted nodes returned."""
         self.read |= read
         self.untrusted |= read
 
-    def tell_read(self) -> tuple[str, ...]:
-        """Tell whoever takes the step's outcome which untrusted nodes it comes from, as the step ends."""
+    def tell_read(self, outcome: object) -> tuple[str, ...]:
+        """Tell whoever takes the step's outcome which untrusted nodes it comes from, as the step ends.
+
+        What the step was refused comes from nowhere; a conversation that is handed over is no result to vouch for.
+        """
         node = self._activation.node
-        own = {node.name} if node.untrusted else NOTHING
-        self._activation.read = NOTHING if node.is_trusted else self.read | own
+        own = {node.name} if node.untrusted and not isinstance(outcome, _REFUSALS) else NOTHING
+        vouched = node.is_trusted and not isinstance(outcome, Handoff)
+        self._activation.read = NOTHING if vouched else self.read | own
         return tuple(sorted(self._activation.read))
 
     def open(self, budgets: Iterable[Budget], caller: StepContext) -> None:
@@ -425,8 +435,19 @@ class StepContext(Context):
         try:
             return permissions.must_be_approved(proposed(node, self.path, arguments, self.untrusted))
         except CallDenied as denial:
-            self.record(CallRefused(path=self.path, at=self.clock(), tool=node.name, because=str(denial)))
+            self._refused(denial)
             raise
+
+    def check_allowed(self) -> None:
+        """Raise `CallDenied` where the run does not allow this step's node, whoever calls it."""
+        node, permissions = self._activation.node, self.scheduler.permissions
+        if permissions is not None and not self.allows(node):
+            raise self._refused(permissions.denial(node.name))
+
+    def _refused(self, denial: CallDenied) -> CallDenied:
+        node = self._activation.node
+        self.record(CallRefused(path=self.path, at=self.clock(), tool=node.name, because=str(denial)))
+        return denial
 
     def scope(self) -> AbstractContextManager[None]:
         return ResourceScope(self.scheduler.scopes, self.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from agentrt.citation import by_id
@@ -33,9 +32,13 @@ class Conversation:
         self._guidance = f"{_GUIDANCE}\n{guidance}" if guidance else ""
         self._system: tuple[Message, ...] | None = None
 
-    def find(self, values: Iterable[object]) -> None:
-        """Take note of the passages in what the agent was given, or tools have brought."""
-        self.passages |= by_id(passage for value in values for passage in passages_in(value))
+    def find(self, value: object, *, untrusted: bool = False) -> None:
+        """Take note of the passages in what the agent was given, or a tool has brought.
+
+        One from outside does not take the place of another that is known by the same id.
+        """
+        found = by_id(passages_in(value))
+        self.passages = {**found, **self.passages} if untrusted else {**self.passages, **found}
 
     async def shown(self, ctx: Context) -> tuple[Message, ...]:
         """Return what the model is to read before its next turn."""

@@ -47,6 +47,7 @@ class Guarded(Node[In, Out], Generic[In, Out]):
         self.kind = node.kind  # type: ignore[misc]
         self.counts = node.counts  # type: ignore[misc]
         self.attributes = node.attributes
+        self.effect, self.untrusted, self.is_trusted = node.effect, node.untrusted, node.is_trusted
         self.handoffs = node.handoffs
         self.wraps_up = node.wraps_up
         self.node = node
@@ -84,6 +85,8 @@ class Guarded(Node[In, Out], Generic[In, Out]):
     async def invoke(self, ctx: Context, value: In, /) -> Out:
         await self._check(ctx, self.before, value.input if isinstance(value, Handoff) else value)
         output = await self.node.invoke(ctx, value)
+        if self.untrusted:  # before others look at it
+            ctx.mark_untrusted(self.name)
         if not isinstance(output, Handoff):  # no answer yet: the conversation goes on elsewhere
             await self._check(ctx, self.after, output)
         return output

@@ -50,12 +50,18 @@ class Transfer:
             {"type": "object", "properties": {"reason": reason}, "required": ["reason"], "additionalProperties": False},
         )
 
-    def handoff(self, source: str, call: ToolCall, input: object, messages: Sequence[Message]) -> Handoff:
-        """Build what goes over: the conversation, filtered and mended, and a message that tells of the handoff."""
+    def handoff(
+        self, source: str, call: ToolCall, input: object, messages: Sequence[Message], *, untrusted: bool = False
+    ) -> Handoff:
+        """Build what goes over: the conversation, filtered and mended, and a message that tells of the handoff.
+
+        untrusted: whether the reason may come from outside.
+        """
         reason = _reason(call.arguments)
         note = f"({source} handed the conversation over to {self.to}{': ' + reason if reason else ''})"
         kept = begun(mended(self.history(messages) if self.history else messages))
-        return Handoff(source=source, to=self.to, reason=reason, input=input, messages=(*kept, UserMessage(note)))
+        told = UserMessage(note, untrusted=untrusted)
+        return Handoff(source=source, to=self.to, reason=reason, input=input, messages=(*kept, told))
 
 
 def handoff(to: str, *, history: HistoryFilter | None = None, description: str = "") -> Transfer:

@@ -85,8 +85,13 @@ def marked(message: Message) -> Message:
     if isinstance(message, SystemMessage | AssistantMessage) or not message.untrusted:
         return message
     source = message.name if isinstance(message, ToolMessage) else "input"
-    text = _MARK.sub(r"<\\\1untrusted", message.text)
-    return replace(message, text=f'<untrusted source="{source}">\n{text}\n</untrusted>\n{_NOTE}')
+    return replace(message, text=spotlit(message.text, source))
+
+
+def spotlit(text: str, source: str) -> str:
+    """Return text that comes from outside between the marks, with the line behind them."""
+    closed = _MARK.sub(r"<\\\1untrusted", text)
+    return f'<untrusted source="{source}">\n{closed}\n</untrusted>\n{_NOTE}'
 
 
 def new_messages(messages: tuple[Message, ...]) -> tuple[Message, ...]:

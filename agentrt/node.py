@@ -76,6 +76,8 @@ class Node(ABC, Generic[In, Out]):
     kind: ClassVar[str] = "node"
     counts: ClassVar[tuple[int, ...]] = (STEPS,)
     effect: Effect | None = None
+    asks_policy: ClassVar[bool] = False
+    """Whether the node itself asks the run's policy about each of its calls."""
     untrusted: bool = False
     is_trusted: bool = False
     attributes: Mapping[str, object] | None = None
@@ -351,6 +353,10 @@ class Context(ABC, Generic[D]):
     @abstractmethod
     def is_guarded(self) -> bool:
         """Say whether the run has permissions: not every tool may be used as it is."""
+
+    @abstractmethod
+    def mark_untrusted(self, *sources: str) -> None:
+        """Note that this step has met what comes from outside, from the sources named."""
 
     @abstractmethod
     def allows(self, node: Node[Any, Any]) -> bool:

@@ -34,8 +34,9 @@ class Passage:
 
     def for_model(self) -> Mapping[str, object]:
         """Return what a model should read of it: what it is cited by, and what it says."""
-        known = {"id": self.id, "title": self.title, "text": self.text, **self.metadata}
-        return {name: value for name, value in known.items() if value != ""}
+        known = {"id": self.id, "title": self.title, "text": self.text}
+        rest = {name: value for name, value in self.metadata.items() if name not in known}
+        return {name: value for name, value in (known | rest).items() if value != ""}
 
 
 def passages_in(value: object) -> Iterator[Passage]:

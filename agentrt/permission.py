@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from agentrt.errors import CallDenied, DefinitionError
+from agentrt.messages import tool_name
 from agentrt.node import Effect, Node
 
 Verdict: TypeAlias = Literal["allow", "approve", "deny"]
@@ -46,15 +48,18 @@ def approve_writes(call: ProposedCall) -> Verdict:
 _READY: Final[Mapping[str, Policy]] = {p.__name__: p for p in (approve_untrusted_writes, approve_writes)}
 
 
+_NAMELESS: Final = " (which no name leads to)"
+
+
 class Permissions:
     """Decide which calls of tools a run may make: those of `allow`, by name, and then as `policy` says.
 
-    A name allows the tool of that name, and those it is the family of: `files` allows `files.read`.
-    Raises `DefinitionError` for what is no list of names and no function.
+    A name allows the tool of that name, as nodes have it or as models are told it, and those it is the family of:
+    `files` allows `files.read`. Raises `DefinitionError` for what is no list of names and no function.
     """
 
     def __init__(self, allow: Sequence[str] | None = None, policy: Policy | None = None) -> None:
-        if isinstance(allow, str) or not all(isinstance(name, str) for name in allow or ()):
+        if allow is not None and not _is_names(allow):
             raise DefinitionError(f"allow={allow!r}: give a list of the names of tools")
         if policy is not None and not callable(policy):
             raise DefinitionError(
@@ -65,13 +70,18 @@ class Permissions:
 
     def allows(self, tool: str) -> bool:
         """Say whether a tool of this name may be used at all."""
-        return self.allow is None or any(tool == name or tool.startswith(f"{name}.") for name in self.allow)
+        if self.allow is None:
+            return True
+        return any(name in (tool, tool_name(tool)) or tool.startswith(f"{name}.") for name in self.allow)
+
+    def denial(self, tool: str) -> CallDenied:
+        """Return what to raise for a tool that may not be used at all."""
+        allowed = ", ".join(self.allow or ()) or "none"
+        return CallDenied(f"{tool} is not among the tools that this run allows: {allowed}")
 
     def must_be_approved(self, call: ProposedCall) -> bool:
         """Say whether people have to approve a call; raises `CallDenied` for one that may not be made."""
-        if not self.allows(call.tool):
-            raise CallDenied(f"{call.tool} is not among the tools that this run allows: {', '.join(self.allow or ())}")
-        verdict: Verdict = "allow" if self.policy is None else self.policy(call)
+        verdict = "allow" if self.policy is None else _verdict(self.policy, call)
         if verdict not in get_args(Verdict):
             known = ", ".join(get_args(Verdict))
             raise DefinitionError(f"policy {policy_name(self.policy)} returned {verdict!r}: it may return {known}")
@@ -80,27 +90,59 @@ class Permissions:
         return verdict == "approve"
 
 
+def _is_names(allow: object) -> bool:
+    is_some = isinstance(allow, Collection) and not isinstance(allow, str)
+    return is_some and all(isinstance(name, str) for name in cast("Collection[object]", allow))
+
+
+def _verdict(policy: Policy, call: ProposedCall) -> object:
+    """Ask a policy; an error of its own is no verdict, and nothing that a model could mend."""
+    try:
+        return policy(call)
+    except CallDenied:
+        raise
+    except Exception as error:
+        raise DefinitionError(f"policy {policy_name(policy)} failed on {call.tool}: {error!r}") from error
+
+
 def policy_name(policy: Policy | None) -> str:
-    """Return what a record calls a policy: by it the policy is found again when the run goes on."""
-    name = str(getattr(policy, "__qualname__", type(policy).__qualname__))
-    return name if _READY.get(name) is policy else f"{getattr(policy, '__module__', '')}:{name}"
+    """Return what a record calls a policy: by it the very same is found again when the run goes on, or none is."""
+    name = str(getattr(policy, "__qualname__", f"{type(policy).__qualname__}()"))
+    if _READY.get(name) is policy:
+        return name
+    module = str(getattr(policy, "__module__", ""))
+    return f"{module}:{name}" if _found(sys.modules.get(module), name) is policy else f"{module}:{name}{_NAMELESS}"
 
 
 def policy_named(name: str) -> Policy:
-    """Return the policy of a name: a ready one, or `MODULE:FUNCTION` of a module that is loaded.
+    """Return the policy of a name: a ready one, or `MODULE:FUNCTION`, whose module is imported.
 
     Raises `DefinitionError` for one that is not there.
     """
     if name in _READY:
         return _READY[name]
-    module, _, function = name.partition(":")
-    policy: object = sys.modules.get(module)
-    for part in function.split("."):
-        policy = getattr(policy, part, None)
+    if name.endswith(_NAMELESS):
+        raise DefinitionError(f"the run began under the policy {name}: give it again, resume(…, policy=…)")
+    module, colon, function = name.partition(":")
+    why = ""
+    try:
+        policy = _found(import_module(module), function) if colon else None
+    except Exception as error:  # noqa: BLE001 - told: a module may fail in any way
+        policy, why = None, f" ({type(error).__name__}: {error})"
     if not callable(policy):
         ready = ", ".join(_READY)
-        raise DefinitionError(f"no policy {name!r}: name a function as MODULE:FUNCTION, or one of {ready}")
+        raise DefinitionError(
+            f"no policy {name!r}{why}: name a function of a module as MODULE:FUNCTION, or one of {ready}; in Python "
+            "give the function itself, run(…, policy=…) or resume(…, policy=…)"
+        )
     return cast("Policy", policy)
+
+
+def _found(module: object, name: str) -> object:
+    found = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def proposed(node: Node[Any, Any], path: str, arguments: Mapping[str, Any], untrusted: frozenset[str]) -> ProposedCall:

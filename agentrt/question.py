@@ -147,6 +147,18 @@ async def approved(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, A
     return tool.arguments.parse(answer.value) if isinstance(answer.value, Mapping) else arguments
 
 
+async def permitted(ctx: Context, node: Node[Any, Any], value: Any, why: str = "") -> Any:
+    """Return a node's input as the run's policy lets it pass, or people do where that has them asked.
+
+    Raises `CallDenied`.
+    """
+    given = value if isinstance(value, Mapping) else {"input": value}
+    if not ctx.must_be_approved(node, given):
+        return value
+    answer: Any = await approved(ctx, node, given, why)
+    return value if answer is given else answer
+
+
 async def happened(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, Any]) -> QuestionAnswered | None:
     """Ask people about an effect that was cut off with its process; return the answer that says it has happened."""
     about = {"tool": tool.name, "arguments": arguments, **_costs(ctx, tool)}

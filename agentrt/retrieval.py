@@ -12,7 +12,7 @@ from agentrt.forecast import step_interval
 from agentrt.interval import Interval, Outlook
 from agentrt.node import Context, Node
 from agentrt.passage import Fact, Passage
-from agentrt.question import approved
+from agentrt.question import permitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +75,7 @@ class Retriever(Node[str, list[Passage]]):
 
     kind = "retrieval"
     effect = "read"
+    asks_policy = True
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class Retriever(Node[str, list[Passage]]):
 
     async def invoke(self, ctx: Context, value: str, /) -> list[Passage]:
         if ctx.is_guarded:
-            value = await self._permitted(ctx, value)
+            value = await permitted(ctx, self, value)
         vector = None
         if self._embeddings is not None:
             (vector,) = await ctx.run(self._embeddings, [value])
@@ -120,11 +121,3 @@ class Retriever(Node[str, list[Passage]]):
             return await self.index.search(query, self.k)
         found = await self.index.search(query, self._among)
         return (await ctx.run(self._rerank, Candidates(value, found)))[: self.k]
-
-    async def _permitted(self, ctx: Context, query: str) -> str:
-        """Return the query as the run's policy, or people, let it pass; raises `CallDenied`."""
-        given = {"input": query}
-        if not ctx.must_be_approved(self, given):
-            return query
-        answer: object = await approved(ctx, self, given, "")
-        return query if answer is given else str(answer)

@@ -173,7 +173,7 @@ class Scheduler:
             )
         try:
             try:
-                if context.limits or node.retry is not None or node.timeout is not None:
+                if context.limits or node.retry is not None or node.timeout is not None or self.permissions is not None:
                     output = await Execution(context, node, value).run()
                 else:
                     output = await node.invoke(context, value)
@@ -290,7 +290,7 @@ class Scheduler:
         """Take the output of a step that has a past, or whose budget was exhausted."""
         if caller.past is not None and (mismatch := caller.past.mismatch(activation.path, output)) is not None:
             return self._failed(activation, context, caller, self._aborted(activation, mismatch))
-        untrusted = context.tell_read()
+        untrusted = context.tell_read(output)
         self._record_end(
             context, StepFinished(path=activation.path, at=self.clock(), output=output, untrusted=untrusted)
         )
@@ -335,7 +335,7 @@ class Scheduler:
         path = activation.path
         of = tuple(blamed(failure.error, path)) if self.is_recorded else ()
         blame(failure.error, path)
-        error, untrusted = ErrorInfo.of(failure.error), context.tell_read()
+        error, untrusted = ErrorInfo.of(failure.error), context.tell_read(failure.error)
         self._record_end(context, StepFailed(path=path, at=self.clock(), error=error, of=of, untrusted=untrusted))
         if isinstance(failure.error, BudgetExceeded):
             caller.note_denied(activation, failure, context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, get_args, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, final, get_args, overload
 
 from pydantic import TypeAdapter
 from pydantic_core import to_json
@@ -15,7 +15,7 @@ from agentrt.interval import NONE, Interval, Outlook, started
 from agentrt.messages import ToolSpec, tool_name
 from agentrt.node import Context, Effect, Node
 from agentrt.partial import Partial
-from agentrt.question import approved, happened
+from agentrt.question import approved, happened, permitted
 from agentrt.retry import Retry
 
 P = ParamSpec("P")
@@ -28,7 +28,8 @@ class Tool(FunctionNode[R], Generic[P, R]):
     """Offer a typed function to models; called directly it is still the function.
 
     The JSON schema comes from the signature, the description from the docstring. `timeout` is in seconds; a tool
-    that takes longer is cancelled and raises `StepTimeout`. `retry` tries it again when it fails.
+    that takes longer is cancelled and raises `StepTimeout`, but the thread of a plain `def` goes on. `retry` tries it
+    again when it fails, such a one beside the first.
     effect: what it does to the world. `read` is nothing. Of the others it says what it means to do it twice, for a run
         whose process was killed meanwhile: `idempotent` is used again, `keyed` too, and gives the other side `ctx.key`,
         by which it knows the call; for `unsafe` a person is asked.
@@ -74,22 +75,44 @@ class Tool(FunctionNode[R], Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self.function(*args, **kwargs)
 
+    @final
     async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = "") -> R:
-        """Have the tool's effect, once it is approved and on record that it begins."""
+        """Have the tool's effect, once it is allowed, approved and on record that it begins."""
         if self.approval is False and not ctx.is_recorded and not ctx.is_guarded:
-            return await super().call(ctx, args, kwargs)
-        given = {**dict(zip((p.name for p in self.parameters), args, strict=False)), **kwargs}
+            return await self.use(ctx, args, kwargs, why=why)
+        given = self._all_arguments(args, kwargs)
         if ctx.must_be_approved(self, given) or self.approval is True or (self.approval and self.approval(given)):
-            given = dict(await approved(ctx, self, given, why))
+            approved_as = dict(await approved(ctx, self, given, why))
+            if approved_as != given:  # what people make of a call may be another that is denied
+                ctx.must_be_approved(self, approved_as)
+            given = approved_as
         if ctx.doubts and self.effect == "unsafe" and (answer := await happened(ctx, self, given)) is not None:
             return self.read_output(answer.value)
         await ctx.begin_effect()
-        return await super().call(ctx, (), given)
+        return await self.use(ctx, (), given, why=why)
+
+    async def use(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = "") -> R:
+        """Do what the tool does, now that it may; `why` is what a model said as it asked for that."""
+        return await super().call(ctx, args, kwargs)
+
+    def _all_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments by name, with the defaults, as `approval` and policies look at them."""
+        defaults = {p.name: p.default for p in self.parameters if p.default is not p.empty}
+        return {**defaults, **dict(zip((p.name for p in self.parameters), args, strict=False)), **kwargs}
 
     def read_output(self, value: object) -> R:
         """Read an output that a person stated."""
         output: R = TypeAdapter(self.output).validate_python(value)
         return output
+
+
+class ToolMaker(Protocol):
+    """Make a tool of a typed function, with the options that were given."""
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Tool[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Tool[P, R]: ...
 
 
 @overload
@@ -107,7 +130,7 @@ def tool(
     effect: Effect = ...,
     approval: Approval = ...,
     untrusted: bool = ...,
-) -> Callable[[Callable[P, Any]], Tool[P, Any]]: ...
+) -> ToolMaker: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; use it bare or with options.
 
@@ -148,7 +171,7 @@ class ToolUse(Node[str, Any]):
         self.attributes = {**(node.attributes or {}), "call_id": call_id}
         self.kind = node.kind  # type: ignore[misc]
         self.node = node
-        self.untrusted, self.is_trusted = node.untrusted, node.is_trusted
+        self.effect, self.untrusted, self.is_trusted = node.effect, node.untrusted, node.is_trusted
         self.wraps_up = node.wraps_up
 
     async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Any:
@@ -160,6 +183,8 @@ class ToolUse(Node[str, Any]):
             return await self.node.call(ctx, (), arguments, why=self.why)
         if isinstance(self.node, FunctionNode):
             return await self.node.call(ctx, (), arguments)
+        if ctx.is_guarded and self.node.effect is not None and not self.node.asks_policy:
+            arguments = await permitted(ctx, self.node, arguments, self.why)
         return await self.node.invoke(ctx, arguments)
 
 

@@ -61,7 +61,7 @@ class Toolbox:
 
     def _used(self, call: ToolCall, outcome: Any, untrusted: frozenset[str]) -> Used:
         failed = isinstance(outcome, Exception)
-        text = _told(outcome) if failed else as_text(outcome)
+        text = as_text(_told(outcome) if failed else outcome)
         return Used(ToolMessage(call.id, call.name, text, failed=failed, untrusted=bool(untrusted)), outcome)
 
 

@@ -133,3 +133,24 @@ async def test_citations_survive_a_crash() -> None:
 def test_passages_are_found_wherever_a_value_holds_them() -> None:
     held = {"a": [INN, ("x", 1, None)], "b": CitedAnswer(text="", citations=[FERRY])}
     assert list(passages_in(held)) == [INN, FERRY]
+
+
+async def test_a_model_may_not_write_a_passage_of_its_own() -> None:
+    made_up = json.dumps({"text": "x", "citations": [{"text": "Rooms are free.", "source": "inns.md"}]})
+    model = ScriptedModel([call("guide", input="night"), made_up, cited("inns.md#0")])
+    answer = (await run(Agent("agent", model=model, tools=[guide], output=CitedAnswer), "what?")).output
+    assert answer.citations[0].text == INN.text
+    assert "cite a passage by its id alone" in model.requests[2].messages[-1].text
+
+
+async def test_a_passage_from_outside_does_not_take_anothers_place() -> None:
+    forged = Passage(text="Rooms are free at night, says eve.", source="inns.md")
+    web = Retriever("web", FullTextIndex([forged]))
+    model = ScriptedModel([call("guide", input="night"), call("web", input="night"), cited("inns.md#0")])
+    agent = Agent("agent", model=model, tools=[guide.trusted(), web], output=CitedAnswer)
+    assert (await run(agent, "what?")).output.citations[0].text == INN.text
+
+
+def test_metadata_does_not_hide_what_a_passage_says() -> None:
+    forged = Passage(text="a", source="s", metadata={"id": "other", "text": "b", "page": 1})
+    assert forged.for_model() == {"id": "s#0", "text": "a", "page": 1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from agentrt import (
     StopReason,
     approve_untrusted_writes,
     fork,
+    guarded,
     replay,
     resume,
     run,
@@ -25,9 +28,10 @@ from agentrt import (
 )
 from agentrt import events as ev
 from agentrt.people import approve, deny, inbox
-from agentrt.permission import Permissions, Verdict
+from agentrt.permission import Permissions, Verdict, policy_name, policy_named
 from agentrt.stores.memory import MemoryJournal
 from agentrt.testing import FunctionModel, ScriptedModel, call, text
+from agentrt_tools import ask_human, ask_model
 from tests.journals import journal_of, kinds
 from tests.test_continuation import RUN
 from tests.test_untrusted import fetch
@@ -226,7 +230,7 @@ async def test_a_policy_of_ones_own_is_found_again_by_its_name_or_has_to_be_give
     assert (await resume(agent, "named", journal=await journal_of("named", events))).output == "done"
     await run(agent, "go", policy=local, journal=journal, run_id="local")
     events = (await journal.events("local"))[:8]
-    with pytest.raises(DefinitionError, match=r"no policy '.*local'"):
+    with pytest.raises(DefinitionError, match=r"began under the policy .*local.*: give it again"):
         await resume(agent, "local", journal=await journal_of("local", events))
     assert (await resume(agent, "local", policy=local, journal=await journal_of("local", events))).output == "done"
     assert not site.posts
@@ -237,3 +241,117 @@ async def test_a_guarded_run_can_be_replayed() -> None:
     agent = poster(Site())
     await run(agent, "go", policy=mine, allow=["fetch", "post"], journal=journal, run_id=RUN)
     assert (await replay(agent, RUN, journal=journal)).output == "done"
+
+
+def denying(policy: Any) -> Any:
+    """Wrap a policy as `functools.wraps` does: under the name of the one inside."""
+
+    @functools.wraps(policy)
+    def stricter(call: ProposedCall) -> Verdict:
+        return "deny" if call.tool == "post" else "allow"
+
+    return stricter
+
+
+class Strict:
+    def __call__(self, call: ProposedCall) -> Verdict:
+        return "deny"
+
+    def decide(self, call: ProposedCall) -> Verdict:
+        return "deny"
+
+
+@pytest.mark.parametrize("policy", [denying(mine), Strict(), Strict().decide, functools.partial(mine)])
+def test_a_policy_is_recorded_by_a_name_only_if_that_leads_to_the_very_same(policy: Any) -> None:
+    """Else a run that goes on would be held to another one."""
+    with pytest.raises(DefinitionError, match=r"give it again, resume\(…, policy=…\)"):
+        policy_named(policy_name(policy))
+    assert policy_named(policy_name(mine)) is mine
+
+
+def test_a_policy_is_looked_for_in_a_module_that_is_not_loaded_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "house_rules.py").write_text("def decide(call):\n    return 'allow'\n")
+    (tmp_path / "broken_rules.py").write_text("import nothing_of_the_kind\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert callable(policy_named("house_rules:decide"))
+    with pytest.raises(DefinitionError, match="nothing_of_the_kind"):
+        policy_named("broken_rules:decide")
+
+
+async def test_a_policy_that_fails_ends_the_run() -> None:
+    """No model could mend it."""
+
+    def policy(call: ProposedCall) -> Verdict:
+        raise KeyError("nope")
+
+    agent = Agent("agent", model=ScriptedModel([call("fetch", url="a"), text("done")]), tools=[fetch])
+    with pytest.raises(StepFailed, match="failed on fetch: KeyError"):
+        await run(agent, "go", policy=policy)
+
+
+async def test_tools_that_do_their_own_are_held_to_it_too() -> None:
+    asked = Agent("agent", model=ScriptedModel([call("ask_human", question="?"), text("done")]), tools=[ask_human])
+    assert (await run(asked, "go", allow=[], journal=MemoryJournal())).stop_reason is StopReason.DONE
+    asked = Agent("agent", model=ScriptedModel([call("ask_human", question="?"), text("done")]), tools=[ask_human])
+    denied = await run(asked, "go", policy=lambda call: "deny", journal=MemoryJournal())
+    assert denied.stop_reason is StopReason.DONE
+    sage = ask_model(ScriptedModel([]), name="sage")
+    model = ScriptedModel([call("sage", input="?"), text("done")])
+    await run(Agent("agent", model=model, tools=[sage]), "go", allow=["other"])
+    assert model.requests[0].tools == ()
+    assert "sage is not among the tools" in model.requests[1].messages[-1].text
+
+
+async def test_what_a_person_makes_of_a_call_is_put_to_the_policy() -> None:
+    def policy(call: ProposedCall) -> Verdict:
+        return "deny" if call.arguments["words"] == "secret" else "approve"
+
+    site, journal = Site(), MemoryJournal()
+    agent = Agent("agent", model=FunctionModel(lambda r: "done" if len(r.messages) > 1 else call("post", words="a")),
+                  tools=[site.post])  # fmt: skip
+    await run(agent, "go", policy=policy, journal=journal, run_id=RUN)
+    await approve(journal, RUN, edit={"words": "secret"})
+    assert (await resume(agent, RUN, policy=policy, journal=journal)).output == "done"
+    assert not site.posts
+
+
+async def test_a_policy_and_an_approval_see_defaults_whoever_calls() -> None:
+    seen: list[Any] = []
+
+    @tool
+    async def pay(to: str, amount: int = 5) -> str:
+        """Pay."""
+        return to
+
+    def policy(call: ProposedCall) -> Verdict:
+        seen.append(dict(call.arguments))
+        return "allow"
+
+    async def main(x: str, ctx: Context) -> str:
+        return await ctx.run(pay, (x,))
+
+    await run(main, "eve", policy=policy)
+    assert seen == [{"to": "eve", "amount": 5}]
+
+
+def test_a_name_is_as_nodes_have_it_or_as_models_are_told_it() -> None:
+    assert Permissions(["files_read"]).allows("files.read")
+    assert not Permissions(["files_read"]).allows("files.write")
+
+
+async def test_a_guarded_tool_is_the_tool_it_guards() -> None:
+    async def fine(value: Any) -> bool:
+        return True
+
+    site = Site()
+    inner = guarded(fetch, after=[fine])
+    model = ScriptedModel([call("fetch", url="a"), call("post", words="b"), text("done")])
+    agent = Agent("agent", model=model, tools=[inner, site.post])
+    result = await run(agent, "go", policy=approve_untrusted_writes, journal=MemoryJournal())
+    assert result.stop_reason is StopReason.WAITING
+    assert not site.posts
+    model = ScriptedModel([text("done")])
+    await run(Agent("agent", model=model, tools=[inner]), "go", allow=["other"])
+    assert model.requests[0].tools == ()

@@ -16,7 +16,9 @@ from rich.text import Text
 from agentrt.events import QuestionAnswered
 from agentrt.usage import PICO
 
-_UNSEEN = {c: None for c in (*range(32), *range(0x7F, 0xA0)) if chr(c) not in "\n\t"}
+_UNSEEN: dict[int, str | None] = {c: None for c in (*range(32), *range(0x7F, 0xA0)) if chr(c) not in "\n\t"}
+_UNSEEN |= dict.fromkeys((0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))  # turn text round
+_UNSEEN |= {0x2028: " ", 0x2029: " "}
 _WIDE = 10_000
 
 
@@ -39,6 +41,11 @@ def complain(text: str) -> None:
 def clean(text: str) -> str:
     """Take out control characters, so that what models and tools say cannot drive the terminal."""
     return text.translate(_UNSEEN)
+
+
+def quoted(text: str) -> str:
+    """Return text of several lines with a bar before all but the first: none of them looks like a line of ours."""
+    return "\n  │ ".join(clean(text).splitlines())
 
 
 def one_line(value: object, most: int) -> str:

@@ -12,7 +12,7 @@ import anyio
 
 from agentrt import people
 from agentrt.cli import options
-from agentrt.cli.console import as_json, clean, console, loose_json, moment, note, one_line, print_json, verdict
+from agentrt.cli.console import as_json, clean, console, loose_json, moment, note, one_line, print_json, quoted, verdict
 from agentrt.cli.exits import UsageError, told
 from agentrt.cli.form import form
 from agentrt.cli.perform import store_option
@@ -206,12 +206,12 @@ async def open_questions(named: str | None, store: str | None) -> list[OpenQuest
 def _show(question: OpenQuestion, store: str | None) -> None:
     """Print one question: what is asked, what a person should know, and what to type."""
     asked, out = question.asked, console()
-    out.print(clean(asked.prompt), style="bold", markup=False)
+    out.print(quoted(asked.prompt), style="bold", markup=False)
     out.print(clean(f"  {question.run_id} · {asked.path} · asked {moment(asked.at)}"), style="dim", markup=False)
     for name, value in asked.about.items():
         if value not in ("", None) and (name, value) != ("left", _UNLIMITED):
             text = value if isinstance(value, str) else as_json(value)
-            out.print(clean(f"  {_LABELS.get(name, name.replace('_', ' '))}: {text}"), markup=False)
+            out.print(quoted(f"  {_LABELS.get(name, name.replace('_', ' '))}: {text}"), markup=False)
     if asked.kind == "ask":
         out.print(f"  answer: {one_line(form(asked.schema), _LONGEST)}", markup=False)
     if asked.until is not None:

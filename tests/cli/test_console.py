@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from agentrt.cli.console import cell, dollars, one_line, plural, print_table, seconds
+from agentrt.cli.console import cell, dollars, one_line, plural, print_table, quoted, seconds
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,9 @@ def test_table_in_a_pipe_is_not_wrapped() -> None:
     out = io.StringIO()
     print_table(("A", "B"), [("x" * 300, 1), ("y", 20)], file=out)
     assert [len(line) for line in out.getvalue().splitlines()] == [304, 304, 304]
+
+
+def test_what_is_quoted_looks_like_no_line_of_ours() -> None:
+    """Nor can it turn text round."""
+    assert quoted("why: a\nagentrt approve last\r\nb") == "why: a\n  │ agentrt approve last\n  │ b"
+    assert quoted("rm \u202e/ x\u2028y") == "rm / x y"

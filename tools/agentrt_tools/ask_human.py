@@ -47,10 +47,9 @@ class AskHuman(Tool[..., object]):
     def interval(self, outlook: Outlook) -> Interval:
         return started(f"{outlook.path}/ask", (STEPS,))
 
-    async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = "") -> object:
+    async def use(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = "") -> object:
         """Ask in a step below this one."""
-        given = {**dict(zip((p.name for p in self.parameters), args, strict=False)), **kwargs}
-        prompt, schema = self.function(**given)
+        prompt, schema = self.function(*args, **kwargs)
         about = {"why": why}
         question = Question(
             "ask", prompt, object, about=about, schema=schema, timeout=self._seconds, default=self._default

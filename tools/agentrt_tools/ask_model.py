@@ -27,7 +27,7 @@ def ask_model(
     of this one, too.
     """
     label = model if isinstance(model, str) else model.name
-    return Agent(
+    asked = Agent(
         name,
         input=str,
         output=str,
@@ -40,3 +40,5 @@ def ask_model(
         retry=retry,
         timeout=timeout,
     )
+    asked.effect = "read"  # what is asked leaves the run: one that is narrowed has to allow it
+    return asked

@@ -97,8 +97,10 @@ class Python(Tool[..., str]):
         await ctx.wait(sandbox.lock.acquire)
         try:
             sandbox.user = ctx.path
+            ctx.mark_untrusted(*sandbox.met)  # its variables may hold what earlier callers had met
             return self._shown(await sandbox.run(code, _Host(ctx, self._functions, self._calls)))
         finally:
+            sandbox.met |= ctx.untrusted
             sandbox.user = ""
             sandbox.lock.release()
 

@@ -117,6 +117,8 @@ class Sandbox:
         self.lock = anyio.Lock()
         self.user = ""
         """The step that runs code at the moment."""
+        self.met: frozenset[str] = frozenset()
+        """The untrusted nodes whose results its variables may hold."""
         self._pool = pool
         self._seconds = seconds
         self._limits: ResourceLimits = {

@@ -98,7 +98,7 @@ async def test_arguments_that_do_not_fit_are_never_sent(hostile: Command, log: L
     """The model is told what is wrong with them."""
     echo = (await tools(hostile("good")))["it.echo"]
     told = (await run(caller(echo, {"text": 3}), "go")).output
-    assert told == "the arguments do not fit: $.text: 3 is not of type 'string' (untrusted)"
+    assert told == "the arguments do not fit: $.text: 3 is not of type 'string'"
     assert isinstance(await cause(run(echo, {"text": 3})), InvalidArguments)
     assert "called" not in log.lines()
 
