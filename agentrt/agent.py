@@ -231,9 +231,10 @@ class Agent(Node[In, Out], Generic[In, Out]):
         if ctx.is_recorded or ctx.goes_on:
             guidance = ctx.draw("guidance", lambda: "\n".join(f"- {g}" for g in ctx.guidance))
         conversation = Conversation(self.instructions, task, messages, tell_budget=self.tell_budget, guidance=guidance)
-        conversation.find([[] if said is None else said.passages, task])
-        if sources := [m.name if isinstance(m, ToolMessage) else self.name for m in messages if _is_untrusted(m)]:
-            ctx.mark_untrusted(*sources)  # of a conversation that goes on, whoever vouched for what came of it
+        if self._answer.may_cite:
+            conversation.find([[] if said is None else said.passages, task])
+        if earlier or isinstance(value, Handoff):  # it keeps its marks, whoever vouched for what has come of it
+            ctx.mark_untrusted(*(_source(m, self.name) for m in messages if _is_untrusted(m)))
         return conversation
 
     def _keep(self, ctx: Context, conversation: Conversation) -> None:
@@ -245,7 +246,8 @@ class Agent(Node[In, Out], Generic[In, Out]):
         if self.format is not None:
             prompt = self.format.write(messages, tools)
             return ModelRequest(messages=messages, prompt=prompt, settings=self._settings_of_format)
-        messages = tuple(map(marked, messages))
+        if ctx.untrusted:
+            messages = tuple(map(marked, messages))
         return ModelRequest(messages=messages, tools=tools, output_schema=self._answer.schema, settings=self.settings)
 
     def _read(self, response: ModelResponse, request: ModelRequest) -> AssistantMessage:
@@ -266,8 +268,9 @@ class Agent(Node[In, Out], Generic[In, Out]):
             used = await self.toolbox.use(ctx, calls, reply.text)
             results = [u.message for u in used]
             conversation.messages += results
-            for message, outcome in used:
-                conversation.find(outcome, untrusted=message.untrusted)
+            if self._answer.may_cite:
+                for message, outcome in used:
+                    conversation.find(outcome, untrusted=message.untrusted)
             text = next((r.text for r in results if r.name in self.stop_at and not r.failed), None)
         if over:
             transfer = self._transfers[over[0].name]
@@ -309,6 +312,10 @@ class Agent(Node[In, Out], Generic[In, Out]):
 
 def _is_untrusted(message: Message) -> bool:
     return isinstance(message, ToolMessage | UserMessage) and message.untrusted
+
+
+def _source(message: Message, agent: str) -> str:
+    return message.name if isinstance(message, ToolMessage) else agent
 
 
 def _transfers(agent: str, handoffs: Sequence[str | Transfer], toolbox: Toolbox) -> dict[str, Transfer]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError, create_model
 
-from agentrt.citation import context
+from agentrt.citation import FORMAT, context
 from agentrt.passage import Passage
 
 
@@ -16,6 +16,7 @@ class Answer:
 
     def __init__(self, name: str, output: Any) -> None:
         self.schema: dict[str, Any] | None = None
+        self.may_cite = False
         self._adapter: TypeAdapter[Any] | None = None
         self._bare: TypeAdapter[Any] | None = None
         if output in (str, object, Any):
@@ -25,6 +26,7 @@ class Answer:
             self._bare = self._adapter
             self._adapter = TypeAdapter(create_model(name, result=(output, ...)))
         self.schema = {"additionalProperties": False, **self._adapter.json_schema(), "title": name}
+        self.may_cite = f"'format': '{FORMAT}'" in str(self.schema)
 
     def parse(self, text: str, passages: Mapping[str, Passage]) -> Any:
         """Return the answer, which may cite these passages by their ids; raises pydantic's `ValidationError`."""

@@ -10,6 +10,8 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, WithJson
 from agentrt.passage import Passage
 
 _MOST_NAMED = 20
+FORMAT = "passage-id"
+"""How a schema says that something is a citation."""
 
 
 def _cited(value: object, info: ValidationInfo) -> object:
@@ -36,7 +38,9 @@ def _cited(value: object, info: ValidationInfo) -> object:
 Citation: TypeAlias = Annotated[
     Passage,
     BeforeValidator(_cited),
-    WithJsonSchema({"type": "string", "description": "The id of a passage that was found."}, mode="validation"),
+    WithJsonSchema(
+        {"type": "string", "format": FORMAT, "description": "The id of a passage that was found."}, "validation"
+    ),
 ]
 """A field of an agent's output that the model fills with the id of a passage, and whose value is that passage.
 
@@ -44,7 +48,7 @@ Only passages count that the agent was given or has found: any other id is told 
 """
 
 
-class CitedAnswer(BaseModel):
+class CitedAnswer(BaseModel, defer_build=True):
     """Hold an answer, and the passages that it rests on."""
 
     text: str = Field(description="The answer.")

@@ -79,6 +79,7 @@ class StepContext(Context):
     attempts = 0
     spends = 0
     silent = False
+    is_guarded = False
     untrusted = NOTHING
     read = NOTHING
     """The untrusted nodes whose results it has met itself, or a step below it."""
@@ -420,10 +421,6 @@ class StepContext(Context):
             self._remembers = True
             self.record(Remembered(path=self.path, at=self.clock()))
 
-    @property
-    def is_guarded(self) -> bool:
-        return self.scheduler.permissions is not None
-
     def allows(self, node: Node[Any, Any]) -> bool:
         permissions = self.scheduler.permissions
         return permissions is None or node.effect is None or permissions.allows(node.name)
@@ -676,6 +673,12 @@ class StepContext(Context):
         """Return the error of a step below, to be raised here, and remember whose it is."""
         self._failure = failure
         return failure.error
+
+
+class GuardedContext(StepContext):
+    """Be the context of a step of a run that has permissions; the others do not pay for asking."""
+
+    is_guarded = True
 
 
 def check_policy(budget: Budget, node: Node[Any, Any]) -> None:

@@ -35,7 +35,8 @@ class Execution:
             if (refusal := self._context.denial) is not None:  # its very start was refused
                 self._context.record_denial(refusal)
                 raise refusal
-            self._context.check_allowed()
+            if self._context.is_guarded:
+                self._context.check_allowed()
             # Only what is declared stands around the node: each layer would cost something at every switch of tasks.
             limit = self._soonest()
             if limit is not None:

@@ -87,8 +87,11 @@ class FunctionNode(Node[Any, Out]):
             return await self.call(ctx, (value,), {})
         return await self.call(ctx, *self._spread(value))
 
-    async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Out:
+    def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, Out]:
         """Call the function, in a thread if it is not async."""
+        return self._call(ctx, args, kwargs)
+
+    async def _call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Out:
         if self._context is not None:
             check_deps(self.name, self.needs, ctx.deps)
             kwargs = {**kwargs, self._context: ctx}

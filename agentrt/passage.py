@@ -43,8 +43,6 @@ def passages_in(value: object) -> Iterator[Passage]:
     """Yield the passages that a value is, or holds."""
     if isinstance(value, Passage):
         yield value
-    elif isinstance(value, str | bytes | int | float | None):
-        return
     elif isinstance(value, Mapping):
         yield from passages_in(list(value.values()))
     elif isinstance(value, list | tuple | set | frozenset):

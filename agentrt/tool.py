@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, final, get_args, get_origin, overload
 
 from pydantic import TypeAdapter
@@ -77,10 +77,15 @@ class Tool(FunctionNode[R], Generic[P, R]):
         return self.function(*args, **kwargs)
 
     @final
-    async def call(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = "") -> R:
+    def call(
+        self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = ""
+    ) -> Coroutine[Any, Any, R]:
         """Have the tool's effect, once it is allowed, approved and on record that it begins."""
         if self.approval is False and not ctx.is_recorded and not ctx.is_guarded:
-            return await self.use(ctx, args, kwargs, why=why)
+            return self.use(ctx, args, kwargs, why=why)
+        return self._call_on_record(ctx, args, kwargs, why)
+
+    async def _call_on_record(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], why: str) -> R:
         given = self._all_arguments(args, kwargs)
         if ctx.must_be_approved(self, given) or self.approval is True or (self.approval and self.approval(given)):
             approved_as = dict(await approved(ctx, self, given, why))
@@ -92,9 +97,11 @@ class Tool(FunctionNode[R], Generic[P, R]):
         await ctx.begin_effect()
         return await self.use(ctx, (), given, why=why)
 
-    async def use(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = "") -> R:
+    def use(
+        self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = ""
+    ) -> Coroutine[Any, Any, R]:
         """Do what the tool does, now that it may; `why` is what a model said as it asked for that."""
-        return await super().call(ctx, args, kwargs)
+        return self._call(ctx, args, kwargs)
 
     def _all_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments by name, with the defaults, as `approval` and policies look at them."""

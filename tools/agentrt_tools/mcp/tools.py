@@ -49,7 +49,7 @@ class McpTool(Tool[..., object]):
         self, server: Server, offer: Offer, *, prefix: str, untrusted: bool, approval: Approval = False
     ) -> None:
         async def call(_agentrt_context: Context, **arguments: object) -> object:
-            return await self._call(_agentrt_context, arguments)
+            return await self._send(_agentrt_context, arguments)
 
         # The server's schema says what the arguments are; to a function node they are what is left.
         taken = inspect.Parameter(_CONTEXT, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Context)
@@ -85,7 +85,7 @@ class McpTool(Tool[..., object]):
             raise InvalidArguments("; ".join(mistakes))
         return arguments
 
-    async def _call(self, ctx: Context, arguments: Mapping[str, object]) -> object:
+    async def _send(self, ctx: Context, arguments: Mapping[str, object]) -> object:
         opened = await connection_of(ctx, self._server)
         progress = _Progress(ctx)
         try:
