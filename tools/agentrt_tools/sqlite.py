@@ -102,6 +102,6 @@ class SqliteDatabase(Database):
             return f"{reason}: use LIKE or GLOB"
         if reason.startswith(("not authorized", "authorization denied", "attempt to write")):
             return f"{reason}: {'it would leave the database' if self.write else 'this tool only reads'}"
-        if reason.startswith("no such module"):
-            return f"{reason}: it needs an extension that is not here; ask the other tables"
+        if reason.startswith(("no such module", "vtable constructor failed")):
+            return f"{reason}: this virtual table cannot be opened here; ask the other tables"
         return reason
