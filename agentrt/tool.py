@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, final, get_args, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, final, get_args, get_origin, overload
 
 from pydantic import TypeAdapter
 from pydantic_core import to_json
@@ -37,7 +37,7 @@ class Tool(FunctionNode[R], Generic[P, R]):
     approval: whether a person has to approve each call, or a function of the arguments that says so of this call.
     untrusted: whether its result comes from the outside world, and may hold what others want a model to do.
 
-    Raises `DefinitionError` for a parameter without a type.
+    Raises `DefinitionError` for a parameter without a type, and for a function that makes tools.
     """
 
     kind = "tool"
@@ -60,6 +60,7 @@ class Tool(FunctionNode[R], Generic[P, R]):
         super().__init__(function, name=name, budget=budget, retry=retry, timeout=timeout)
         if effect not in get_args(Effect):
             raise DefinitionError(f"tool {self.name!r}: effect={effect!r}: use one of {', '.join(get_args(Effect))}")
+        _check_no_maker(self)
         self.effect = effect
         self.approval = approval
         self.untrusted = untrusted
@@ -121,6 +122,17 @@ class ToolMaker(Protocol):
     def __call__(self, function: Callable[P, Awaitable[R]], /) -> Tool[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Tool[P, R]: ...
+
+
+def _check_no_maker(tool: Tool[..., Any]) -> None:
+    """Raise `DefinitionError` for a function whose values are tools: it was meant to be called by who defines."""
+    parts = [get_origin(part) or part for part in (tool.output, *get_args(tool.output))]
+    nodes = [isinstance(part, type) and issubclass(part, Node) for part in parts]
+    if not any(nodes):
+        return
+    needed = ", ".join(p.name for p in tool.parameters if p.default is p.empty)
+    call = f"{'*' * (not nodes[0])}{'await ' * tool.is_async}{tool.name}({needed})"
+    raise DefinitionError(f"{tool.name} is no tool, but makes {'one' if nodes[0] else 'several'}: write {call}")
 
 
 @overload
