@@ -20,12 +20,8 @@ class Arguments:
     a typed dict) takes that object's fields, and every other input is a single field, `input` unless the node names it.
     """
 
-    def __init__(
-        self, schema: dict[str, Any], read: Callable[[str | Mapping[str, Any]], Any], field: str = "input"
-    ) -> None:
+    def __init__(self, schema: dict[str, Any], read: Callable[[str | Mapping[str, Any]], Any]) -> None:
         self.schema = schema
-        self.field = field
-        """What an input that is no object is called."""
         self._read = read
 
     def parse(self, arguments: str | Mapping[str, Any]) -> Any:
@@ -55,7 +51,7 @@ class Arguments:
 
         fields: dict[str, Any] = {field: (annotation, Field(description=description))}
         model = create_model(name, **fields)
-        return cls(_schema(model), lambda data: getattr(_read_model(model, data), field), field)
+        return cls(_schema(model), lambda data: getattr(_read_model(model, data), field))
 
     @classmethod
     def of_function(cls, name: str, parameters: Sequence[inspect.Parameter], notes: Mapping[str, str]) -> Arguments:

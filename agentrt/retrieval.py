@@ -16,7 +16,6 @@ from agentrt.forecast import step_interval
 from agentrt.interval import Interval, Outlook
 from agentrt.node import Context, Node
 from agentrt.passage import Fact, Passage
-from agentrt.question import permitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +87,8 @@ class Retriever(Node[str, list[Passage]]):
     """
 
     kind = "retrieval"
+    argument = "query"
     effect = "read"
-    asks_policy = True
 
     def __init__(
         self,
@@ -126,14 +125,12 @@ class Retriever(Node[str, list[Passage]]):
 
     @cached_property
     def arguments(self) -> Arguments:
-        return Arguments.of_field(self.name, "query", str, "What to look for: a question, or some words.")
+        return Arguments.of_field(self.name, self.argument, str, "What to look for: a question, or some words.")
 
     def interval(self, outlook: Outlook) -> Interval:
         return sum((step_interval(part, outlook) for part in self.parts), Interval())
 
     async def invoke(self, ctx: Context, value: str, /) -> list[Passage]:
-        if ctx.is_guarded:
-            value = await permitted(ctx, self, value)
         value = plain_query(value)
         vector = None
         if self._embeddings is not None:
