@@ -15,7 +15,7 @@ from agentrt.interval import NONE, Interval, Outlook, started
 from agentrt.messages import ToolSpec, tool_name
 from agentrt.node import Context, Effect, Node
 from agentrt.partial import Partial
-from agentrt.question import approved, happened, permitted
+from agentrt.question import happened, never, permitted
 from agentrt.retry import Retry
 
 P = ParamSpec("P")
@@ -42,6 +42,7 @@ class Tool(FunctionNode[R], Generic[P, R]):
 
     kind = "tool"
     counts = (STEPS, TOOL_CALLS)
+    asks_policy = True
 
     def __init__(
         self,
@@ -86,21 +87,21 @@ class Tool(FunctionNode[R], Generic[P, R]):
         return self._call_on_record(ctx, args, kwargs, why)
 
     async def _call_on_record(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], why: str) -> R:
-        given = self._all_arguments(args, kwargs)
-        if ctx.must_be_approved(self, given) or self.approval is True or (self.approval and self.approval(given)):
-            approved_as = dict(await approved(ctx, self, given, why))
-            if approved_as != given:  # what people make of a call may be another that is denied
-                ctx.must_be_approved(self, approved_as)
-            given = approved_as
+        given = dict(await permitted(ctx, self, self._all_arguments(args, kwargs), why, approval=self._wants_approval))
         if ctx.doubts and self.effect == "unsafe" and (answer := await happened(ctx, self, given)) is not None:
             return self.read_output(answer.value)
         await ctx.begin_effect()
         return await self.use(ctx, (), given, why=why)
 
+    def _wants_approval(self, arguments: Mapping[str, Any]) -> bool:
+        return self.approval(arguments) if callable(self.approval) else self.approval
+
     def use(
         self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = ""
     ) -> Coroutine[Any, Any, R]:
         """Do what the tool does, now that it may; `why` is what a model said as it asked for that."""
+        if self.untrusted:  # from here on an error, too, may say what others want
+            ctx.mark_untrusted(self.name)
         return self._call(ctx, args, kwargs)
 
     def _all_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,6 +183,7 @@ class ToolUse(Node[str, Any]):
     """
 
     counts = (STEPS, TOOL_CALLS)
+    asks_policy = True
 
     def __init__(self, node: Node[Any, Any], call_id: str, why: str = "") -> None:
         self.why = why
@@ -190,7 +192,7 @@ class ToolUse(Node[str, Any]):
         self.attributes = {**(node.attributes or {}), "call_id": call_id}
         self.kind = node.kind  # type: ignore[misc]
         self.node = node
-        self.effect, self.untrusted, self.is_trusted = node.effect, node.untrusted, node.is_trusted
+        self.effect, self.untrusted, self.is_trusted = node.tool_effect, node.untrusted, node.is_trusted
         self.wraps_up = node.wraps_up
 
     async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Any:
@@ -202,8 +204,8 @@ class ToolUse(Node[str, Any]):
             return await self.node.call(ctx, (), arguments, why=self.why)
         if isinstance(self.node, FunctionNode):
             return await self.node.call(ctx, (), arguments)
-        if ctx.is_guarded and self.node.effect is not None and not self.node.asks_policy:
-            arguments = await permitted(ctx, self.node, arguments, self.why)
+        if ctx.is_guarded and self.effect is not None and not self.node.asks_policy:
+            arguments = await permitted(ctx, self.node, arguments, self.why, approval=never)
         return await self.node.invoke(ctx, arguments)
 
 

@@ -372,7 +372,7 @@ def _print_report(report: Mapping[str, Any], *, most: int | None) -> None:
     if report["curation"] is not None:
         from agentrt.index.curation import Report
 
-        print_table(("DOCUMENTS", "COUNT", "EXAMPLES"), Report.read(report["curation"]).rows())
+        print_table(("DOCUMENTS", "COUNT", "EXAMPLES"), Report.read(report["curation"]).rows(most))
     _print_problems(report["problems"], most=most)
     if most is not None and len(report["problems"]) > most:
         note(f"each of them: agentrt index report {report['index']}", "yellow")

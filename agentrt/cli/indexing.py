@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,12 @@ from agentrt.cli.exits import UsageError
 
 if TYPE_CHECKING:
     from agentrt.index import Document, SqliteIndex
+    from agentrt.index.curation import Curation
+    from agentrt.index.loading import Loading
 
 NO_EMBEDDER = "none"
 _DEFAULT_EMBEDDER = "wordllama"
+_MOST_TOLD = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,7 @@ async def carry_out(plan: Plan) -> dict[str, Any]:
     from agentrt.index.loading import Loading
 
     loading = Loading(*plan.folders)
-    language = language_detector() if plan.languages else None
+    language = language_detector(*plan.languages) if plan.languages else None
     curation = Curation(language=language, languages=frozenset(plan.languages)) if plan.curation else None
     count = _Count()
 
@@ -71,10 +74,8 @@ async def carry_out(plan: Plan) -> dict[str, Any]:
         return count(loading)
 
     def documents() -> Iterator[Document]:
-        if curation is None:
-            yield from _some(passes(), plan)
-        else:
-            yield from _some(curation.curate(passes), plan)
+        found = passes() if curation is None else curation.curate(passes)
+        yield from _some(found, plan, lambda: _why_none(loading, curation))
 
     chunk = Chunker(plan.chunk_words, plan.overlap)
     index = open_new(plan.to, plan.embedder)
@@ -96,13 +97,24 @@ async def carry_out(plan: Plan) -> dict[str, Any]:
     return report
 
 
-def _some(documents: Iterator[Document], plan: Plan) -> Iterator[Document]:
+def _some(documents: Iterator[Document], plan: Plan, why: Callable[[], str]) -> Iterator[Document]:
     """Yield documents; raises `UsageError` where there are none, so that nothing is pruned for a mistyped name."""
     first = next(documents, None)
     if first is None:
-        raise UsageError(f"nothing to index in {', '.join(map(str, plan.folders))}")
+        raise UsageError(f"nothing to index in {', '.join(map(str, plan.folders))}: {why()}")
     yield first
     yield from documents
+
+
+def _why_none(loading: Loading, curation: Curation | None) -> str:
+    """Say what became of the files that were there."""
+    left = curation.report.by_reason() if curation is not None else {}
+    told = [f"{len(ones):,} left out as {reason} ({ones[0].source})" for reason, ones in left.items()]
+    told += [str(problem) for problem in loading.problems[:_MOST_TOLD]]
+    more = len(loading.problems) - _MOST_TOLD
+    return "; ".join(
+        [f"{plural(loading.files, 'file')} read", *told, *([f"{more:,} more problems"] if more > 0 else [])]
+    )
 
 
 def report_file(index: Path) -> Path:

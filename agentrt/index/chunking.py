@@ -10,21 +10,15 @@ from typing import Final
 
 from agentrt.errors import DefinitionError
 from agentrt.index.document import Document
+from agentrt.index.script import WORD, count_words
 from agentrt.index.structure import Block, blocks
 from agentrt.passage import Metadata, Passage
 
 Measure = Callable[[str], int]
 
 _MARKED: Final = frozenset({"markdown", "html"})
-_WORD: Final = re.compile(r"\S{1,40}")
-"""A word, or 40 characters of what has no spaces, so that every text can be cut."""
 _SENTENCE: Final = re.compile(r"(?<=[.!?…])[\"'”’)\]]{0,3}\s+|(?<=[。！？])|\n\s*\n")
 _LINES: Final = re.compile(r"\n")
-
-
-def count_words(text: str) -> int:
-    """Return how many words a text has; of what has no spaces each 40 characters count as one."""
-    return sum(1 for _ in _WORD.finditer(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +28,7 @@ class Chunker:
     Whole paragraphs, list items, rows and blocks of code stay together where they fit; longer ones are cut between
     sentences or lines, and longer sentences between words. A passage is its document's text from `start` on, as it
     stands there; its title is the path of headings above it, which are not part of its text. Where the text has pages,
-    `page` in the metadata is the one it begins on.
+    `page` in the metadata is the one it begins on. Words are those of `agentrt.index.script`.
 
     overlap: how many words of the passage before are repeated at most, in whole sentences, within a section.
     measure: counts what a text has in place of words, such as the tokens of an embedder.
@@ -80,7 +74,7 @@ class Chunker:
             if size <= self.size:
                 yield _Atom(start, end, size)
             else:
-                for word in _WORD.finditer(text, start, end):
+                for word in WORD.finditer(text, start, end):
                     yield _Atom(word.start(), word.end(), min(self.measure(word[0]), self.size))
 
 

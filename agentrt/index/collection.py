@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,30 @@ _ID = ("_id", "id", "query_id")
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Hold the queries of a test collection, and the gains of their documents by the documents' sources."""
+    """Hold the queries of a test collection that have relevant documents, and the gains of these by their sources."""
 
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, float]]
 
     @classmethod
     def read(cls, queries: Path, qrels: Path) -> Collection:
-        """Read queries (JSON lines: id, text) and judgements (tab-separated: query, document, gain; with a header).
+        """Read queries (JSON lines: id, text) and judgements (tab-separated: query, document, gain).
 
-        Raises `DefinitionError` naming the line that is wrong.
+        A first line whose gain is no number is a header. Raises `DefinitionError` naming the line that is wrong.
         """
         texts = {
             str(_first(row, _ID, place)): str(_first(row, ("text", "question"), place)) for place, row in _rows(queries)
         }
         gains: dict[str, dict[str, float]] = {}
         for place, row in _table(qrels):
-            if len(row) < 3 or row[0] not in texts or not _is_number(row[-1]):
+            gain = _number(row[-1])
+            if len(row) < 3 or row[0] not in texts or gain is None or not math.isfinite(gain):
                 raise DefinitionError(f"{place}: write the id of a query, a document and a gain, with tabs between")
-            gains.setdefault(row[0], {})[row[-2]] = float(row[-1])
-        if not gains:
-            raise DefinitionError(f"{qrels} holds no judgements")
-        return cls({query: texts[query] for query in gains}, gains)
+            gains.setdefault(row[0], {})[row[-2]] = gain
+        answered = {query: judged for query, judged in gains.items() if any(gain > 0 for gain in judged.values())}
+        if not answered:
+            raise DefinitionError(f"{qrels} holds no judgements, or none with a gain over 0")
+        return cls({query: texts[query] for query in answered}, answered)
 
 
 def corpus(file: Path) -> Iterator[Document]:
@@ -58,23 +60,23 @@ def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DefinitionError(f"{file} line {number} is no JSON: {error}") from error
             if not isinstance(row, dict):
                 raise DefinitionError(f"{file} line {number} is no JSON object")
             yield f"{file} line {number}", row
 
 
-def _table(file: Path) -> Iterator[tuple[str, list[str]]]:
-    rows = csv.reader(_lines(file), delimiter="\t")
-    next(rows, None)
-    for row in rows:
-        yield f"{file} line {rows.line_num}", row
+def _table(file: Path) -> Iterator[tuple[str, Sequence[str]]]:
+    for number, line in enumerate(_lines(file), 1):
+        row = line.split("\t")
+        if line.strip() and (number > 1 or _number(row[-1]) is not None):
+            yield f"{file} line {number}", row
 
 
 def _lines(file: Path) -> Iterable[str]:
     try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
+        return file.read_text(encoding="utf-8-sig").split("\n")  # splitlines cuts within JSON's texts, too
     except (OSError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{file} cannot be read: {error}") from error
 
@@ -86,9 +88,8 @@ def _first(row: Mapping[str, Any], names: Iterable[str], place: str) -> object:
     raise DefinitionError(f"{place} has none of {', '.join(names)}")
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str) -> float | None:
     try:
-        float(text)
+        return float(text)
     except ValueError:
-        return False
-    return True
+        return None

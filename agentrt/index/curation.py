@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any, Final, Self
 
-from agentrt.index.boilerplate import Boilerplate
-from agentrt.index.chunking import count_words
+from agentrt.index.boilerplate import RECORDS, Boilerplate
 from agentrt.index.document import Document
 from agentrt.index.duplicates import Duplicates
 from agentrt.index.quality import flaw
+from agentrt.index.script import count_words
 
 _EXAMPLES: Final = 5
 
@@ -58,15 +60,19 @@ class Report:
         left = [Left(**one) for one in document["left_out"]]
         return cls(**document["kept"], left=left, lines=Counter(document["boilerplate"]))
 
-    def rows(self) -> list[tuple[str, int, str]]:
-        """Return a line for each reason: its name, how many, and examples."""
+    def rows(self, most: int | None = None) -> list[tuple[str, int, str]]:
+        """Return a line for each reason: its name, how many, and examples; and one for each line that was blanked.
+
+        most: how many blanked lines are shown, the most frequent; without it all.
+        """
         shown = [("kept", self.documents, f"{self.words:,} words")]
         for reason, ones in self.by_reason().items():
             named = [f"{o.source} ({o.detail})" if o.detail else o.source for o in ones[:_EXAMPLES]]
             shown.append((reason, len(ones), ", ".join(named)))
-        if self.lines:
-            examples = "; ".join(line for line, _ in self.lines.most_common(_EXAMPLES))
-            shown.append(("boilerplate lines", self.lines.total(), examples))
+        shown += [("blanked line", n, line) for line, n in self.lines.most_common(most)]
+        if most is not None and len(self.lines) > most:
+            rest = self.lines.most_common()[most:]
+            shown.append(("blanked lines", sum(n for _, n in rest), f"{len(rest):,} more"))
         return shown
 
 
@@ -78,7 +84,7 @@ class Curation:
     language: tells the language of a text, such as "en"; only those in `languages` are kept.
     """
 
-    similarity: float = 0.8
+    similarity: float = 0.9
     least_words: int = 3
     language: Callable[[str], str] | None = None
     languages: frozenset[str] = frozenset()
@@ -91,7 +97,7 @@ class Curation:
         duplicates = Duplicates(self.similarity)
         for document in documents():
             text, lines = boilerplate.blanked(document)
-            left = self._reason(document.source, text, duplicates)
+            left = self._reason(document, text, duplicates)
             if left is not None:
                 self.report.left.append(left)
                 continue
@@ -100,13 +106,21 @@ class Curation:
             self.report.lines.update(lines)
             yield replace(document, text=text) if lines else document
 
-    def _reason(self, source: str, text: str, duplicates: Duplicates) -> Left | None:
+    def _reason(self, document: Document, text: str, duplicates: Duplicates) -> Left | None:
+        source = document.source
         if wrong := flaw(text, least_words=self.least_words):
             return Left(source, wrong)
         if self.language is not None and (found := self.language(text)) not in self.languages:
             return Left(source, "another language", found)
-        if repeats := duplicates.seen(source, text):
+        if repeats := duplicates.seen(source, text, label=_label(document)):
             name, similarity = repeats
             reason = "duplicate" if similarity == 1.0 else "near duplicate"
             return Left(source, reason, f"of {name}" + ("" if similarity == 1.0 else f", {similarity:.0%}"))
         return None
+
+
+def _label(document: Document) -> str:
+    """Return what is said of a document beside its text: a title that is more than its name, and a record's fields."""
+    title = "" if document.title == PurePath(document.source).stem else document.title
+    facts = document.metadata if document.metadata.get("format") in RECORDS else {}
+    return json.dumps([title, sorted((name, str(fact)) for name, fact in facts.items() if name != "line")])

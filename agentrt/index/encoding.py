@@ -16,6 +16,7 @@ _MARKS: Final = (  # UTF-32 first: its mark begins like that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _BLOCK: Final = 1 << 20
+_ASCII: Final = "".join(chr(i) for i in range(32, 127) if i != ord("\\")) + r"\u0041"
 _SAMPLE: Final = 1 << 16
 
 
@@ -39,16 +40,25 @@ def encoding_of(file: Path, declared: str | None = None) -> tuple[str, bool]:
 
 
 def is_readable(file: Path, encoding: str) -> bool:
-    """Say whether all of a file can be read in an encoding."""
+    """Say whether all of a file can be read in an encoding; what is none, such as `hex`, reads nothing."""
     try:
+        b"x".decode(encoding)  # refuses what makes bytes of bytes, which decoders do not
         decoder = codecs.getincrementaldecoder(encoding)()
         with file.open("rb") as stream:
             while block := stream.read(_BLOCK):
                 decoder.decode(block)
         decoder.decode(b"", final=True)
-    except (UnicodeDecodeError, LookupError):
+    except (UnicodeError, LookupError):
         return False
     return True
+
+
+def is_ascii(encoding: str) -> bool:
+    """Say whether ASCII means the same in an encoding: only then can a text in it say in ASCII what it is in."""
+    try:
+        return _ASCII.encode().decode(encoding) == _ASCII
+    except (UnicodeError, LookupError):
+        return False
 
 
 def guess(file: Path) -> str:

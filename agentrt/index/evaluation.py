@@ -15,21 +15,22 @@ Metric: TypeAlias = Callable[[Sequence[str], Gains], float]
 
 _SAMPLES: Final = 2000
 _CONFIDENCE: Final = 0.95
+_NDCG: Final = 10
 
 
 def recall(ranking: Sequence[str], gains: Gains, k: int) -> float:
-    """Return the share of the relevant documents that are among the first k."""
+    """Return the share of the relevant documents that are among the first k; 0 where there are none."""
     relevant = {source for source, gain in gains.items() if gain > 0}
-    return len(relevant & set(ranking[:k])) / len(relevant)
+    return len(relevant & set(ranking[:k])) / len(relevant) if relevant else 0.0
 
 
 def ndcg(ranking: Sequence[str], gains: Gains, k: int) -> float:
     """Return the discounted gain of the first k against the best there could be; gains count as they are.
 
-    That is trec_eval's: Σ gain / log2(rank + 1), not 2^gain - 1.
+    That is trec_eval's: Σ gain / log2(rank + 1), not 2^gain - 1; 0 where there are no relevant documents.
     """
-    ideal = sorted((gain for gain in gains.values() if gain > 0), reverse=True)
-    return _dcg([gains.get(source, 0.0) for source in ranking[:k]]) / _dcg(ideal[:k])
+    ideal = _dcg(sorted((gain for gain in gains.values() if gain > 0), reverse=True)[:k])
+    return _dcg([gains.get(source, 0.0) for source in ranking[:k]]) / ideal if ideal else 0.0
 
 
 def _dcg(gains: Sequence[float]) -> float:
@@ -67,9 +68,10 @@ def documents_of(sources: Sequence[str]) -> list[str]:
 
 
 def metrics(k: int) -> Mapping[str, Metric]:
-    """Return what is measured, by name."""
+    """Return what is measured of rankings of k documents, by name."""
+    first = min(k, _NDCG)
     return {
-        "nDCG@10": lambda ranking, gains: ndcg(ranking, gains, 10),
+        f"nDCG@{first}": lambda ranking, gains: ndcg(ranking, gains, first),
         f"recall@{k}": lambda ranking, gains: recall(ranking, gains, k),
         "MRR": reciprocal_rank,
     }

@@ -30,46 +30,61 @@ _PACKED: Final = frozenset({".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz"
 def find_files(path: Path) -> Iterator[tuple[str, Path] | Problem]:
     """Yield each file below a folder with its name there, in their order, and a problem for each that is left out.
 
-    Raises `DefinitionError` for one that does not exist.
+    Of a name that is no Unicode the odd bytes are written as numbers. Raises `DefinitionError` for a path that does
+    not exist.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists, and the like, raise where a folder must not be entered
         raise DefinitionError(f"{path} does not exist")
-    if not path.is_dir():
-        yield _checked(path.name, path)
+    if not os.path.isdir(path):
+        yield _checked(_written(path.name), path)
         return
-    troubles: list[OSError] = []
-    for folder, folders, files in os.walk(path, onerror=troubles.append):
-        folders.sort()
-        here = Path(folder).relative_to(path)
-        for name in [f for f in folders if _unvisited(Path(folder), f)]:
-            folders.remove(name)
-            yield Problem((here / name).as_posix() + "/", _unvisited(Path(folder), name))
-        for name in sorted(files):
-            yield _offered((here / name).as_posix(), Path(folder, name), path)
-    for trouble in troubles:
-        yield Problem(str(trouble.filename), f"the folder cannot be read: {trouble.strerror}")
+    root = os.path.realpath(path)
+    waiting = [""]
+    while waiting:  # no call within calls, so that no folder is too deep
+        here = waiting.pop()
+        folder = os.path.join(path, here)
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError as error:
+            yield Problem(_written(here) or str(path), f"the folder cannot be read: {error.strerror}")
+            continue
+        below = {name: _unvisited(folder, name) for name in names if os.path.isdir(os.path.join(folder, name))}
+        yield from (Problem(_written(here + name) + "/", why) for name, why in below.items() if why)
+        for name in names:
+            if name not in below:
+                yield _offered(_written(here + name), Path(folder, name), root)
+        waiting += [f"{here}{name}/" for name, why in reversed(below.items()) if not why]
 
 
-def _unvisited(folder: Path, name: str) -> str:
+def _written(name: str) -> str:
+    """Return a name as text that can be kept: bytes of it that are no UTF-8 as `\\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _unvisited(folder: str, name: str) -> str:
     if name.startswith("."):
         return "hidden folders are not read"
-    return "links to folders are not followed" if (folder / name).is_symlink() else ""
+    return "links to folders are not followed" if os.path.islink(os.path.join(folder, name)) else ""
 
 
-def _offered(source: str, file: Path, root: Path) -> tuple[str, Path] | Problem:
+def _offered(source: str, file: Path, root: str) -> tuple[str, Path] | Problem:
     if file.name.startswith("."):
         return Problem(source, "hidden files are not read")
-    if file.is_symlink() and not file.resolve().is_relative_to(root.resolve()):
-        return Problem(source, "it is a link that leads out of the folder")
+    if os.path.islink(file):
+        target = Path(os.path.realpath(file))
+        if not target.is_relative_to(root):
+            return Problem(source, "it is a link that leads out of the folder")
+        if any(part.startswith(".") for part in target.relative_to(root).parts):
+            return Problem(source, "it is a link to what is hidden")
     return _checked(source, file)
 
 
 def _checked(source: str, file: Path) -> tuple[str, Path] | Problem:
-    if not file.is_file():
+    if not os.path.isfile(file):
         return Problem(source, "it is no ordinary file")
     suffix = file.suffix.lower()
     if suffix in _PACKED:
         return Problem(source, "packed files are not read: unpack it first")
     if suffix not in FORMATS:
-        return Problem(source, f"files of type {suffix or '(none)'} are not read")
+        return Problem(source, f"files of type {_written(suffix) or '(none)'} are not read")
     return source, file

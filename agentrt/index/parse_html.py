@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
 
 _SPACE: Final = re.compile(r"[ \t\n\r\f\v]+")
-_HIDING: Final = re.compile(r"(display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
+_FENCE: Final = re.compile("`{3,}")
+_NUMBER: Final = re.compile(r"[+-]?(\d{1,9}\.?\d{0,9}|\.\d{1,9})")
+_HIDING: Final = frozenset({("display", "none"), ("visibility", "hidden"), ("visibility", "collapse")})
+_MOVED: Final = ("margin-left", "margin-top", "text-indent")
+_PLACED: Final = ("left", "right", "top", "bottom", *_MOVED)
+_OFF: Final = -500.0
+"""Where no screen reaches, in whatever unit: people write -9999px and -999em."""
 _UNREAD: Final = frozenset(
     "script style noscript template svg math iframe object embed canvas audio video head title "  # noqa: SIM905
     "button select textarea input datalist dialog".split()
@@ -47,7 +53,26 @@ def _content(root: LexborNode) -> LexborNode:
 
 
 def _is_hidden(given: Mapping[str, str | None]) -> bool:
-    return "hidden" in given or given.get("aria-hidden") == "true" or bool(_HIDING.search(given.get("style") or ""))
+    if "hidden" in given or given.get("aria-hidden") == "true":
+        return True
+    style = _style(given)
+    if not _HIDING.isdisjoint(style.items()) or _size(style, "opacity") == 0:
+        return True
+    moved = _PLACED if style.get("position") in ("absolute", "fixed") else _MOVED
+    return any((_size(style, name) or 0) <= _OFF for name in moved)
+
+
+def _style(given: Mapping[str, str | None]) -> dict[str, str]:
+    """Return what an element's own style says, without comments: its values by their names."""
+    first, *others = (given.get("style") or "").lower().split("/*")
+    text = first + "".join(other.partition("*/")[2] for other in others)
+    pairs = (part.partition(":") for part in text.split(";"))
+    return {name.strip(): value.replace("!important", "").strip() for name, _, value in pairs}
+
+
+def _size(style: Mapping[str, str], name: str) -> float | None:
+    number = _NUMBER.match(style.get(name, ""))
+    return float(number[0]) if number else None
 
 
 def _line(text: str) -> str:
@@ -67,8 +92,10 @@ class _Writer:
         self._words: list[str] = []
         self._kind = ""
         self._prefix = ""
-        self._lists = self._articles = self._pre = self._row = 0
+        self._lists = self._articles = self._pre = self._row = self._cells = 0
         self._links: list[int] = []
+        self._unseen: list[bool] = []
+        """Whether the font of the elements around has no size; one within may have some again."""
 
     def write(self, top: LexborNode) -> str:
         end = top.mem_id  # to compare nodes is to write both as HTML
@@ -92,7 +119,8 @@ class _Writer:
     def _enter(self, node: LexborNode) -> bool:
         """Begin a node; return whether what is inside is read."""
         if node.is_text_node:
-            self._words.append(node.text_content or "")
+            if not (self._unseen and self._unseen[-1]):
+                self._words.append(node.text_content or "")
             return False
         tag = node.tag or ""
         given = node.attributes
@@ -100,20 +128,26 @@ class _Writer:
             return False
         if tag in _BLOCKS:
             self._break(tag)
-        if tag in ("td", "th") and any(w.strip() for w in self._words):
-            self._words.append(" | ")
-        elif tag == "br":
-            self._words.append("\n" if self._pre else "\v")
-        elif tag == "img":
-            self._words.append(f" {given.get('alt') or ''} ")
-        elif tag == "a":
-            self._links.append(len(self._words))
+        self._see(given)
+        self._mark(tag, given)
         self._count(tag, 1)
         if tag in _HEADINGS:
             self._kind, self._prefix = "heading", _HEADINGS[tag]
         elif tag == "li":
             self._kind, self._prefix = "item", "  " * max(self._lists - 1, 0) + "- "
         return True
+
+    def _mark(self, tag: str, given: Mapping[str, str | None]) -> None:
+        """Write what a tag itself says."""
+        if tag in ("td", "th"):
+            self._words.append(" | " if self._cells else "")
+            self._cells += 1
+        elif tag == "br":
+            self._words.append("\n" if self._pre else "\v")
+        elif tag == "img":
+            self._words.append(f" {given.get('alt') or ''} ")
+        elif tag == "a":
+            self._links.append(len(self._words))
 
     def _is_left_out(self, tag: str, given: Mapping[str, str | None]) -> bool:
         if given and _is_hidden(given):
@@ -123,8 +157,15 @@ class _Writer:
         around = tag in _AROUND or given.get("role") in _AROUND_ROLES
         return around or (tag == "header" and not self._articles)
 
+    def _see(self, given: Mapping[str, str | None]) -> None:
+        """Note whether what stands in this element has a size."""
+        size = _size(_style(given), "font-size") if given else None
+        around = bool(self._unseen) and self._unseen[-1]
+        self._unseen.append(around if size is None else size == 0)
+
     def _leave(self, node: LexborNode) -> None:
         tag = node.tag or ""
+        self._unseen.pop()
         if tag == "a" and self._links:
             self._link(node, self._links.pop())
         if tag in _BLOCKS:
@@ -140,6 +181,7 @@ class _Writer:
             self._pre += by
         elif tag == "tr":
             self._row += by
+            self._cells = 0
 
     def _link(self, node: LexborNode, begin: int) -> None:
         address = (node.attributes.get("href") or "").strip()
@@ -164,7 +206,7 @@ class _Writer:
                 self._blocks.append(("code", _fenced(text.strip("\n"))))
             return
         text = "\n".join(filter(None, map(_line, text.split("\v"))))
-        if text:
+        if text.strip("| ") if self._row else text:
             kind = "row" if self._row else self._kind
             self._blocks.append((kind, self._prefix + text))
             self._kind = self._prefix = ""
@@ -188,7 +230,5 @@ def _joined_address(base: str, address: str) -> str:
 
 
 def _fenced(text: str) -> str:
-    fence = "```"
-    while fence in text:
-        fence += "`"
+    fence = "`" * max((len(run) + 1 for run in _FENCE.findall(text)), default=3)
     return f"{fence}\n{text}\n{fence}"

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from agentrt.index.script import count_words
 from agentrt.index.structure import Block, blocks
 
 _WORD: Final = re.compile(r"\S+")
@@ -34,7 +35,7 @@ _MOST_CHARACTERS: Final = 20 * _MOST_WORDS
 def flaw(text: str, *, least_words: int) -> str | None:
     """Return what is wrong with a text, None if nothing is."""
     words = [found[0] for _, found in zip(range(_MOST_WORDS), _WORD.finditer(text), strict=False)]
-    if len(words) < least_words:
+    if count_words(text[:_MOST_CHARACTERS]) < least_words:
         return "too short"
     if sum(1 for word in words if any(map(str.isalpha, word))) < _LEAST_LETTERS * len(words):
         return "few letters"

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from agentrt.heading import heading
+
 Kind: TypeAlias = Literal["heading", "paragraph", "item", "row", "code"]
 
 _LINE: Final = re.compile(r"[^\n\f]*[\n\f]?")
-_HEADING: Final = re.compile(r" {0,3}(#{1,6})[ \t]+(\S.*?)[ \t]*#*[ \t]*$")
 _UNDERLINE: Final = re.compile(r" {0,3}(=+|-{3,})[ \t]*$")
 _FENCE: Final = re.compile(r"[ \t]*(`{3,}|~{3,})")
 _ITEM: Final = re.compile(r"[ \t]*([-*+]|\d{1,9}[.)])[ \t]+\S")
@@ -64,9 +65,9 @@ class _Blocks:
         yield from self._close()
 
     def _marked(self, line: str, found: re.Match[str]) -> Iterator[Block]:
-        if (heading := _HEADING.match(line)) and len(line) <= _LONGEST_HEADING:
+        if len(line) <= _LONGEST_HEADING and (marked := heading(line)) and marked[1]:
             yield from self._close()
-            yield Block(found.start(), found.start() + len(line), "heading", len(heading[1]), heading[2])
+            yield Block(found.start(), found.start() + len(line), "heading", *marked)
         elif (under := _UNDERLINE.match(line)) and self._may_be_heading():
             title = self._text[self._start : self._end].strip()
             yield Block(self._start, found.start() + len(line), "heading", 1 if under[1][0] == "=" else 2, title)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Final, Self
 
 from agentrt.errors import DefinitionError
+from agentrt.heading import heading
 from agentrt.passage import Passage
 from agentrt.retrieval import Query
 
 _SUFFIXES: Final = {".md", ".txt"}
 _WORD: Final = re.compile(r"\w+")
 _MOST_WORDS: Final = 200
-_HEADING: Final = re.compile(r"#{1,6}\s+(.*?)[\s#]*$")
 _FENCE: Final = ("```", "~~~")
 
 
@@ -109,21 +109,21 @@ def _read(file: Path, source: str) -> list[Passage]:
         raise DefinitionError(f"{file} is not UTF-8 text (byte {error.start}): convert it or take it away") from error
     except OSError as error:
         raise DefinitionError(f"{file} cannot be read: {error.strerror}") from error
-    pieces = _paragraphs(text, headings=file.suffix.lower() == ".md")
+    pieces = read_paragraphs(text, headings=file.suffix.lower() == ".md")
     return [Passage(text=t, source=source, position=i, title=title) for i, (title, t) in enumerate(pieces)]
 
 
-def _paragraphs(text: str, *, headings: bool) -> Iterator[tuple[str, str]]:
+def read_paragraphs(text: str, *, headings: bool) -> Iterator[tuple[str, str]]:
     """Yield each paragraph with its title; a heading ends the paragraph before it and is none itself."""
     title, lines, fenced = "", list[str](), False
     for line in [*text.splitlines(), ""]:
         fenced ^= headings and line.lstrip().startswith(_FENCE)
-        heading = _HEADING.match(line) if headings and not fenced else None
-        if line.strip() and not heading:
+        marked = heading(line) if headings and not fenced else None
+        if line.strip() and marked is None:
             lines.append(line.rstrip())
             continue
         if lines:
             yield title, "\n".join(lines).strip()
             lines = []
-        if heading:
-            title = heading[1]
+        if marked is not None:
+            title = marked[1]

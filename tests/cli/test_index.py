@@ -141,6 +141,27 @@ def test_mistakes_are_told(shell: Shell, tmp_path: Path, built: str) -> None:
     assert sources(shell, built, "1911") == ["inns.md#1"]
 
 
+def test_why_there_is_nothing_to_index(shell: Shell, tmp_path: Path) -> None:
+    """What became of each file, so that nobody looks for them in vain."""
+    notes = tmp_path / "some"
+    notes.mkdir()
+    for name, text in {"a.md": "x", "b.md": "y", "c.md": "", **{f"{i}.exe": "x" for i in range(4)}}.items():
+        (notes / name).write_text(text)
+    told = shell("index", "build", "some", "--to", "j.db", "--embedder", "none").stderr
+    unread = "; ".join(f"{i}.exe: files of type .exe are not read" for i in range(3))
+    assert " ".join(told.split()).endswith(
+        f"nothing to index in some: 3 files read; 2 left out as too short (a.md); {unread}; 2 more problems"
+    )
+
+
+@pytest.mark.slow  # loading the model takes a second
+@pytest.mark.parametrize(("code", "told"), [("EN", "write en"), ("english", "such as en or de")])
+def test_a_language_that_is_none_is_told(shell: Shell, folder: Path, code: str, told: str) -> None:
+    """Before anything is read."""
+    result = shell("index", "build", str(folder), "--to", "j.db", "--language", code)
+    assert (result.exit_code, told in result.stderr) == (2, True), result.stderr
+
+
 def test_conditions_are_read() -> None:
     """Values are JSON, or text; ranges may be open."""
     assert conditions(["a=1", "b=x=y", 'c=["d", 2]', "e=..3", "f=2020-01..2020-06", "g=true"]) == {

@@ -4,13 +4,17 @@ import itertools
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agentrt.errors import DefinitionError
-from agentrt.index.chunking import Chunker, count_words
+from agentrt.index.chunking import Chunker
 from agentrt.index.document import Document
+from agentrt.index.quality import flaw
+from agentrt.index.script import count_words
+from agentrt.index.structure import blocks
 from agentrt.retrieval import Passage
+from agentrt.stores.fts import read_paragraphs
 
 GUIDE = """# Guide
 
@@ -80,7 +84,30 @@ def test_long_paragraphs_are_cut_between_sentences_then_words() -> None:
     assert [c.text for c in chunks('A b "c d." E f! G h.', size=4)] == ['A b "c d."', "E f! G h."]
     assert [c.text for c in chunks("a b c d e f g", size=3)] == ["a b c", "d e f", "g"]
     assert [c.text for c in chunks("x" * 100, size=1)] == ["x" * 40, "x" * 40, "x" * 20]
-    assert [c.text for c in chunks("一二三。四五六。", size=1)] == ["一二三。", "四五六。"]
+    assert [c.text for c in chunks("一二三。四五六。", size=3)] == ["一二三。", "四五六。"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("two words", 2),
+        ("x" * 81, 3),
+        ("房间每晚七十四克朗。", 9),
+        ("ラジオ、7日", 5),
+        ("ห้องพัก", 2),
+        ("한국어 두", 2),
+        ("  ", 0),
+    ],
+)
+def test_words_are_counted_where_no_spaces_stand_between_them(text: str, words: int) -> None:
+    """Each character of Chinese and Japanese, each four of Thai; signs and marks belong to what they follow."""
+    assert count_words(text) == words
+
+
+def test_a_book_without_spaces_is_cut() -> None:
+    """Its passages are of as many words as asked."""
+    found = chunks("房间每晚七十四克朗。" * 100, size=50)
+    assert {len(c.text) for c in found} == {50}
 
 
 def test_lists_tables_and_code_are_cut_between_lines() -> None:
@@ -159,3 +186,28 @@ def test_no_text_takes_long(unit: str) -> None:
     begin = time.process_time()
     list(Chunker()(document(unit * 4_000)))
     assert time.process_time() - begin < 1
+
+
+PARTS = st.sampled_from(["# a", "## ", "#", " ", "\t", "-", "=", "`", "~", "|", "1.", ".", '"', "a", "\n", "\r", "。"])
+MIX = st.lists(PARTS, max_size=3).map("".join)
+
+
+@settings(max_examples=15)
+@example("# a", " ", "x")
+@example("# a", "#", "x")
+@example("# a", " #", "x")
+@example("a\n", "=", "x")
+@given(MIX, PARTS, MIX)
+def test_no_line_takes_long(begin: str, unit: str, end: str) -> None:
+    """Whatever repeats in it: 4,000 characters take milliseconds, and what takes their square a tenth of a second."""
+    text = begin + unit * 4_000 + end
+
+    def seconds() -> float:
+        begun = time.process_time()
+        list(blocks(text, markdown=True))
+        list(Chunker(10_000, 0)(document(text)))
+        flaw(text, least_words=1)
+        list(read_paragraphs(text, headings=True))
+        return time.process_time() - begun
+
+    assert any(seconds() < 0.1 for _ in range(3))

@@ -19,7 +19,7 @@ def prose(seed: int, words: int = 200) -> str:
 
 def changed(text: str, every: int) -> str:
     """Change one word in so many: with shingles of five, each change takes five of them."""
-    return " ".join(f"new{i}" if i % every == every // 2 else word for i, word in enumerate(text.split()))
+    return " ".join(f"new{prose(i, 1)}" if i % every == every // 2 else word for i, word in enumerate(text.split()))
 
 
 def document(source: str, text: str, kind: str = "text") -> Document:
@@ -35,6 +35,9 @@ def kept(*documents: Document, **options: object) -> tuple[list[Document], Curat
     ("text", "wrong"),
     [
         ("Two words", "too short"),
+        ("房价", "too short"),
+        ("房间每晚七十四克朗。", None),
+        ("ห้องพักคืนละเจ็ดสิบสี่", None),
         ("1.2 3.4 5.6 7 8", "few letters"),
         ("name 74 12 x", None),
         ("# … " * 60, "few letters"),
@@ -55,9 +58,70 @@ def test_debris_is_told_from_text(text: str, wrong: str | None) -> None:
 
 
 def test_copies_are_left_out() -> None:
-    """Whatever their case, punctuation and space; the first is kept."""
-    _, curation = kept(document("a", "The Zura Inn is full."), document("b", "the  zura inn, is FULL"))
-    assert [(o.source, o.reason, o.detail) for o in curation.report.left] == [("b", "duplicate", "of a")]
+    """Whatever their case, space, names and the signs around words; the first is kept."""
+    texts = "The Zura Inn is full.", "the  zura **inn**, is FULL"
+    first, second = (Document(source=f"in/{s}.txt", title=s, text=t) for s, t in zip("ab", texts, strict=True))
+    _, curation = kept(first, second)
+    assert [(o.source, o.reason, o.detail) for o in curation.report.left] == [("in/b.txt", "duplicate", "of in/a.txt")]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("It costs -5 dollars", "It costs 5 dollars"),
+        ("down by 5% then", "down by 5 then"),
+        ("written in C#", "written in C"),
+        ("is it 1.5 or more", "is it 15 or more"),
+        ("a loss of (5) now", "a loss of 5 now"),
+        ("it is so?", "it is so"),
+    ],
+)
+def test_signs_that_mean_something_are_read(one: str, other: str) -> None:
+    """Those of numbers, and those within words."""
+    assert len(kept(document("a", one), document("b", other))[0]) == 2
+
+
+@pytest.mark.parametrize("text", ["The same text twice.", prose(1, 50)])
+@pytest.mark.parametrize(
+    ("kind", "titles", "years", "same"),
+    [
+        ("html", ("T", "T"), (1, 2), True),
+        ("html", ("T", "U"), (1, 1), False),
+        ("csv", ("T", "T"), (1, 1), True),
+        ("csv", ("T", "U"), (1, 1), False),
+        ("csv", ("T", "T"), (1, 2), False),
+        ("jsonl", ("T", "T"), (1, 2), False),
+    ],
+)
+def test_what_is_said_beside_the_text_counts(
+    text: str, kind: str, titles: tuple[str, str], years: tuple[int, int], same: bool
+) -> None:
+    """A title of its own, and the fields of a record, but for its line."""
+    pages = [
+        Document(source=f"a:{i}", title=titles[i], text=text, metadata={"year": years[i], "format": kind, "line": i})
+        for i in range(2)
+    ]
+    assert len(kept(*pages)[0]) == 2 - same
+
+
+@pytest.mark.parametrize("change", [{"74": "75"}, {"74": "-74"}])
+def test_texts_that_differ_in_a_number_are_no_copies(change: dict[str, str]) -> None:
+    """However much else they have in common."""
+    text = f"{prose(1, 100)} costs 74 crowns {prose(2, 100)}"
+    ((old, new),) = change.items()
+    near = text.replace("costs", "cost")
+    found, _ = kept(*(document(t, t) for t in (text, text.replace(old, new), near)))
+    assert [d.text for d in found] == [text, text.replace(old, new)]
+
+
+def test_copies_are_found_where_no_spaces_stand_between_words() -> None:
+    """By the runs of their characters."""
+    draw = random.Random(1)
+    text = "".join(chr(draw.randint(0x4E00, 0x9FFF)) for _ in range(300))
+    duplicates = Duplicates()
+    duplicates.seen("a", text)
+    assert duplicates.seen("b", text[:150] + "一" + text[151:]) is not None
+    assert duplicates.seen("c", text[:100] + text[:99:-1]) is None
 
 
 @pytest.mark.parametrize(("every", "near"), [(100, True), (10, False)])
@@ -88,20 +152,49 @@ def test_different_texts_are_no_duplicates() -> None:
 
 
 def test_lines_in_many_documents_are_blanked() -> None:
-    """With as many spaces, so that all else stays where it is; numbers are alike, and what is said once is kept."""
-    texts = [f"Acme wiki, page {i}\n\n{prose(i, 20)}\n(c) Acme" for i in range(6)]
+    """With as many spaces, so that all else stays where it is; each of them is told."""
+    texts = [f"Acme  wiki\n\n{prose(i, 20)}\n  (c) Acme" for i in range(6)]
     found, curation = kept(*(document(str(i), text) for i, text in enumerate(texts)))
     assert [d.text.strip() for d in found] == [prose(i, 20) for i in range(6)]
     assert [len(d.text) for d in found] == [len(t) for t in texts]
-    assert curation.report.lines["(c) Acme"] == 6
+    assert curation.report.rows() == [
+        ("kept", 6, "120 words"), ("blanked line", 6, "Acme  wiki"), ("blanked line", 6, "(c) Acme"),
+    ]  # fmt: skip
+    assert curation.report.rows(1)[1:] == [("blanked line", 6, "Acme  wiki"), ("blanked lines", 6, "1 more")]
+
+
+def test_lines_that_differ_in_a_number_differ() -> None:
+    """They are what documents are asked for."""
+    texts = [f"Rooms cost {i} crowns a night.\n\n{prose(i, 20)}" for i in range(71, 77)]
+    assert len(Boilerplate([document(t, t) for t in texts])) == 0
+
+
+def test_copies_are_no_boilerplate() -> None:
+    """Of five of a text one is kept, whole; and of five that differ in a few lines what they have in common."""
+    text = "\n".join(prose(i, 12) for i in range(9))
+    other = f"{prose(0, 12)}\n{prose(20, 30)}"
+    found, curation = kept(*(document(str(i), text) for i in range(5)), document("other", other))
+    assert [d.text for d in found] == [text, other]
+    assert [o.reason for o in curation.report.left] == ["duplicate"] * 4
+    versions = [document(str(i), f"{text}\n{prose(30 + i, 40)}") for i in range(5)]
+    assert [d.text for d in kept(*versions)[0]] == [d.text for d in versions]
 
 
 @pytest.mark.parametrize(
     ("line", "kind", "documents"),
-    [("# Overview", "markdown", 6), ("common: yes", "csv", 6), ("(c) Acme", "text", 4), ("}", "text", 6)],
+    [
+        ("# Overview", "markdown", 6),
+        ("Overview\n---", "markdown", 6),
+        ("| Room | Price |\n|---|---|", "markdown", 6),
+        ("Room | Price", "html", 6),
+        ("```python\nimport os\n```", "markdown", 6),
+        ("common: yes", "csv", 6),
+        ("(c) Acme", "text", 4),
+        ("}", "text", 6),
+    ],
 )
 def test_what_is_no_boilerplate(line: str, kind: str, documents: int) -> None:
-    """Headings, the fields of records, signs, and lines of fewer than five documents."""
+    """Headings, tables, code, the fields of records, signs, and lines of fewer than five documents."""
     given = [document(str(i), f"{line}\n\n{prose(i, 20)}", kind) for i in range(documents)]
     assert len(Boilerplate(given)) == 0
     assert [Boilerplate(given).blanked(d) for d in given] == [(d.text, []) for d in given]

@@ -37,6 +37,18 @@ def test_ndcg_of_the_first_k() -> None:
     assert ndcg(["b", "a"], GAINS, 1) == pytest.approx(1 / 3)
 
 
+def test_nothing_relevant_is_no_gain() -> None:
+    """Of whatever ranking."""
+    assert (recall(["z"], {"z": 0.0}, 5), ndcg(["z"], {"z": 0.0}, 5), ndcg(["a"], GAINS, 0)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("k", "names"), [(1, ["nDCG@1", "recall@1", "MRR"]), (100, ["nDCG@10", "recall@100", "MRR"])])
+def test_metrics_are_named_for_what_they_measure(k: int, names: list[str]) -> None:
+    """A ranking of one document has no ten."""
+    assert list(metrics(k)) == names
+    assert metrics(1)["nDCG@1"](["b", "a"], GAINS) == pytest.approx(1 / 3)
+
+
 def test_recall_and_reciprocal_rank() -> None:
     """A document without a gain is not relevant."""
     assert [recall(["z", "a", "x", "b"], GAINS, k) for k in (1, 2, 10)] == [0, 1 / 3, 2 / 3]
@@ -98,6 +110,15 @@ def test_a_collection_is_read(tmp_path: Path) -> None:
     assert (found.queries, found.qrels) == ({"q": "what?"}, {"q": {"1": 3.0, "2": 1.0}})
 
 
+@pytest.mark.parametrize("header", ["", "query\tdocument\tgain\n"])
+def test_judgements_are_read_with_a_header_or_without(tmp_path: Path, header: str) -> None:
+    """The first too; a query without relevant documents is none of the collection."""
+    lines = '{"id": "q", "text": "wh\u2028at\x85?"}\n{"id": "r", "text": "un\\njudged"}\n'
+    write(tmp_path, queries_jsonl=lines, qrels_tsv=f'{header}q\t0\t"a\t1\r\n\nq\tb\t2\nr\tb\t0\n')
+    found = Collection.read(tmp_path / "queries.jsonl", tmp_path / "qrels.tsv")
+    assert (found.queries, found.qrels) == ({"q": "wh\u2028at\x85?"}, {"q": {'"a': 1.0, "b": 2.0}})
+
+
 @pytest.mark.parametrize(
     ("queries", "qrels", "told"),
     [
@@ -107,6 +128,10 @@ def test_a_collection_is_read(tmp_path: Path) -> None:
         ('{"id": 1, "text": "x"}', "h\n1\ta\tmuch\n", "qrels.tsv line 2: write the id"),
         ('{"id": 1, "text": "x"}', "h\n2\ta\t1\n", "qrels.tsv line 2: write the id"),
         ('{"id": 1, "text": "x"}', "h\n", "holds no judgements"),
+        ('{"id": 1, "text": "x"}', "1\ta\t0\n", "none with a gain over 0"),
+        ('{"id": 1, "text": "x"}', "1\ta\tinf\n", "qrels.tsv line 1: write the id"),
+        ('{"id": 1, "text": "x"}', "1\ta\tnan\n", "qrels.tsv line 1: write the id"),
+        ('{"id": 1, "text": "x"}', "2\ta\t1\n", "qrels.tsv line 1: write the id"),
     ],
 )
 def test_what_is_wrong_with_a_collection(tmp_path: Path, queries: str, qrels: str, told: str) -> None:

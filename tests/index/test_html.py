@@ -36,6 +36,43 @@ def test_structure_is_kept(html: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("<td></td><td>74</td>", "| 74"),
+        ("<td>Zura<td><td>74", "Zura | | 74"),
+        ("<th><img><th>x<th>", "| x |"),
+        ("<td> <td>", ""),
+    ],
+)
+def test_cells_stay_in_their_columns(row: str, expected: str) -> None:
+    """Empty ones, too; a row of none but these is none."""
+    assert text(f"<table><tr><td>a<td>b</tr><tr>{row}</tr></table>") == f"a | b\n{expected}".strip()
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        "opacity:0.5",
+        "opacity:1",
+        "font-size:0.8em",
+        "left:-9999px",
+        "text-indent:-1em",
+        "margin-left:-20px",
+        "top:0",
+        ":;",
+    ],
+)
+def test_what_is_styled_is_read(style: str) -> None:
+    """Where it can be seen."""
+    assert text(f"<p style='{style}'>yes</p>") == "yes"
+
+
+def test_fonts_without_a_size_hide_what_has_none_of_its_own() -> None:
+    """Mails are laid out so: the cell around has none, so that no space is between the blocks in it."""
+    assert text("<div style='font-size:0px'>no<p style='font-size:13px'>yes <b>too</b></p>no</div>") == "yes too"
+
+
+@pytest.mark.parametrize(
     "unread",
     [
         "<script>no</script>",
@@ -46,6 +83,11 @@ def test_structure_is_kept(html: str, expected: str) -> None:
         "<p hidden>no</p>",
         "<p aria-hidden=true>no</p>",
         "<p style='DISPLAY :none'>no</p>",
+        "<p style='Opacity:/* ; */0.0 !important'>no</p>",
+        "<p style='color:red;visibility: hidden;'>no</p>",
+        "<p style='position:absolute; left: -9999px'>no</p>",
+        "<p style='text-indent:-999em'>no</p>",
+        "<p style='font-size:0'>no<b>no</b></p>",
         "<nav>no</nav>",
         "<header>no</header>",
         "<footer>no</footer>",

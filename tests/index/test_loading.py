@@ -1,7 +1,7 @@
 """Files and folders as documents: every format, every encoding, and a word on whatever is not read."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -45,6 +45,7 @@ def problems(path: Path, **options: float) -> list[str]:
         ("a.txt", "plain\n", "a", "plain\n", "text"),
         ("a.md", "x\n\n## The *Zura* ##\n", "The *Zura*", "x\n\n## The *Zura* ##\n", "markdown"),
         ("a.md", "no heading", "a", "no heading", "markdown"),
+        ("a.md", "```\n# no\n```\nYes\n===", "Yes", "```\n# no\n```\nYes\n===", "markdown"),
         ("a.HTM", "<title>T</title><p>b<nav>c", "T", "b", "html"),
         ("a.html", "<p>b", "a", "b", "html"),
     ],
@@ -70,6 +71,56 @@ def test_rows_are_documents(write: Write) -> None:
         metadata={"name": "Zura\nInn", "fee": 74, "format": "csv", "line": 2},
     )
     assert (second.source, second.text) == ("a.csv:5", "name: Pell House\nfee: 62")
+
+
+def test_names_of_fields_that_are_taken_get_a_number(write: Write) -> None:
+    """So that nothing is written over; it is told once for a file."""
+    rows = load(write("a.csv", "fee,fee,format,text\n1,2,3,x\n4,5,6,y\n"))
+    assert [d.metadata for d in rows] == [
+        {"fee": 1, "fee 2": 2, "format 2": 3, "format": "csv", "line": 2},
+        {"fee": 4, "fee 2": 5, "format 2": 6, "format": "csv", "line": 3},
+    ]
+    assert [str(p) for p in rows.problems] == [
+        "a.csv: the field 'fee' is called 'fee 2': the name is taken",
+        "a.csv: the field 'format' is called 'format 2': the name is taken",
+    ]
+    lines = load(write("b.jsonl", '{"text": "x", "line": 7}\n{"text": "y", "line": 8}\n'))
+    assert [d.metadata["line 2"] for d in lines] == [7, 8]
+    assert [str(p) for p in lines.problems] == ["b.jsonl: the field 'line' is called 'line 2': the name is taken"]
+
+
+@pytest.mark.parametrize("begin", ["\n\r\n \na;b\n", "sep=;\na;b\n", '"a";b\n', "\nsep=;\r\na;b\n"])
+def test_the_header_is_found(write: Write, begin: str) -> None:
+    """After empty lines, and after the line in which Excel names the delimiter."""
+    (document,) = load(write("a.csv", begin + "1,5;x\n"))
+    assert document.metadata == {"a": "1,5", "b": "x", "format": "csv", "line": begin.count("\n") + 1}
+
+
+def test_a_delimiter_within_quotes_is_none(write: Write) -> None:
+    """Of the header."""
+    assert one(write("a.csv", '"a;b;c",d\n1,2\n')).text == "a;b;c: 1\nd: 2"
+
+
+@pytest.mark.parametrize("after", ["", 'z,"5"\n'])
+def test_a_quote_that_is_not_closed_takes_its_own_line(write: Write, after: str) -> None:
+    """What comes after it is read."""
+    loading = load(write("a.csv", f'a,b\n1,2\n3,"four\n5,6\n7,8\n{after}'))
+    assert [d.source for d in loading] == ["a.csv:2", "a.csv:4", "a.csv:5"] + ["a.csv:6"] * bool(after)
+    assert [p.place for p in loading.problems] == ["line 3"]
+
+
+def test_a_long_field_is_one(write: Write) -> None:
+    """The csv module's limit is 131,072 characters."""
+    (long, short) = load(write("a.csv", 'text\n"' + "word\n" * 40_000 + '"\nfine\n'))
+    assert (len(long.text), short.text, short.source) == (200_000, "fine", "a.csv:40003")
+
+
+def test_a_quote_is_not_looked_for_without_end(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row has five million characters at most."""
+    monkeypatch.setattr("agentrt.index.table._LONGEST", 20)
+    loading = load(write("a.csv", 'a\n"open\n' + "x\n" * 30 + '"\n'))
+    assert len(list(loading)) == 30
+    assert [p.place for p in loading.problems] == ["line 2", "line 33"]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -120,6 +171,14 @@ def test_the_encoding_that_a_page_declares_is_believed(write: Write) -> None:
     assert one(write("b.html", html.replace("iso-8859-2", "nonsense").encode())).text == "żółw"
 
 
+@pytest.mark.parametrize(
+    "charset", ["hex", "rot13", "zlib", "base64", "undefined", "punycode", "idna", "utf-16", "utf-7", "unicode_escape"]
+)
+def test_what_a_page_cannot_be_in_is_not_believed(write: Write, charset: str) -> None:
+    """What makes no text of bytes, or another text of the very bytes that declare it."""
+    assert one(write("a.html", f"<meta charset={charset}><p>żółw + 1\\n")).text == "żółw + 1\\n"
+
+
 def test_a_folder_is_read_in_order(write: Write, tmp_path: Path) -> None:
     """Recursively; documents are named by where they lie in it."""
     for name in ("b.txt", "a/c.txt", "a/b.md"):
@@ -136,13 +195,49 @@ def test_what_is_left_out_is_told(write: Write, tmp_path: Path) -> None:
     outside = write("outside.txt", "secret")
     (tmp_path / "in/out.txt").symlink_to(outside)
     (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in/env.txt").symlink_to(".hidden.txt")
+    (tmp_path / "in/git.txt").symlink_to(".git/a.txt")
+    (tmp_path / "in/self.txt").symlink_to("self.txt")
     os.mkfifo(tmp_path / "in/pipe.txt")
     told = problems(tmp_path / "in")
     assert [t.partition(":")[0] for t in told] == [
-        ".git/", "loop/", ".hidden.txt", "a.exe", "b.txt.gz", "c", "empty.md", "out.txt", "pipe.txt",
+        ".git/", "loop/", ".hidden.txt", "a.exe", "b.txt.gz", "c", "empty.md", "env.txt", "git.txt", "out.txt",
+        "pipe.txt", "self.txt",
     ]  # fmt: skip
     assert "unpack it first" in told[4]
-    assert "it is a link that leads out of the folder" in told[7]
+    assert told[7:10] == [
+        "env.txt: it is a link to what is hidden",
+        "git.txt: it is a link to what is hidden",
+        "out.txt: it is a link that leads out of the folder",
+    ]
+
+
+def test_names_that_are_no_unicode_are_told_apart(tmp_path: Path) -> None:
+    """Their odd bytes are written as numbers."""
+    for name in (b"\xfe.txt", b"\xff.txt", b"\xff.exe"):
+        (tmp_path / os.fsdecode(name)).write_text("x")
+    loading = load(tmp_path)
+    assert [d.source for d in loading] == ["\\xfe.txt", "\\xff.txt"]
+    assert [p.source for p in loading.problems] == ["\\xff.exe"]
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[None]:
+    """Make a file below 1,050 folders, and remove them: what removes folders by calls within calls cannot."""
+    folders = [tmp_path / "/".join("d" * n) for n in range(1, 1051)]
+    for folder in folders:
+        os.mkdir(folder)
+    (folders[-1] / "a.txt").write_text("x")
+    yield
+    (folders[-1] / "a.txt").unlink()
+    for folder in reversed(folders):
+        os.rmdir(folder)
+
+
+@pytest.mark.usefixtures("deep")
+def test_no_folder_is_too_deep(tmp_path: Path) -> None:
+    """All below it are read."""
+    assert [d.source for d in load(tmp_path)] == ["d/" * 1050 + "a.txt"]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +245,13 @@ def test_what_is_left_out_is_told(write: Write, tmp_path: Path) -> None:
     [
         ("a.txt", b"a\0b", "a.txt: it is no text: there are NUL bytes in it"),
         ("a.csv", b"a,b\n1\n1,2\n", "a.csv, line 2: 1 fields under 2 columns"),
-        ("a.csv", b'a\n"' + b"x" * 200_000 + b'"\nfine\n', "a.csv, line 2: field larger than field limit (131072)"),
+        ("a.csv", b'a,b\n1,"x\ny"\n"x\ny"\n', "a.csv, lines 4 to 5: 1 fields under 2 columns"),
+        ("a.csv", b'a\n"x"y\n', "a.csv, line 2: ',' expected after '\"'"),
+        ("a.csv", b'"a\nx\n', "a.csv: without its header no row is read"),
+        ("a.jsonl", b'{"text": "x", "n": NaN}', "a.jsonl, line 1: 'n' is no number that can be kept: it is left out"),
+        ("a.jsonl", b'{"n": 1e999}', "a.jsonl, line 1: 'n' is no number"),
+        ("a.jsonl", b'{"n": -9223372036854775809}', "a.jsonl, line 1: 'n' is no number"),
+        ("a.jsonl", rb'{"id": "\ud800", "text": "x"}' b"\n" rb'{"id": "\ud801", "text": "x"}', "a.jsonl:"),
         ("a.jsonl", b'{"text": "x"}\n{]\n', "a.jsonl, line 2: no JSON: "),
         ("a.jsonl", b"[1]\n", "a.jsonl, line 1: neither an object nor a text"),
         ("a.jsonl", b"[" * 100_000 + b"\n", "a.jsonl, line 1: no JSON: "),
