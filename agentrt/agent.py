@@ -182,24 +182,23 @@ class Agent(Node[In, Out], Generic[In, Out]):
         ctx.state = conversation  # where `wrap_up` finds it
         chat, repeats = Chat(ctx.model(self.model)), Repeats(self.max_repeats)
         mistake = ""
-        with ctx.scope():
-            for _ in range(self.max_turns):
-                request = await self._request(ctx, conversation, self._offered(ctx))
-                response = await ctx.run(chat, request)
-                said = await self._take_turn(ctx, self._read(response, request), conversation, repeats)
-                if isinstance(said, Handoff):
-                    self._keep(ctx, conversation)
-                    return cast("Out", said)  # the graph's edge takes it, so that nothing typed ever meets it
-                if said is None:
-                    continue
-                try:
-                    output = self._answer.parse(said, conversation.passages)
-                except ValidationError as error:
-                    mistake = self._mistake(ctx, error, response.finish_reason)
-                    conversation.messages.append(UserMessage(mistake))
-                    continue
+        for _ in range(self.max_turns):
+            request = await self._request(ctx, conversation, self._offered(ctx))
+            response = await ctx.run(chat, request)
+            said = await self._take_turn(ctx, self._read(response, request), conversation, repeats)
+            if isinstance(said, Handoff):
                 self._keep(ctx, conversation)
-                return cast("Out", output)
+                return cast("Out", said)  # the graph's edge takes it, so that nothing typed ever meets it
+            if said is None:
+                continue
+            try:
+                output = self._answer.parse(said, conversation.passages)
+            except ValidationError as error:
+                mistake = self._mistake(ctx, error, response.finish_reason)
+                conversation.messages.append(UserMessage(mistake))
+                continue
+            self._keep(ctx, conversation)
+            return cast("Out", output)
         last = f"; it was told last: {mistake}" if mistake else ""
         raise MaxTurns(f"no answer after {self.max_turns} turns; raise max_turns= or simplify the task{last}")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
@@ -47,7 +48,7 @@ from agentrt.progress import Denied, Past, Progress
 from agentrt.question import Question
 from agentrt.remaining import Remaining
 from agentrt.reservation import StepReservation
-from agentrt.resources import ResourceScope, scope_around
+from agentrt.resources import Resources
 from agentrt.slot import Slot
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ class StepContext(Context):
     attempts = 0
     spends = 0
     silent = False
+    deadline = math.inf
+    past: Past | None = None
+    resources: Resources | None = None
     is_guarded = False
     untrusted = NOTHING
     read = NOTHING
@@ -94,18 +98,19 @@ class StepContext(Context):
         scheduler: Scheduler,
         path: str,
         account: Account,
-        deadline: float,
         activation: Activation,
         depth: int,
-        past: Past | None,
+        caller: StepContext | None,
     ) -> None:
         self.scheduler = scheduler
         self.depth = depth
         self.path = path
         self.account = account
-        self.deadline = deadline
-        self.past = past
         self._activation = activation
+        self.caller = caller
+        if caller is not None:
+            self.deadline = caller.deadline
+            self.past = caller.past
 
     @property
     def run_id(self) -> str:
@@ -122,7 +127,7 @@ class StepContext(Context):
     def tell_read(self, outcome: object) -> tuple[str, ...]:
         """Tell whoever takes the step's outcome which untrusted nodes it comes from, as the step ends.
 
-        What the step was refused comes from nowhere; a conversation that is handed over is no result to vouch for.
+        What was refused before it did anything comes from nowhere; nobody can vouch for a conversation handed over.
         """
         node = self._activation.node
         own = {node.name} if node.untrusted and not isinstance(outcome, _REFUSALS) else NOTHING
@@ -181,6 +186,8 @@ class StepContext(Context):
     def restart(self) -> None:
         """Begin another attempt: what it calls gets the same paths again."""
         self.forfeit_held()
+        if self.resources is not None:
+            self.resources.close()
         self.past = None if self.past is None else self.past.restarted(self.path)
         self._draws, self.spends = None, 0
         self._calls = self._failure = self.progress = self.state = None
@@ -423,7 +430,7 @@ class StepContext(Context):
 
     def allows(self, node: Node[Any, Any]) -> bool:
         permissions = self.scheduler.permissions
-        return permissions is None or node.effect is None or permissions.allows(node.name)
+        return permissions is None or node.tool_effect is None or permissions.allows(node.name)
 
     def must_be_approved(self, node: Node[Any, Any], arguments: Mapping[str, Any]) -> bool:
         permissions = self.scheduler.permissions
@@ -438,16 +445,13 @@ class StepContext(Context):
     def check_allowed(self) -> None:
         """Raise `CallDenied` where the run does not allow this step's node, whoever calls it."""
         node, permissions = self._activation.node, self.scheduler.permissions
-        if permissions is not None and not self.allows(node):
+        if permissions is not None and node.effect is not None and not self.allows(node):
             raise self._refused(permissions.denial(node.name))
 
     def _refused(self, denial: CallDenied) -> CallDenied:
         node = self._activation.node
         self.record(CallRefused(path=self.path, at=self.clock(), tool=node.name, because=str(denial)))
         return denial
-
-    def scope(self) -> AbstractContextManager[None]:
-        return ResourceScope(self.scheduler.scopes, self.path)
 
     async def resource(
         self,
@@ -457,11 +461,40 @@ class StepContext(Context):
         scope: Literal["run", "agent"] = "run",
     ) -> T:
         self._check_running()
+        if scope not in ("run", "agent"):
+            raise DefinitionError(f'scope={scope!r}: a resource lasts as long as its "run" or its "agent"')
         if scope == "agent":
             self._remember()
-        path = scope_around(self.scheduler.scopes, self.path if scope == "agent" else "")
-        resources = self.scheduler.resources(path)
-        return cast("T", await resources.get(key, open))
+        agent = self._agent if scope == "agent" else None
+        resources = self.scheduler.resources if agent is None else await agent.own_resources()
+        return cast("T", await resources.get(key, open, self.wait))
+
+    @property
+    def _agent(self) -> StepContext | None:
+        """Return the innermost agent around this step."""
+        step: StepContext | None = self
+        while step is not None and step.kind != "agent":
+            step = step.caller
+        return step
+
+    @property
+    def kind(self) -> str:
+        return self._activation.node.kind
+
+    async def clean_up(self) -> None:
+        """Let go of what the step held to its end."""
+        self.forfeit_held()
+        if self.resources is not None:
+            await self.resources.aclose()
+
+    async def own_resources(self) -> Resources:
+        """Return what holds this step's resources, once those of its attempt before are closed."""
+        if self.resources is not None and self.resources.is_closed and not self.is_over:
+            await self.resources.aclose()
+            self.resources = None
+        if self.resources is None:
+            self.resources = self.scheduler.open_scope()
+        return self.resources
 
     @property
     def answered(self) -> tuple[QuestionAsked | None, QuestionAnswered | None]:

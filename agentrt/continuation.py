@@ -196,6 +196,7 @@ def _continued(
         known["concurrency"] = concurrency
     if (allow := cast("list[str] | None", recorded.options.get("allow"))) is not None:
         known["allow"] = allow
+    given = {name: value for name, value in given.items() if value is not None or name not in ("allow", "policy")}
     if "policy" not in given and isinstance(policy := recorded.options.get("policy"), str) and not offline:
         known["policy"] = policy_named(policy)
     options = cast("Options", {**known, **given})

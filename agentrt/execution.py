@@ -10,6 +10,7 @@ import anyio
 from agentrt.errors import BudgetExceeded, StepTimeout
 from agentrt.events import BudgetExhausted
 from agentrt.progress import Progress
+from agentrt.question import never, permitted
 from agentrt.retry import persist
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Execution:
                 self._context.record_denial(refusal)
                 raise refusal
             if self._context.is_guarded:
-                self._context.check_allowed()
+                self._value = await self._permitted()
             # Only what is declared stands around the node: each layer would cost something at every switch of tasks.
             limit = self._soonest()
             if limit is not None:
@@ -52,6 +53,13 @@ class Execution:
             assert isinstance(denial, BudgetExceeded)
             self._context.settle(error)
             return await self._exhausted(limit, denial)
+
+    async def _permitted(self) -> Any:
+        """Return the input as the run's permissions let it pass; tools ask themselves, with their arguments."""
+        self._context.check_allowed()
+        if self._node.effect is None or self._node.asks_policy:
+            return self._value
+        return await permitted(self._context, self._node, self._value, approval=never)
 
     def _own_limit(self, error: Exception) -> Limit | None:
         """Return the limit of this very step that an error is a denial by, if it is."""

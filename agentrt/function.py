@@ -55,9 +55,9 @@ class FunctionNode(Node[Any, Out]):
         self.function = function
         self._context = next(iter(contexts), None)
         self.needs = needed_deps(contexts[self._context]) if self._context else None
-        self._is_async = _is_async(function, label)
+        self.is_async = _is_async(function, label)
         self._single = len(self.parameters) == 1
-        self._plain = self._is_async and self._single and self._context is None
+        self._plain = self.is_async and self._single and self._context is None
         super().__init__(
             label,
             input=_stated(self.parameters[0]) if self._single else object,
@@ -95,7 +95,7 @@ class FunctionNode(Node[Any, Out]):
         if self._context is not None:
             check_deps(self.name, self.needs, ctx.deps)
             kwargs = {**kwargs, self._context: ctx}
-        if self._is_async:
+        if self.is_async:
             result: Out = await self.function(*args, **kwargs)
             return result
         return await anyio.to_thread.run_sync(partial(self.function, *args, **kwargs), abandon_on_cancel=True)
@@ -166,6 +166,10 @@ def as_node(value: Any) -> Node[Any, Any]:
     """
     if isinstance(value, Node):
         return value
+    if isinstance(value, type) and issubclass(value, Node):
+        raise DefinitionError(f"{value.__name__} is a class: make a node of it, as in {value.__name__}(…)")
+    if isinstance(value, list | tuple):
+        raise DefinitionError(f"a {type(value).__name__} is not a node: write a star before it, as in *files(…)")
     if not callable(value) or isinstance(value, type):
         raise DefinitionError(f"{value!r} is not a node: use an Agent, a Graph, a tool or a typed function")
     return _node_of(value)

@@ -48,6 +48,7 @@ class Guarded(Node[In, Out], Generic[In, Out]):
         self.counts = node.counts  # type: ignore[misc]
         self.attributes = node.attributes
         self.effect, self.untrusted, self.is_trusted = node.effect, node.untrusted, node.is_trusted
+        self.asks_policy = node.asks_policy  # it is invoked within this step
         self.handoffs = node.handoffs
         self.wraps_up = node.wraps_up
         self.node = node

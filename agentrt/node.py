@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import cached_property
 from typing import (
@@ -76,7 +76,7 @@ class Node(ABC, Generic[In, Out]):
     kind: ClassVar[str] = "node"
     counts: ClassVar[tuple[int, ...]] = (STEPS,)
     effect: Effect | None = None
-    asks_policy: ClassVar[bool] = False
+    asks_policy: bool = False
     """Whether the node itself asks the run's policy about each of its calls."""
     untrusted: bool = False
     is_trusted: bool = False
@@ -151,6 +151,11 @@ class Node(ABC, Generic[In, Out]):
         clone = copy.copy(self)
         clone.untrusted, clone.is_trusted = False, True
         return clone
+
+    @property
+    def tool_effect(self) -> Effect | None:
+        """Return the node's effect as a tool: the worst, where it does not say and may act by itself."""
+        return self.effect if self.effect is not None or self.kind in ("agent", "graph") else "unsafe"
 
     @cached_property
     def arguments(self) -> Arguments:
@@ -362,10 +367,6 @@ class Context(ABC, Generic[D]):
     @abstractmethod
     def must_be_approved(self, node: Node[Any, Any], arguments: Mapping[str, Any]) -> bool:
         """Say whether the run's policy has people approve a call; raises `CallDenied` for one that may not be made."""
-
-    @abstractmethod
-    def scope(self) -> AbstractContextManager[None]:
-        """Make this step the scope of what steps below it open as resources of their agent."""
 
     @abstractmethod
     async def resource(

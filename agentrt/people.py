@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from difflib import unified_diff
 from typing import Any, Final
 
-from jsonschema import Draft202012Validator
-from jsonschema import ValidationError as SchemaError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from agentrt.errors import InvalidArguments, QuestionClosed
 from agentrt.events import QuestionAnswered, QuestionAsked
 from agentrt.journal import ALL, Journal, OpenQuestion, RunSummary
 from agentrt.question import VERDICTS
+from agentrt.schema import Schema
 
 _TOLD: Final = 3
 
@@ -170,16 +169,13 @@ def _checked(value: object, asked: QuestionAsked) -> Any:
         instance: Any = to_jsonable_python(value)
     except PydanticSerializationError as error:
         raise InvalidArguments(f"{asked.path}: {value!r:.200} cannot be written as JSON: {error}") from error
-    validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
-    errors = sorted(validator.iter_errors(instance), key=lambda e: e.json_path)
-    if errors:
-        raise InvalidArguments(f"{asked.path}: " + "; ".join(map(_said, errors)))
+    if mistakes := sorted(Schema(schema, formats=True).mistakes(instance)):
+        raise InvalidArguments(f"{asked.path}: " + "; ".join(map(_said, mistakes)))
     return instance
 
 
-def _said(error: SchemaError) -> str:
-    place = error.json_path.removeprefix("$").removeprefix(".")
-    return f"{place}: {error.message}" if place else error.message
+def _said(mistake: str) -> str:
+    return mistake.removeprefix("$").removeprefix(".").removeprefix(": ")
 
 
 def _diff(before: object, after: object) -> str:

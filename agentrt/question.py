@@ -147,16 +147,26 @@ async def approved(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, A
     return tool.arguments.parse(answer.value) if isinstance(answer.value, Mapping) else arguments
 
 
-async def permitted(ctx: Context, node: Node[Any, Any], value: Any, why: str = "") -> Any:
-    """Return a node's input as the run's policy lets it pass, or people do where that has them asked.
+def never(_: Mapping[str, Any]) -> bool:
+    """Say that a call needs no approval of its own."""
+    return False
 
-    Raises `CallDenied`.
+
+async def permitted(
+    ctx: Context, node: Node[Any, Any], value: Any, why: str = "", *, approval: Callable[[Mapping[str, Any]], bool]
+) -> Any:
+    """Return a node's input as the run's policy lets it pass, and people where that, or `approval`, has them asked.
+
+    What people make of it may be another call, and is put to the policy as well. Raises `CallDenied`.
     """
     given = value if isinstance(value, Mapping) else {"input": value}
-    if not ctx.must_be_approved(node, given):
+    if not ctx.must_be_approved(node, given) and not approval(given):
         return value
     answer: Any = await approved(ctx, node, given, why)
-    return value if answer is given else answer
+    if answer is given:
+        return value
+    ctx.must_be_approved(node, answer if isinstance(answer, Mapping) else {"input": answer})
+    return answer
 
 
 async def happened(ctx: Context, tool: Node[Any, Any], arguments: Mapping[str, Any]) -> QuestionAnswered | None:

@@ -12,7 +12,6 @@ from agentrt.forecast import step_interval
 from agentrt.interval import Interval, Outlook
 from agentrt.node import Context, Node
 from agentrt.passage import Fact, Passage
-from agentrt.question import permitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +74,6 @@ class Retriever(Node[str, list[Passage]]):
 
     kind = "retrieval"
     effect = "read"
-    asks_policy = True
 
     def __init__(
         self,
@@ -111,8 +109,6 @@ class Retriever(Node[str, list[Passage]]):
         return sum((step_interval(part, outlook) for part in self.parts), Interval())
 
     async def invoke(self, ctx: Context, value: str, /) -> list[Passage]:
-        if ctx.is_guarded:
-            value = await permitted(ctx, self, value)
         vector = None
         if self._embeddings is not None:
             (vector,) = await ctx.run(self._embeddings, [value])

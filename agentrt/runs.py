@@ -155,7 +155,7 @@ class Run:
                 finally:
                     self._running = None
                     if scheduler is not None:
-                        scheduler.close()
+                        tasks.start_soon(scheduler.resources.aclose, name="agentrt close")
                     if watching is not None:
                         watching.cancel()
                     # A task's own cancellation goes through shields: only in another task is closing safe from it.
@@ -284,7 +284,8 @@ class Run:
         for event in self._cut_off:
             record(event)
         root = Activation(self.node, self.input, name)
-        caller = StepContext(scheduler, "", self.ledger.root, float("inf"), root, -1, self.past)
+        caller = StepContext(scheduler, "", self.ledger.root, root, -1, None)
+        caller.past = self.past
         try:
             outcome = await scheduler.step(root, caller, self.budget, 0.0)
         except BaseException:

@@ -9,7 +9,6 @@ never suspends costs no task, and steps that wait run all at once. A step that w
 from __future__ import annotations
 
 import math
-import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +21,7 @@ from anyio.lowlevel import checkpoint
 
 from agentrt.blame import blame, blamed
 from agentrt.budget import NAMES, Budget
+from agentrt.cancellation import is_stray
 from agentrt.context import GuardedContext, StepContext
 from agentrt.drive import Drive
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch
@@ -111,8 +111,8 @@ class Scheduler:
         self.questions: dict[str, float | None] = {}
         """Until when the steps that wait for answers do so, by path."""
         self._tasks = tasks
-        self.scopes: dict[str, Resources | None] = {"": None}
-        """What holds the resources of the run, and of the agents that run, by path."""
+        self.resources = Resources(tasks)
+        """What steps share as long as the run lasts."""
         self._limit = concurrency
         self._queue: deque[Drive] = deque()
         self._queued = 0
@@ -182,8 +182,8 @@ class Scheduler:
                     raise _not_an_output(path)
             finally:
                 context.is_over = True
-                if context.held is not None:
-                    context.forfeit_held()
+                if context.held is not None or context.resources is not None:
+                    await context.clean_up()
         except BaseException as error:  # noqa: BLE001 - every error of a step becomes its outcome, but for cancellation
             return self._ended_by(error, activation, context, caller)
         if context.read or node.untrusted or caller.past is not None or context.denial is not None:
@@ -224,17 +224,9 @@ class Scheduler:
         recorded, asked = ("it was given up after seconds", seconds), ("nobody gave it up in seconds", 2 * seconds)
         return ReplayMismatch(activation.path, recorded=recorded, asked=asked)
 
-    def resources(self, path: str) -> Resources:
-        """Return what holds the resources of a scope, by its path."""
-        if (resources := self.scopes[path]) is None:
-            resources = self.scopes[path] = Resources(self._tasks)
-        return resources
-
-    def close(self) -> None:
-        """Have all resources closed; the task group waits for it."""
-        for resources in self.scopes.values():
-            if resources is not None:
-                resources.close()
+    def open_scope(self) -> Resources:
+        """Return what may hold the resources of an agent."""
+        return Resources(self._tasks)
 
     def withdraw(self, path: str) -> bool:
         """Take note that nobody waits any more for what a step and those below it ask people; say if they did."""
@@ -259,7 +251,7 @@ class Scheduler:
         """
         node, path, branch = activation.node, activation.path, activation.branch
         account = caller.account if branch is None or branch.account is None else branch.account
-        context = self._new_context(self, path, account, caller.deadline, activation, depth, caller.past)
+        context = self._new_context(self, path, account, activation, depth, caller)
         if activation.given or caller.untrusted:
             context.untrusted = activation.given | caller.untrusted
         if caller.past is None and budget is None and node.budget is None:  # most steps: nothing but their start counts
@@ -319,7 +311,7 @@ class Scheduler:
                 self.questions[path] = parked.until
             caller.note_unfinished(context)
             return parked
-        if _is_stray(error):
+        if is_stray(error):
             return self._failed(activation, context, caller, Failure(path, value, _stray(path, error)))
         given_up = not (activation.given_up or self.is_ending(error) or self.parks(caller.path))
         given_up = given_up and anyio.current_time() < context.deadline
@@ -468,20 +460,6 @@ def _besides_parked(error: BaseException) -> tuple[Parked | None, BaseException]
 def _not_an_output(path: str) -> AgentrtError:
     return AgentrtError(
         f"{path} returned a Failure, which would be taken for its own: raise its .error, or return that or a part of it"
-    )
-
-
-def _is_stray(error: BaseException) -> bool:
-    """Say whether this is a cancellation that nobody asked of this task: a node let out that of something it awaited.
-
-    To pass it on would end the worker without an outcome, and whoever waits for the step would wait for ever.
-    """
-    asyncio = sys.modules.get("asyncio")  # imported by whoever runs its event loop; importing agentrt should not
-    task = asyncio.current_task() if asyncio and isinstance(error, asyncio.CancelledError) else None
-    if task is not None and task.cancelling():  # asked first: it is cheap, and true of 100,000 steps cancelled at once
-        return False
-    return (
-        isinstance(error, anyio.get_cancelled_exc_class()) and not anyio.get_current_task().has_pending_cancellation()
     )
 
 

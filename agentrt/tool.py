@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, final, get_args, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, final, get_args, get_origin, overload
 
 from pydantic import TypeAdapter
 from pydantic_core import to_json
@@ -15,7 +15,7 @@ from agentrt.interval import NONE, Interval, Outlook, started
 from agentrt.messages import ToolSpec, tool_name
 from agentrt.node import Context, Effect, Node
 from agentrt.partial import Partial
-from agentrt.question import approved, happened, permitted
+from agentrt.question import happened, never, permitted
 from agentrt.retry import Retry
 
 P = ParamSpec("P")
@@ -37,11 +37,12 @@ class Tool(FunctionNode[R], Generic[P, R]):
     approval: whether a person has to approve each call, or a function of the arguments that says so of this call.
     untrusted: whether its result comes from the outside world, and may hold what others want a model to do.
 
-    Raises `DefinitionError` for a parameter without a type.
+    Raises `DefinitionError` for a parameter without a type, and for a function that makes tools.
     """
 
     kind = "tool"
     counts = (STEPS, TOOL_CALLS)
+    asks_policy = True
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Tool(FunctionNode[R], Generic[P, R]):
         super().__init__(function, name=name, budget=budget, retry=retry, timeout=timeout)
         if effect not in get_args(Effect):
             raise DefinitionError(f"tool {self.name!r}: effect={effect!r}: use one of {', '.join(get_args(Effect))}")
+        _check_no_maker(self)
         self.effect = effect
         self.approval = approval
         self.untrusted = untrusted
@@ -85,21 +87,21 @@ class Tool(FunctionNode[R], Generic[P, R]):
         return self._call_on_record(ctx, args, kwargs, why)
 
     async def _call_on_record(self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], why: str) -> R:
-        given = self._all_arguments(args, kwargs)
-        if ctx.must_be_approved(self, given) or self.approval is True or (self.approval and self.approval(given)):
-            approved_as = dict(await approved(ctx, self, given, why))
-            if approved_as != given:  # what people make of a call may be another that is denied
-                ctx.must_be_approved(self, approved_as)
-            given = approved_as
+        given = dict(await permitted(ctx, self, self._all_arguments(args, kwargs), why, approval=self._wants_approval))
         if ctx.doubts and self.effect == "unsafe" and (answer := await happened(ctx, self, given)) is not None:
             return self.read_output(answer.value)
         await ctx.begin_effect()
         return await self.use(ctx, (), given, why=why)
 
+    def _wants_approval(self, arguments: Mapping[str, Any]) -> bool:
+        return self.approval(arguments) if callable(self.approval) else self.approval
+
     def use(
         self, ctx: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, why: str = ""
     ) -> Coroutine[Any, Any, R]:
         """Do what the tool does, now that it may; `why` is what a model said as it asked for that."""
+        if self.untrusted:  # from here on an error, too, may say what others want
+            ctx.mark_untrusted(self.name)
         return self._call(ctx, args, kwargs)
 
     def _all_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,6 +122,17 @@ class ToolMaker(Protocol):
     def __call__(self, function: Callable[P, Awaitable[R]], /) -> Tool[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Tool[P, R]: ...
+
+
+def _check_no_maker(tool: Tool[..., Any]) -> None:
+    """Raise `DefinitionError` for a function whose values are tools: it was meant to be called by who defines."""
+    parts = [get_origin(part) or part for part in (tool.output, *get_args(tool.output))]
+    nodes = [isinstance(part, type) and issubclass(part, Node) for part in parts]
+    if not any(nodes):
+        return
+    needed = ", ".join(p.name for p in tool.parameters if p.default is p.empty)
+    call = f"{'*' * (not nodes[0])}{'await ' * tool.is_async}{tool.name}({needed})"
+    raise DefinitionError(f"{tool.name} is no tool, but makes {'one' if nodes[0] else 'several'}: write {call}")
 
 
 @overload
@@ -170,6 +183,7 @@ class ToolUse(Node[str, Any]):
     """
 
     counts = (STEPS, TOOL_CALLS)
+    asks_policy = True
 
     def __init__(self, node: Node[Any, Any], call_id: str, why: str = "") -> None:
         self.why = why
@@ -178,7 +192,7 @@ class ToolUse(Node[str, Any]):
         self.attributes = {**(node.attributes or {}), "call_id": call_id}
         self.kind = node.kind  # type: ignore[misc]
         self.node = node
-        self.effect, self.untrusted, self.is_trusted = node.effect, node.untrusted, node.is_trusted
+        self.effect, self.untrusted, self.is_trusted = node.tool_effect, node.untrusted, node.is_trusted
         self.wraps_up = node.wraps_up
 
     async def wrap_up(self, ctx: Context, value: Any, partial: Partial, /) -> Any:
@@ -190,8 +204,8 @@ class ToolUse(Node[str, Any]):
             return await self.node.call(ctx, (), arguments, why=self.why)
         if isinstance(self.node, FunctionNode):
             return await self.node.call(ctx, (), arguments)
-        if ctx.is_guarded and self.node.effect is not None and not self.node.asks_policy:
-            arguments = await permitted(ctx, self.node, arguments, self.why)
+        if ctx.is_guarded and self.effect is not None and not self.node.asks_policy:
+            arguments = await permitted(ctx, self.node, arguments, self.why, approval=never)
         return await self.node.invoke(ctx, arguments)
 
 

@@ -27,7 +27,9 @@ class Toolbox:
         self._specs = tuple(tool_spec(t) for t in self.tools)
         self._named = {spec.name: t for spec, t in zip(self._specs, self.tools, strict=True)}
         if len(self._named) < len(self.tools):
-            raise DefinitionError(f"agent {agent!r} has two tools of one name; rename one")
+            names = [spec.name for spec in self._specs]
+            twice = next(tool.name for tool, name in zip(self.tools, names, strict=True) if names.count(name) > 1)
+            raise DefinitionError(f"agent {agent!r} has two tools named {twice!r}: give one of them another name=")
 
     @property
     def names(self) -> Sequence[str]:

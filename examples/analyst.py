@@ -23,9 +23,28 @@ from pathlib import Path
 import anyio.to_thread
 from pydantic import BaseModel
 
-from agentrt import END, START, Agent, Budget, Context, Graph, ModelSettings
+from agentrt import END, START, Agent, AgentrtError, Budget, Context, Graph, ModelSettings
 from agentrt.messages import AssistantMessage, Message, ToolCall, ToolMessage, ToolSpec
 from agentrt_tools import Python, python, sql
+
+# --- to copy: an agent with the tools of a database, and with Python that may ask it, too
+
+
+INSTRUCTIONS = (
+    "Answer questions about the database. Look at its schema first. Compute with python, never in your head. "
+    "Answer with the number or the name alone; several names with commas between them."
+)
+
+
+def analyst(url: str) -> Agent[object, str]:
+    # This program has written all that is in the database itself. Leave untrusted=False out where others write to
+    # yours: then what it holds is marked as from outside.
+    query, schema = sql(url, untrusted=False)
+    return Agent("analyst", instructions=INSTRUCTIONS, tools=[schema, query, Python([query])])
+
+
+# --- the database, and what is asked
+
 
 TABLES = """
 CREATE TABLE ferries (name TEXT PRIMARY KEY, harbour TEXT, seats INTEGER, built INTEGER, fare INTEGER);
@@ -59,20 +78,6 @@ class Task(BaseModel):
     """What to do: answer one question, or without one count how many of the example's own are solved."""
 
     question: str = ""
-
-
-# --- for models of providers: tools
-
-
-INSTRUCTIONS = (
-    "Answer questions about the database. Look at its schema first. Compute with python, never in your head. "
-    "Answer with the number or the name alone; several names with commas between them."
-)
-
-
-def analyst(url: str) -> Agent[object, str]:
-    query, schema = sql(url, untrusted=False)
-    return Agent("analyst", instructions=INSTRUCTIONS, tools=[schema, query, Python([query])])
 
 
 # --- for the embedded model: lines that go on like the examples before them
@@ -126,6 +131,10 @@ def every(values): return ', '.join(values)
 """What the examples compute with, named as questions put it: a small model repeats words better than it translates."""
 
 
+class Unanswered(AgentrtError):
+    """Say why the small model has no answer; an error that its tools told it is none."""
+
+
 class Lines:
     """Write a question with a line of SQL, then with a line of Python on the `values` of the column that came.
 
@@ -146,11 +155,11 @@ class Lines:
 
     def read(self, text: str, messages: Sequence[Message]) -> AssistantMessage:
         line = text.strip()
+        if (failed := next((m for m in messages if isinstance(m, ToolMessage) and m.failed), None)) is not None:
+            raise Unanswered(f"what it wrote does not run: {failed.text}")
         table = next((m for m in messages if isinstance(m, ToolMessage)), None)
         if table is None:
             return AssistantMessage(line, (ToolCall("ask", "sql_query", json.dumps({"statement": line})),))
-        if table.failed:
-            return AssistantMessage(f"none: {table.text}")
         code = f"{WORDS}values = {values(table.text)!r}\nprint({line})"
         return AssistantMessage(line, (ToolCall("work", "python", json.dumps({"code": code})),))
 

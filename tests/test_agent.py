@@ -265,7 +265,7 @@ async def test_a_tool_may_end_the_turn_with_its_result() -> None:
 
 async def test_two_tools_need_two_names() -> None:
     """And each needs a description."""
-    with pytest.raises(DefinitionError, match="two tools of one name"):
+    with pytest.raises(DefinitionError, match="two tools named"):
         Agent("a", tools=[add, add])
     with pytest.raises(DefinitionError, match="needs a description"):
         Agent("a", tools=[Agent("mute")])

@@ -13,12 +13,14 @@ from agentrt import (
     CallDenied,
     Context,
     DefinitionError,
+    Node,
     Passage,
     ProposedCall,
     Retriever,
     StepFailed,
     StopReason,
     approve_untrusted_writes,
+    approve_writes,
     fork,
     guarded,
     replay,
@@ -355,3 +357,71 @@ async def test_a_guarded_tool_is_the_tool_it_guards() -> None:
     model = ScriptedModel([text("done")])
     await run(Agent("agent", model=model, tools=[inner]), "go", allow=["other"])
     assert model.requests[0].tools == ()
+
+
+class Mailer(Node[str, str]):
+    """Be a node of one's own that acts by itself."""
+
+    def __init__(self, effect: Any) -> None:
+        super().__init__("mailer", input=str, output=str, description="mails")
+        self.effect = effect
+        self.sent: list[str] = []
+
+    async def invoke(self, ctx: Context, value: str, /) -> str:
+        self.sent.append(value)
+        return "sent"
+
+
+async def test_a_policy_is_asked_of_every_node_that_has_an_effect_whoever_calls_it() -> None:
+    mailer = Mailer("idempotent")
+    with pytest.raises(StepFailed, match="denies this call"):
+        await run(mailer, "a", policy=mine_denies_all)
+    assert not mailer.sent
+
+
+async def test_a_node_that_does_not_say_what_it_does_is_held_to_do_the_worst_as_a_tool() -> None:
+    mailer = Mailer(None)
+    model = ScriptedModel([call("mailer", input="a"), text("done")])
+    await run(Agent("agent", model=model, tools=[mailer]), "go", policy=mine_denies_all)
+    model = ScriptedModel([call("mailer", input="a"), text("done")])
+    await run(Agent("agent", model=model, tools=[mailer]), "go", allow=["calculator"])
+    assert not mailer.sent
+    assert model.requests[0].tools == ()
+
+
+def mine_denies_all(call: ProposedCall) -> Verdict:
+    return "deny"
+
+
+async def test_people_are_asked_once_about_a_guarded_tool() -> None:
+    async def fine(value: Any) -> bool:
+        return True
+
+    site, journal = Site(), MemoryJournal()
+    model = FunctionModel(lambda r: "done" if len(r.messages) > 1 else call("post", words="a"))
+    agent = Agent("agent", model=model, tools=[guarded(site.post, before=[fine])])
+    await run(agent, "go", policy=approve_writes, journal=journal, run_id=RUN)
+    await approve(journal, RUN)
+    assert (await resume(agent, RUN, journal=journal)).output == "done"
+    assert site.posts == ["a"]
+
+
+async def test_what_a_person_makes_of_a_query_is_put_to_the_policy_too() -> None:
+    def policy(call: ProposedCall) -> Verdict:
+        return "deny" if call.arguments["input"] == "secret" else "approve"
+
+    journal, wiki = MemoryJournal(), Retriever("wiki", Nothing())
+    await run(wiki, "a", policy=policy, journal=journal, run_id=RUN)
+    await approve(journal, RUN, edit={"input": "secret"})
+    with pytest.raises(StepFailed, match="denies this call"):
+        await resume(wiki, RUN, policy=policy, journal=journal)
+
+
+async def test_what_is_not_given_anew_stays_in_force() -> None:
+    """None is what wrappers pass on where they were given nothing."""
+    site, journal = Site(), MemoryJournal()
+    agent = poster(site)
+    await run(agent, "go", policy=mine, journal=journal, run_id=RUN)
+    events = (await journal.events(RUN))[:8]
+    await resume(agent, RUN, policy=None, journal=await journal_of(RUN, events))
+    assert not site.posts

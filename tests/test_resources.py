@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 
-from agentrt import Agent, Context, Retry, StepFailed, resume, run, tool
+from agentrt import (
+    END,
+    START,
+    Agent,
+    AgentrtError,
+    Context,
+    FunctionNode,
+    Graph,
+    Retry,
+    StepFailed,
+    collect,
+    resume,
+    run,
+    tool,
+)
 from agentrt.stores.memory import MemoryJournal
 from agentrt.testing import FunctionModel, ScriptedModel, call, text
 from tests.journals import journal_of
@@ -210,3 +226,97 @@ async def test_a_run_that_goes_on_brings_its_agents_resources_to_their_state_aga
     for at in range(1, len(events)):
         result = await resume(agent, RUN, journal=await journal_of(RUN, events[:at]))
         assert result.output == "a b c", at
+
+
+class Exclusive:
+    """Be a resource that only one may have at a time, and that takes long to close."""
+
+    def __init__(self) -> None:
+        self.is_taken = False
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[list[str]]:
+        assert not self.is_taken
+        self.is_taken = True
+        yield []
+        await anyio.sleep(3)
+        self.is_taken = False
+
+
+async def test_an_agents_resource_is_closed_when_the_agent_has_ended() -> None:
+    """So that the next one may open it."""
+    exclusive = Exclusive()
+
+    @tool(effect="read")
+    async def remember(word: str, ctx: Context) -> int:
+        """Remember a word."""
+        return len(await ctx.resource("words", exclusive.open, scope="agent"))
+
+    replies = [call("remember", word="a"), text("done")]
+    agent = Agent("agent", model=ScriptedModel([*replies, *replies]), tools=[remember])
+
+    async def main(x: int, ctx: Context) -> None:
+        for _ in range(2):
+            await ctx.run(agent, "go")
+            assert not exclusive.is_taken
+
+    await run(main, 0)
+
+
+async def test_what_was_opened_last_is_closed_first() -> None:
+    closed: list[str] = []
+
+    @asynccontextmanager
+    async def opened(name: str) -> AsyncIterator[str]:
+        yield name
+        await anyio.sleep(1)
+        closed.append(name)
+
+    async def main(x: int, ctx: Context) -> None:
+        for name in ("pool", "session"):
+            await ctx.resource(name, partial(opened, name))
+
+    await run(main, 0)
+    assert closed == ["session", "pool"]
+
+
+async def test_who_waits_for_an_opening_lends_its_slot() -> None:
+    counter = Counter(seconds=10)
+    done: list[str] = []
+
+    async def use(x: int, ctx: Context) -> None:
+        await ctx.resource("counter", counter.open)
+        done.append("used")
+
+    async def other(x: int) -> None:
+        done.append("other")
+
+    graph = Graph("g", input=int, output=object)
+    graph.edge(START, (FunctionNode(use), FunctionNode(other)))
+    graph.edge(tuple(graph.nodes), END, join=collect)
+    await run(graph, 0, concurrency=1)
+    assert done == ["other", "used"]
+
+
+async def test_a_cancellation_let_out_by_what_opens_is_an_error_of_who_asked() -> None:
+    @asynccontextmanager
+    async def open_() -> AsyncIterator[int]:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        yield await future
+
+    async def main(x: int, ctx: Context) -> str:
+        try:
+            return str(await ctx.resource("broken", open_))
+        except AgentrtError as error:
+            return str(error)
+
+    assert "closed, or its opening cancelled" in (await run(main, 0)).output
+
+
+async def test_a_scope_is_the_runs_or_an_agents() -> None:
+    async def main(x: int, ctx: Context) -> None:
+        await ctx.resource("counter", Counter().open, scope="agnet")  # type: ignore[arg-type]
+
+    with pytest.raises(StepFailed, match="as long as its"):
+        await run(main, 0)

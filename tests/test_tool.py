@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import anyio
 import pytest
 from pydantic import BaseModel, Field
 
-from agentrt import Context, DefinitionError, InvalidArguments, StepFailed, StepTimeout, run, tool
+import agentrt_tools
+from agentrt import (
+    Agent,
+    Context,
+    DefinitionError,
+    InvalidArguments,
+    ModelRequest,
+    Node,
+    StepFailed,
+    StepTimeout,
+    run,
+    tool,
+)
 from agentrt.function import FunctionNode, as_node
 from agentrt.tool import Tool, ToolUse, as_text, as_tool, tool_spec
 
@@ -200,3 +213,47 @@ def test_values_are_shown_as_a_model_reads_them() -> None:
     assert as_text({"a": [1, None]}) == '{"a":[1,null]}'
     assert as_text(Place(name="x")) == '{"name":"x","country":"FR"}'
     assert as_text(ValueError("x")) == '"x"'
+
+
+def folder_tools(root: str, *, write: bool = False) -> list[Tool[..., str]]:
+    """Make the tools of a folder."""
+    return []
+
+
+def one_tool() -> Tool[..., str]:
+    """Make a tool."""
+    raise AssertionError
+
+
+def agent_for(model: Callable[[ModelRequest], str]) -> Agent[str, str]:
+    """Make an agent, of parameters that no model could write."""
+    raise AssertionError
+
+
+async def server_tools(server: str) -> Sequence[Node[Any, Any]]:
+    """Make the tools of a server."""
+    return []
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (folder_tools, r"folder_tools is no tool, but makes several: write \*folder_tools\(root\)"),
+        (server_tools, r"makes several: write \*await server_tools\(server\)"),
+        (one_tool, r"one_tool is no tool, but makes one: write one_tool\(\)"),
+        (agent_for, r"makes one: write agent_for\(model\)"),
+        ([one_tool], r"a list is not a node: write a star before it"),
+        (Agent, r"Agent is a class: make a node of it, as in Agent\(…\)"),
+    ],
+)
+def test_what_makes_tools_is_none(given: Any, told: str) -> None:
+    """A model could call it as it likes, with any folder; what was meant is said where the agent is made."""
+    with pytest.raises(DefinitionError, match=told):
+        Agent("clerk", tools=[given])
+
+
+@pytest.mark.parametrize("name", ["files", "sql", "shell", "notes", "fetcher", "ask_model", "web_search"])
+def test_every_function_of_the_catalogue_that_makes_tools_says_so(name: str) -> None:
+    """Where it is given as a tool itself."""
+    with pytest.raises(DefinitionError, match=rf"{name} is no tool, but makes .*: write \*?{name}\("):
+        Agent("clerk", tools=[getattr(agentrt_tools, name)])

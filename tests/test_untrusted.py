@@ -8,7 +8,21 @@ from typing import Annotated, Any
 import pytest
 from pydantic import AfterValidator, BaseModel
 
-from agentrt import END, START, Agent, Budget, Context, FunctionNode, Graph, collect, guarded, resume, run, tool
+from agentrt import (
+    END,
+    START,
+    Agent,
+    Budget,
+    Context,
+    FunctionNode,
+    Graph,
+    InvalidArguments,
+    collect,
+    guarded,
+    resume,
+    run,
+    tool,
+)
 from agentrt import events as ev
 from agentrt.messages import ToolMessage, UserMessage, marked
 from agentrt.stores.memory import MemoryJournal
@@ -327,5 +341,21 @@ async def test_what_python_keeps_is_marked_for_whoever_uses_it_next() -> None:
         assert not ctx.untrusted
         await ctx.run(python, "page")
         return bool(ctx.untrusted)
+
+    assert (await run(main, "a")).output
+
+
+async def test_an_error_that_an_untrusted_tool_raises_itself_is_marked_whatever_its_class() -> None:
+    @tool(effect="read", untrusted=True)
+    async def page(url: str) -> str:
+        """Fetch a page."""
+        raise InvalidArguments(f"{url} says: do as I say")
+
+    async def main(x: str, ctx: Context) -> bool:
+        try:
+            await ctx.run(page, x)
+        except InvalidArguments:
+            return bool(ctx.untrusted)
+        return False
 
     assert (await run(main, "a")).output

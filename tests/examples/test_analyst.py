@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agentrt import ModelRequest, run
+from agentrt import ModelRequest, StepFailed, run
 from agentrt.messages import ToolMessage
 from agentrt.testing import FunctionModel, ScriptedModel, call
 from examples import analyst
@@ -52,12 +52,23 @@ async def test_a_small_model_goes_on_with_worked_examples() -> None:
     assert len(result.output) == 12
 
 
-async def test_a_statement_that_fails_is_told_as_the_answer() -> None:
-    """The reason is in the row; nothing else fails with it."""
+async def test_a_statement_that_fails_is_no_answer() -> None:
+    """The reason is in the row, and nothing else fails with it; one question alone fails by it."""
     model = FunctionModel(lambda request: "DROP TABLE ferries", name="local/hostile")
     rows = (await run(analyst.main, analyst.Task(), model=model)).output
     assert not any(row.solved for row in rows)
     assert all("SqlError" in row.answer for row in rows)
+    with pytest.raises(StepFailed, match="what it wrote does not run: SqlError"):
+        await run(analyst.main, analyst.Task(question=QUESTION), model=model)
+
+
+async def test_code_that_fails_is_no_answer() -> None:
+    """Its error is not taken for the answer."""
+    model = FunctionModel(
+        lambda request: "1 / 0" if "Python:" in str(request.prompt) else "SELECT 1", name="local/wrong"
+    )
+    with pytest.raises(StepFailed, match="what it wrote does not run: SandboxError: ZeroDivisionError"):
+        await run(analyst.main, analyst.Task(question=QUESTION), model=model)
 
 
 @pytest.mark.model

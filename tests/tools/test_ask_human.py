@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 import msgspec
@@ -74,6 +75,15 @@ async def test_a_model_may_say_what_answer_it_can_use() -> None:
         ({"type": "text"}, "'text' is not valid under any of the given schemas"),
         ({"type": "array", "items": {"$ref": "https://example.org/schema"}}, "write it without $ref"),
         ({"allOf": [{"$dynamicRef": "#x"}]}, "write it without $ref"),
+        ({"enum": []}, "no answer fits it"),
+        ({"type": "integer", "enum": ["a", "b"]}, "no answer fits it"),
+        ({"type": "number", "minimum": 5, "maximum": 4}, "no answer fits it"),
+        ({"minLength": 3, "maxLength": 2}, "no answer fits it"),
+        ({"not": {}}, "no answer fits it"),
+        ({"anyOf": [{"enum": []}, False]}, "no answer fits it"),
+        ({"allOf": [{"type": "string"}, False]}, "no answer fits it"),
+        ({"type": "object", "required": ["x"], "properties": {"x": {"enum": []}}}, "no answer fits it"),
+        ({"type": "object", "required": ["x"], "additionalProperties": False}, "no answer fits it"),
     ],
 )
 async def test_a_schema_that_no_answer_could_be_held_against_is_told_to_the_model(
@@ -132,3 +142,15 @@ async def test_a_graph_asks_too() -> None:
     assert (await resume(confirm, "r", journal=journal)).output is True
     bounds = foresee(confirm, "Shall I?")
     assert (bounds.steps.least, bounds.steps.greatest) == (2, 2)
+
+
+async def test_a_pattern_of_a_model_holds_nobody_up() -> None:
+    """Python's own expressions would try all ways to match."""
+    clerk = Clerk(ask_human, {"question": "What?", "answer_schema": {"type": "string", "pattern": "^(a+)+$"}})
+    await clerk.begin()
+    began = time.process_time()
+    with pytest.raises(InvalidArguments, match="does not match"):
+        await answer(clerk.journal, "r", "a" * 40 + "!")
+    assert time.process_time() - began < 0.5
+    await answer(clerk.journal, "r", "aaa")
+    assert (await clerk.go_on()).output == "aaa"

@@ -67,6 +67,17 @@ def test_results_are_exact(expression: str, result: str) -> None:
         ("1\0", "not arithmetic"),
         ("\ud800", "not arithmetic"),
         ("٣ * ٣", "not arithmetic"),
+        ("10%", "is not arithmetic: % is the remainder, so write 10% as 10/100; write it like"),
+        ("5% of 200", "write 10% as 10/100"),
+        ("200 * 5%", "write 10% as 10/100"),
+        ("3 x 4", r"write 3 x 4 as 3 \* 4"),
+        ("sqrt(2)", "roots are not computed; try a number, and square it"),
+        ("√2", "roots are not computed"),
+        ("pi * 2", "names are not known"),
+        ("$5 * 3", "leave out currencies"),
+        ("1 000 * 2", "write 1 000 as 1000"),
+        ("1,23 * 2", "write 1,5 as 1.5"),
+        ("2(3)", r"write 2\(3\) as 2 \* \(3\)"),
     ],
 )
 def test_what_cannot_be_computed_is_refused(expression: str, reason: str) -> None:

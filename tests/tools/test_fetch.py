@@ -143,6 +143,20 @@ async def test_packed_pages_are_unpacked_no_further_than_wanted(encoding: str) -
     assert time.perf_counter() - began < 1
 
 
+async def test_all_members_of_a_packed_page_are_read() -> None:
+    """And what fills up its end is left out; together they are unpacked no further than one would be."""
+    parts = gzip.compress(b"one ") + gzip.compress(b"") + gzip.compress(b"two ") + gzip.compress(b"three")
+    for end in (b"", bytes(100), b"end"):
+        page = response(parts + end, content_type="text/plain", content_encoding="gzip")
+        assert (await got(always(page))).endswith("\n\none two three")
+    cut = response(parts[:-9], content_type="text/plain", content_encoding="gzip")
+    assert "(The page is longer" in await got(always(cut))
+    many = response(gzip.compress(b"A" * 9_000) * 3, content_type="text/plain", content_encoding="gzip")
+    text = await got(always(many), most_bytes=10_000, most=20_000)
+    assert "only its first 10,000 bytes were read" in text
+    assert 9_000 < text.count("A") < 10_100
+
+
 async def test_a_page_without_end_is_left() -> None:
     """At the limit of bytes, whatever length it states."""
 

@@ -326,7 +326,7 @@ def test_what_is_too_large_or_no_text_is_told(tools: Tools, root: Path) -> None:
     ("path", "reason"),
     [
         ("nothing.md", "does not exist: list the folder"),
-        ("plan.md/x", "plan.md is no folder"),
+        ("plan.md/x", "plan.md is a file, and no folder: read it"),
         ("a\0b", "no NUL"),
         ("x" * 1_001, "at most 1,000 characters"),
         ("y" * 300, "too long"),
@@ -453,3 +453,54 @@ async def test_an_agent_reads_a_file(root: Path) -> None:
     result = await run(Agent("reader", model=FunctionModel(say), tools=tools), "go")
     assert "# Plan\nSee the inn.\n" in result.output
     assert "FileError: ../secret.txt is not below the folder" in result.output
+
+
+def test_edits_by_different_tools_are_all_kept(root: Path) -> None:
+    """Those of two agents that each have the folder, or one the folder around it."""
+    (root / "notes/c").write_text("".join(f"<{i}>" for i in range(30)))
+    editors = [(Tools(root / "notes", write=True), "c"), (Tools(root, write=True), "notes/c")]
+
+    def edit(i: int) -> None:
+        tools, path = editors[i % 2]
+        tools.edit(path, f"<{i}>", f"[{i}]")
+
+    threads = [threading.Thread(target=edit, args=(i,)) for i in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "<" not in (root / "notes/c").read_text()
+
+
+def test_several_folders_have_tools_of_their_own(root: Path) -> None:
+    """Under names of their own; without, both are named where the agent is made."""
+    tools = [*files(root), *files(root / "notes", name="notes", write=True)]
+    assert [t.name for t in tools][3:] == ["notes.list", "notes.read", "notes.search", "notes.write", "notes.edit"]
+    Agent("clerk", tools=tools)
+    with pytest.raises(DefinitionError, match=r"two tools named 'files\.list': give one of them another name="):
+        Agent("clerk", tools=[*files(root), *files(root / "notes")])
+
+
+def test_a_large_file_is_edited(tools: Tools, root: Path) -> None:
+    """If it gets no larger; what is said otherwise speaks of the file."""
+    (root / "large").write_text("x" * 1_000_000 + "inn")
+    assert tools.edit("large", "inn", "out") == "large was replaced: 1,000,003 characters"
+    with pytest.raises(FileError, match=r"large was not changed: it would have 1,000,004 characters, at most"):
+        tools.edit("large", "out", "outs")
+
+
+@pytest.mark.parametrize("pattern", ["../*", "notes/../*", "*.{md,txt}", "notes/{a,b}.md"])
+def test_a_pattern_that_fits_nothing_is_told(tools: Tools, pattern: str) -> None:
+    """With what to write instead."""
+    with pytest.raises(InvalidArguments, match=r"leave out \.\.|\{a,b\} is not known here.*ask once for each"):
+        tools.list(".", pattern)
+
+
+def test_how_to_write_a_path_is_told(tools: Tools, root: Path) -> None:
+    """One from the system's root, though it is in the folder, and one of a file where a folder is wanted."""
+    with pytest.raises(FileError, match=r"write it from the folder on: notes/a\.md"):
+        tools.read(str(root / "notes/a.md"))
+    with pytest.raises(FileError, match="is not below the folder"):
+        tools.read(str(root / "../secret.txt"))
+    with pytest.raises(FileError, match=r"plan\.md is a file, and no folder: read it"):
+        tools.list("plan.md")

@@ -53,6 +53,18 @@ async def test_another_run_finds_what_was_written(tmp_path: Path) -> None:
     await journal.aclose()
 
 
+async def test_names_that_differ_in_case_and_blanks_are_one() -> None:
+    """A note is found, replaced and deleted under each of them, and keeps the name that it had."""
+    journal = MemoryJournal()
+    assert await told(journal, write(" Opening hours ", "9 to 5")) == "the note 'Opening hours' was kept"
+    assert await told(journal, write("opening  hours", "9 to 6")) == "the note 'Opening hours' was replaced"
+    assert await told(journal, call("notes_read", name="OPENING HOURS ")) == "9 to 6"
+    assert await told(journal, call("notes_search")) == "Opening hours: 9 to 6"
+    deleted = await told(journal, call("notes_delete", name="opening hours"))
+    assert deleted == "there is no note 'Opening hours' any more"
+    assert await told(journal, call("notes_search")) == "(no such notes)"
+
+
 async def test_spaces_are_apart() -> None:
     """And may be given to one agent under two names."""
     journal = MemoryJournal()

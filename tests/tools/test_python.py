@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel
 
 from agentrt import (
     Agent,
@@ -80,6 +81,9 @@ async def told(*codes: str, tool: Python = python, **options: Any) -> list[str]:
         ("10**5000 % 7", "2"),
         ("x = []\nx.append(x)\nx", "[[...]]"),
         ("é = 'ä'\r\né", "'ä'"),
+        ("\ufeff1 + 1", "2"),
+        ("```python\nx = 1\nx + 1\n```", "2"),
+        ("\n```\n'```'\n```\n", "'```'"),
     ],
 )
 async def test_what_is_printed_and_the_last_value_are_returned(code: str, result: str) -> None:
@@ -212,7 +216,12 @@ async def test_code_cannot_ask_its_host_without_end(code: str) -> None:
         ("def f(): f()\nf()", "RecursionError"),
         ("(" * 10_000, "too deeply nested"),
         ("-" * 19_000 + "1", "too deeply nested"),
-        ("10**5000", "Exceeds the limit"),
+        ("10**5000", "a number of more than 4,300 digits cannot be written: show a part of it, like x % 10**9"),
+        (
+            "import numpy",
+            "ModuleNotFoundError: there is no module numpy in here, and none can be installed; there are",
+        ),
+        ("from statistics import mean", "there is no module statistics in here"),
         ("raise SystemExit", "SystemExit"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("\x00", "SyntaxError"),
@@ -265,14 +274,23 @@ async def test_calls_that_code_awaits_are_made_side_by_side() -> None:
 @pytest.mark.parametrize(
     ("code", "result"),
     [
-        ("square('three')", "InvalidArguments: x: Input should be a valid integer"),
-        ("square(1, 2)", "square takes x, each once"),
-        ("square(1, x=2)", "square takes x, each once"),
-        ("square(y=1)", "InvalidArguments: x: Field required"),
+        ("square('three')", "TypeError: x: Input should be a valid integer"),
+        ("square(1, 2)", "TypeError: 2 arguments were given: it is square(x: int)"),
+        ("square(1, x=2)", "TypeError: x was given twice: it is square(x: int)"),
+        ("square(y=1)", "TypeError: x: Field required"),
         ("words('a' * 200_000)", "hand over less than 100,000 characters"),
         ("cube(2)", "NameError: name 'cube' is not defined"),
-        ("try:\n  square('x')\nexcept RuntimeError as e:\n  print('caught')", "caught"),
-        ("list(map(square, [1]))", "cannot suspend in this synchronous context"),
+        ("try:\n  square('x')\nexcept TypeError as e:\n  print('caught')", "caught"),
+        (
+            "list(map(square, [1]))",
+            "cannot be called from within map, sorted, max or a key=: write a comprehension",
+        ),
+        (
+            "import asyncio\nt = [square(x) for x in (1, 2)]\nawait asyncio.gather(*t)",
+            "await asyncio.gather(*[f(",
+        ),
+        ("import asyncio\nawait asyncio.gather(*[square(x) for x in (1, 2)])", "[1, 4]"),
+        ("t = square(2)\nawait t", "return their value at once, so leave out await, or write await f(…)"),
         ("square(float('inf'))", "x: Input should be"),
         ("[square(2) for _ in range(3)]", "[4, 4, 4]"),
     ],
@@ -411,8 +429,8 @@ def test_a_model_is_told_what_it_can_call() -> None:
     """With names, types and defaults."""
     spec = tool_spec(Python([square, words]))
     assert spec.description.splitlines()[-2:] == [
-        "- square(x: integer): Square a number.",
-        "- words(text: string, most: integer = 2): Split a text.",
+        "- square(x: int) -> int: Square a number.",
+        "- words(text: str, most: int = 2) -> list[str]: Split a text.",
     ]
     assert spec.parameters["required"] == ["code"]
     assert spec.parameters["properties"]["code"]["description"].startswith("Python code.")
@@ -441,3 +459,71 @@ def test_its_bounds_are_known_where_it_calls_nothing() -> None:
     """One step."""
     bounds = foresee(python, {"code": "1"})
     assert (bounds.steps.least, bounds.steps.greatest) == (1, 1)
+
+
+class Hotel(BaseModel):
+    name: str
+    rate: int | None = None
+    tags: list[str]
+
+
+@dataclasses.dataclass
+class Stay:
+    hotel: Hotel
+    nights: int
+
+
+def test_signatures_tell_types_fields_and_notes() -> None:
+    """As Python writes them, since code calls by them; what is returned is JSON, and so a dict."""
+
+    @tool(effect="read")
+    async def book(stay: Stay, kind: Literal["single", "double"] = "single", late: bool | None = None) -> list[Hotel]:
+        """Book.
+
+        Args:
+            stay: Where, and how long.
+        """
+        return []
+
+    async def anything(x: object) -> object:
+        """Return anything."""
+        return x
+
+    lines = tool_spec(Python([book, anything])).description.splitlines()
+    hotel = "{'name': str, 'rate': int | None, 'tags': list[str]}"
+    assert lines[-3:] == [
+        "- book(stay: {'hotel': " + hotel.replace("int | None", "NotRequired[int | None]") + ", 'nights': int}, "
+        f"kind: Literal['single', 'double'] = 'single', late: bool | None = None) -> list[{hotel}]: Book.",
+        "    stay: Where, and how long.",
+        "- anything(x: object): Return anything.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raised", "caught", "result"),
+    [
+        (KeyError("Zura"), "KeyError", "'Zura'"),
+        (ValueError("too many"), "ValueError", "too many"),
+        (UnicodeError("odd"), "ValueError", "UnicodeError: odd"),
+        (ConnectionError("gone"), "OSError", "ConnectionError: gone"),
+        (TimeoutError("the limit"), "OSError", "TimeoutError: the limit"),
+        (MemoryError("the limit"), "RuntimeError", "MemoryError: the limit"),
+    ],
+)
+async def test_code_catches_what_a_function_raises(raised: Exception, caught: str, result: str) -> None:
+    """As what it is, or as the nearest of its classes that is known there."""
+
+    @tool(effect="read")
+    async def rate(hotel: str) -> int:
+        """Return the rate."""
+        raise raised
+
+    code = f"kept = 1\ntry:\n  rate('Zura')\nexcept {caught} as e:\n  print(e)"
+    assert await told(code, "kept", tool=Python([rate])) == [result, "1"]
+
+
+def test_one_function_is_no_list() -> None:
+    """What to write is said."""
+    functions: Any = square
+    with pytest.raises(DefinitionError, match=r"takes a list of functions: write Python\(\[square\]\)"):
+        Python(functions)

@@ -50,6 +50,8 @@ async def gone(file: Path) -> bool:
         ("printf x; exit 3", "x\n(exit status 3)"),
         ("true", "(exit status 0)"),
         ("kill -TERM $$", "(ended by SIGTERM)"),
+        ("kill -40 $$", "(ended by signal 40)"),
+        ("-la 2>/dev/null", "(exit status 127)"),
         ("cat", "(exit status 0)"),
         ("none-such 2>/dev/null", "(exit status 127)"),
         ("printf '\\377'", "�\n(exit status 0)"),
@@ -100,6 +102,9 @@ async def test_an_output_without_end_is_stopped(tmp_path: Path) -> None:
         "sh -c 'echo $$ > pid; exec sleep 60' & wait",
         "trap '' TERM HUP INT; echo $$ > pid; while :; do sleep 60; done",
         "exec >&- 2>&-; echo $$ > pid; sleep 60",
+        "timeout 50 sh -c 'echo $$ > pid; exec sleep 60'",
+        "bash -c 'set -m; sleep 60 & echo $! > pid; wait'",
+        "setsid -w sh -c 'echo $$ > pid; exec sleep 60'",
     ],
 )
 async def test_a_command_that_takes_too_long_is_killed(tmp_path: Path, command: str) -> None:
@@ -108,7 +113,13 @@ async def test_a_command_that_takes_too_long_is_killed(tmp_path: Path, command: 
     assert await gone(tmp_path / "pid")
 
 
-@pytest.mark.parametrize("command", ["sh -c 'echo $$ > pid; exec sleep 60' & until test -s pid; do :; done; echo x"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sh -c 'echo $$ > pid; exec sleep 60' & until test -s pid; do :; done; echo x",
+        "bash -c 'set -m; sleep 60 & echo $! > pid'; echo x",
+    ],
+)
 async def test_what_stays_behind_holds_nobody_up(tmp_path: Path, command: str) -> None:
     """It has the pipe, and would keep it open: it is killed when the command ends."""
     began = time.perf_counter()
@@ -117,7 +128,7 @@ async def test_what_stays_behind_holds_nobody_up(tmp_path: Path, command: str) -
     assert await gone(tmp_path / "pid")
 
 
-async def test_what_leaves_the_group_holds_nobody_up(tmp_path: Path) -> None:
+async def test_what_leaves_the_session_holds_nobody_up(tmp_path: Path) -> None:
     """In a session of its own it lives on, and with it the pipe."""
     began = time.perf_counter()
     command = "setsid sh -c 'echo $$ > pid; exec sleep 60' & until test -s pid; do :; done; echo x"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import sqlite3
 import sys
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -12,15 +13,19 @@ from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import URL, Connection, make_url
+from sqlalchemy import make_url
 
 from agentrt import Agent, DefinitionError, InvalidArguments, ModelRequest, run
 from agentrt.messages import ToolMessage
 from agentrt.testing import FunctionModel, call
 from agentrt.tool import tool_spec
 from agentrt_tools import sql
-from agentrt_tools.database import OtherDatabase, SqlError, SqliteDatabase
+from agentrt_tools.database import OtherDatabase, SqlError
+from agentrt_tools.rows import Wanted
+from agentrt_tools.sqlite import SqliteDatabase
+from agentrt_tools.sqlite_worker import connected
 
+sqlite_module = importlib.import_module("agentrt_tools.sqlite")
 pytestmark = pytest.mark.anyio
 HOTELS = """
 CREATE TABLE towns (id INTEGER PRIMARY KEY, name VARCHAR(80) NOT NULL);
@@ -110,21 +115,49 @@ async def test_rows_without_end_are_stopped(path: Path) -> None:
         await query(path, NUMBERS.format("") + "SELECT x FROM n", 10**12, seconds=0.1)
 
 
-async def test_a_cancelled_query_ends(path: Path) -> None:
-    """Its thread does not go on by itself."""
-    database = SqliteDatabase(make_url(f"sqlite:///{path}"), write=False, seconds=60)
-    ended = threading.Event()
+SLOW = "SELECT sum(instr(hex(zeroblob(499000) || x), hex(zeroblob(400000)) || '1')) FROM n"
 
-    def count(connection: Connection) -> object:
-        try:
-            return connection.exec_driver_sql(NUMBERS.format("") + "SELECT count(*) FROM n").scalar()
-        finally:
-            ended.set()
 
-    with anyio.move_on_after(0.05) as scope:
-        await database.do(count)
+@pytest.mark.parametrize(
+    "statement", [NUMBERS.format("LIMIT 1000") + SLOW, NUMBERS.format("") + "SELECT max(x) FROM n"]
+)
+async def test_one_function_on_one_value_is_stopped(
+    path: Path, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its process, which the database itself could not interrupt."""
+    monkeypatch.setattr("agentrt_tools.sqlite._GRACE", 0.2)
+    with pytest.raises(SqlError, match=r"took longer than 0\.1 s: ask for less"):
+        await query(path, statement, seconds=0.1)
+    assert children() == []
+
+
+async def test_a_process_that_is_slow_to_start_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with much to do; a long statement reaches it, too."""
+    monkeypatch.setattr(sqlite_module, "_START", "import time; time.sleep(0.1)\n" + sqlite_module._START)
+    long = "SELECT '" + "é" * 19_000 + "' AS x"
+    assert (await query(path, long, seconds=2)).endswith("… (19,000 characters)")
+
+
+@pytest.mark.parametrize("write", [True, False])
+async def test_a_cancelled_query_ends(path: Path, write: bool) -> None:
+    """No process goes on by itself."""
+    with anyio.move_on_after(0.1) as scope:
+        await query(path, NUMBERS.format("") + "SELECT count(*) FROM n", seconds=60, write=write)
     assert scope.cancelled_caught
-    assert ended.wait(timeout=0.8)
+    assert children() == []
+
+
+async def test_a_statement_that_is_stopped_has_changed_nothing(path: Path) -> None:
+    """It is undone, and the file can be read at once."""
+    adding = f"INSERT INTO towns (name) {NUMBERS.format('')} SELECT x FROM n"
+    with pytest.raises(SqlError, match="ask for less"):
+        await query(path, adding, seconds=0.2, write=True)
+    assert await query(path, "SELECT count(*) AS n FROM towns") == "n\n1"
+
+
+def children() -> list[str]:
+    """Return the processes that this one has started."""
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
 WRITES = [
@@ -158,7 +191,7 @@ WRITES = [
     "PRAGMA application_id = 7",
     "SELECT * FROM pragma_journal_mode('delete')",
 ]
-_REFUSED = r"this tool only reads|no such table: pragma_journal_mode|prohibited"
+_REFUSED = r"this tool only reads|no such table: pragma_journal_mode|prohibited|a transaction of its own"
 LEADING_OUT = [
     "ATTACH DATABASE '{folder}/other.db' AS o",
     "VACUUM INTO '{folder}/other.db'",
@@ -180,18 +213,13 @@ async def test_nothing_is_written(path: Path, statement: str) -> None:
 
 async def test_a_file_that_is_only_read_is_locked_thrice(path: Path) -> None:
     """It is opened to be read, its connection does not write, and statements that would are not even compiled."""
-    database = SqliteDatabase(make_url(f"sqlite:///{path}"), write=False, seconds=5)
-
-    def unlock(connection: Connection, *statements: str) -> None:
-        raw: Any = connection.connection.driver_connection
-        raw.set_authorizer(None)
-        for statement in statements:
-            raw.execute(statement)
-
-    with pytest.raises(sqlite3.OperationalError, match="attempt to write a readonly database"):
-        await database.do(lambda c: unlock(c, "PRAGMA query_only = OFF", "DELETE FROM towns"))
-    with pytest.raises(sqlite3.OperationalError, match="attempt to write a readonly database"):
-        await database.do(lambda c: unlock(c, "CREATE TEMP TABLE t (x)"))  # which would not be in the file
+    with closing(connected(f"{path.as_uri()}?mode=ro", write=False, seconds=5)) as connection:
+        connection.set_authorizer(None)
+        with pytest.raises(sqlite3.OperationalError, match="attempt to write a readonly database"):
+            connection.execute("CREATE TEMP TABLE t (x)")  # which would not be in the file
+        connection.execute("PRAGMA query_only = OFF")
+        with pytest.raises(sqlite3.OperationalError, match="attempt to write a readonly database"):
+            connection.execute("DELETE FROM towns")
 
 
 @pytest.mark.parametrize("statement", LEADING_OUT)
@@ -206,8 +234,13 @@ async def test_a_statement_that_may_write_stays_in_the_database(path: Path, stat
     ("statement", "reason"),
     [
         ("SELECT 1; DROP TABLE hotels", "one statement at a time"),
-        ("COMMIT; DROP TABLE hotels", "this tool only reads"),
-        ("SELECT x FROM hotels", "no such column: x"),
+        ("COMMIT; DROP TABLE hotels", "COMMIT is not run: each statement is a transaction of its own"),
+        (" -- why\n/* none */ begin", "BEGIN is not run"),
+        ("", "the statement is empty: write one, like SELECT"),
+        (" ; -- nothing\n/* at * all", "the statement is empty"),
+        ("SELECT x FROM hotels", "no such column: x: sql_schema returns the tables and columns"),
+        ("SELECT name FROM hotel", "no such table: hotel: sql_schema returns the tables and columns"),
+        ("SELECT fts3_tokenizer('simple')", "fts3_tokenizer: this tool only reads"),
         ("SELEC 1", 'near "SELEC": syntax error'),
         ("SELECT 'a' REGEXP '(a+)+b'", "REGEXP: use LIKE or GLOB"),
         ("SELECT zeroblob(1000000000)", "string or blob too big"),
@@ -265,12 +298,44 @@ async def test_a_file_in_use_is_read(path: Path) -> None:
         assert await query(path, "SELECT count(*) AS n FROM towns") == "n\n2"
 
 
-@pytest.mark.parametrize("write", [True, False])
-async def test_a_missing_file_is_told(tmp_path: Path, write: bool) -> None:
-    """And not made."""
+async def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    """Where the tool is made; one that others may have made until it is written to is not made, either."""
+    with pytest.raises(DefinitionError, match=r"there is no file .*none\.db: make it first"):
+        sql(f"sqlite:///{tmp_path / 'none.db'}")
     with pytest.raises(SqlError, match="unable to open database file"):
-        await query(tmp_path / "none.db", "SELECT 1", write=write)
+        await query(tmp_path / "none.db", "SELECT 1", write=True)
     assert held(tmp_path) == {}
+
+
+VIRTUAL = """
+CREATE VIRTUAL TABLE words USING fts5 (text); INSERT INTO words VALUES ('the old mill');
+CREATE VIRTUAL TABLE boxes USING rtree (id, low, high);
+PRAGMA writable_schema = ON;
+INSERT INTO sqlite_schema VALUES ('table', 'odd', 'odd', 0,
+    'CREATE VIRTUAL TABLE odd USING none (x)');
+"""
+
+
+async def test_virtual_tables(path: Path) -> None:
+    """Are found and asked where their module is here; one without it does not hide the others."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VIRTUAL)
+    _, schema = sql(f"sqlite:///{path}")
+    told = await schema()
+    assert "words\n  text" in told
+    assert "towns\n  id INTEGER primary key" in told
+    assert "words_data" not in told
+    assert "odd\n  (its columns cannot be read, nor can the table: no such module: none)" in told
+    assert await query(path, "SELECT text FROM words WHERE words MATCH 'mill'") == "text\nthe old mill"
+    assert await query(path, "SELECT count(*) AS n FROM boxes") == "n\n0"
+    with pytest.raises(
+        SqlError, match="no such module: none: this virtual table cannot be opened here; ask the other tables"
+    ):
+        await query(path, "SELECT * FROM odd")
+    with pytest.raises(SqlError, match="this tool only reads"):
+        await query(path, "INSERT INTO words VALUES ('x')")
+    assert await query(path, "INSERT INTO words VALUES ('a new mill')", write=True) == "done: 1 rows"
+    assert await query(path, "SELECT count(*) AS n FROM words WHERE words MATCH 'mill'") == "n\n2"
 
 
 @pytest.mark.parametrize(
@@ -301,8 +366,8 @@ async def test_a_path_is_a_path(tmp_path: Path) -> None:
     odd = tmp_path / "a?mode=rw#b %41.db"
     with closing(sqlite3.connect(odd)) as connection:
         connection.executescript("CREATE TABLE t (x); INSERT INTO t VALUES (1)")
-    database = SqliteDatabase(URL.create("sqlite", database=str(odd)), write=False, seconds=1)
-    assert await database.do(lambda connection: connection.exec_driver_sql("SELECT x FROM t").scalar()) == 1
+    database = SqliteDatabase(odd, write=False, seconds=5)
+    assert (await database.rows("SELECT x FROM t", Wanted(0, 10, 100, 5))).lines == ["x", "1"]
 
 
 def test_what_the_tools_are(path: Path) -> None:
@@ -346,4 +411,5 @@ async def test_a_missing_driver_is_told(driver: str) -> None:
 async def test_other_databases_may_be_written_to(path: Path) -> None:
     """Through SQLAlchemy's drivers, in a thread."""
     database = OtherDatabase(make_url(f"sqlite:///{path}"), write=True, seconds=5)
-    assert await database.do(lambda c: c.exec_driver_sql("SELECT count(*) FROM towns").scalar()) == 1
+    assert (await database.rows("SELECT count(*) AS n FROM towns", Wanted(0, 10, 100, 5))).lines == ["n", "1"]
+    assert ["towns", "  id INTEGER", "  name VARCHAR(80)"] in await database.tables()

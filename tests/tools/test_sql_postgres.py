@@ -24,6 +24,8 @@ INSERT INTO towns VALUES (1, 'Dorrel');
 INSERT INTO hotels VALUES ('Zura Inn', 74, 1, '\\x0102'), ('Harbour', NULL, 1, NULL);
 CREATE SEQUENCE numbers;
 CREATE FUNCTION add_town() RETURNS integer LANGUAGE sql AS 'INSERT INTO towns VALUES (9, ''X'') RETURNING id';
+CREATE TYPE mood AS ENUM ('calm', 'glad'); CREATE TYPE pair AS (x INTEGER, y TEXT);
+CREATE TABLE odd (kind mood, pair pair, pairs pair[], place point, page xml, "Day" int4range NOT NULL);
 CREATE SCHEMA archive; CREATE TABLE archive.old (x INTEGER);
 CREATE ROLE reader LOGIN; CREATE ROLE owner LOGIN; CREATE ROLE risen LOGIN; CREATE ROLE files LOGIN;
 GRANT postgres TO risen; ALTER ROLE risen NOINHERIT; GRANT pg_read_server_files TO files;
@@ -202,19 +204,22 @@ async def test_statements_may_write_if_that_is_wanted(server: Server) -> None:
 
 
 async def test_the_schema(server: Server) -> None:
-    """Of the default schema, and of others under their names."""
+    """Of the default schema, and of others under their names, with whatever types, as statements write them."""
     _, schema = sql(url(server))
     assert await schema() == (
-        "hotels\n  name TEXT\n  nights NUMERIC(9, 2)\n  town INTEGER → towns.id\n  photo BYTEA\n"
-        "towns\n  id INTEGER primary key\n  name VARCHAR(80) not null\n"
-        "archive.old\n  x INTEGER"
+        "hotels\n  name text\n  nights numeric(9,2)\n  town integer → towns.id\n  photo bytea\n"
+        "odd\n  kind mood (calm, glad)\n  pair pair\n  pairs pair[]\n  place point\n  page xml\n"
+        '  "Day" int4range not null\n'
+        "towns\n  id integer primary key\n  name character varying(80) not null\n"
+        "archive.old\n  x integer"
     )
 
 
 @pytest.mark.parametrize(
     ("statement", "reason"),
     [
-        ("SELECT x FROM hotels", 'column "x" does not exist'),
+        ("SELECT x FROM hotels", 'column "x" does not exist: sql_schema returns the tables and columns'),
+        ("SELECT x FROM hotel", 'relation "hotel" does not exist: sql_schema returns the tables and columns'),
         ("SELEC 1", 'syntax error at or near "SELEC"'),
         ("SELECT * FROM archive.old", "permission denied for table old"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import anyio.abc
 import pytest
 
-from agentrt import Agent, DefinitionError, InvalidArguments, RateLimited, Retry, run
+from agentrt import Agent, DefinitionError, InvalidArguments, RateLimited, Retry, StepFailed, run
 from agentrt.messages import ToolMessage
 from agentrt.testing import ScriptedModel, call
 from agentrt.tool import tool_spec
@@ -110,6 +110,7 @@ async def test_searxng_is_asked_as_documented() -> None:
     [
         (response(b"{}", "429 Too Many Requests", retry_after="7"), RateLimited, "asks to search less often"),
         (response(b"{}", "429 Too Many Requests", retry_after="soon"), RateLimited, "asks to search less often"),
+        (response(b"{}", "429 Too Many Requests", retry_after="\xb2"), RateLimited, "asks to search less often"),
         (response(b"{}", "401 Unauthorized"), SearchError, "answered 401: its key is refused"),
         (response(b"", "403 Forbidden"), SearchError, "JSON is not among its formats"),
         (response(b"", "500 Broken"), SearchError, "answered 500: search for something else, or later"),
@@ -214,3 +215,54 @@ def test_a_model_is_told_how_to_search() -> None:
     spec = tool_spec(web_search(Loud()))
     assert [*spec.parameters["properties"]] == ["query", "count"]
     assert spec.parameters["required"] == ["query"]
+
+
+class Sync:
+    def search(self, query: str, count: int) -> list[SearchResult]:
+        return []
+
+
+class Narrow:
+    async def search(self, query: str) -> list[SearchResult]:
+        return []
+
+
+class Found:
+    """Find what it is given."""
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    async def search(self, query: str, count: int) -> Any:
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("provider", "reason"),
+    [
+        (Loud, r"Loud is a class: make a provider of it, Loud\(…\)"),
+        (object(), "is no provider: .* it needs async def search"),
+        (Narrow(), "is no provider: too many positional arguments; it needs async def search"),
+    ],
+)
+def test_what_is_no_provider_is_told(provider: Any, reason: str) -> None:
+    """Where the tool is made."""
+    with pytest.raises(DefinitionError, match=reason):
+        web_search(provider)
+
+
+@pytest.mark.parametrize(
+    ("provider", "reason"),
+    [
+        (Sync(), "is not async; it needs async def search"),
+        (Found([{"title": "a", "url": "b", "snippet": "c"}]), r"returned \[\{'title'.*SearchResult\(title=…, url=…"),
+        (Found(None), "returned None; it needs"),
+        (Found([SearchResult("a", "https://owls.example/", None)]), "whose fields are not all text"),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_provider_that_breaks_its_protocol_ends_the_run(provider: Any, reason: str) -> None:
+    """No model could mend it."""
+    model = ScriptedModel([call("web_search", query="owls")])
+    with pytest.raises(StepFailed, match=reason) as failed:
+        await run(Agent("asker", tools=[web_search(provider)]), "When?", model=model)
+    assert isinstance(failed.value.__cause__, DefinitionError)

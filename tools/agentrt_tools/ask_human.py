@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -11,9 +12,13 @@ from agentrt import Context, DefinitionError, InvalidArguments, Tool
 from agentrt.budget import STEPS
 from agentrt.interval import Interval, Outlook, started
 from agentrt.question import Question
+from agentrt.schema import Schema, SchemaRefused
 
 NOBODY: Final = "Nobody has answered in time."
 """What an agent reads if nobody answers in time, unless it is told something else."""
+_RANGES: Final = (
+    ("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"),
+)  # fmt: skip
 _Asked: TypeAlias = tuple[str, Mapping[str, Any]]
 _DESCRIPTION: Final = (
     "Ask a person and wait for the answer. Use it for what you cannot find out and for what you may not decide."
@@ -66,15 +71,37 @@ def _as_asked(question: str, answer_schema: dict[str, Any] | None = None) -> _As
     """
     if answer_schema is None:
         return question, {"type": "string"}
-    from jsonschema import Draft202012Validator, SchemaError
-
     if any("$ref" in part or "$dynamicRef" in part for part in _parts(answer_schema)):
-        raise InvalidArguments("answer_schema: write it without $ref")  # nobody fetches what a model points at
+        raise InvalidArguments("answer_schema: write it without $ref")
     try:
-        Draft202012Validator.check_schema(answer_schema)
-    except SchemaError as error:
-        raise InvalidArguments(f"answer_schema: {error.json_path}: {error.message}") from error
+        Schema(answer_schema).check()
+    except SchemaRefused as error:
+        raise InvalidArguments(f"answer_schema: {error}") from error
+    if not _has_answers(answer_schema):
+        raise InvalidArguments("answer_schema: no answer fits it: say what a person may answer")
     return question, answer_schema
+
+
+def _has_answers(schema: Any) -> bool:
+    """Say whether anything may fit a schema without references; only where it is plain is the answer no."""
+    if not isinstance(schema, Mapping):
+        return schema is not False
+    named = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    return (
+        (named is None or any(not Schema(schema).mistakes(value) for value in named))
+        and schema.get("type") != []
+        and schema.get("not") not in ({}, True)
+        and all(schema.get(least, 0) <= schema.get(most, math.inf) for least, most in _RANGES)
+        and all(map(_has_answers, schema.get("allOf", ())))
+        and all(any(map(_has_answers, schema[key])) for key in ("anyOf", "oneOf") if key in schema)
+        and (schema.get("type") != "object" or all(map(_has_answers, _needed(schema))))
+    )
+
+
+def _needed(schema: Mapping[str, Any]) -> list[Any]:
+    """Return the schemas of the properties that an object must have."""
+    others = schema.get("additionalProperties", True)
+    return [schema.get("properties", {}).get(name, others) for name in schema.get("required", ())]
 
 
 def _as_stated(name: str, output: Any) -> Callable[[str], _Asked]:

@@ -23,6 +23,17 @@ _QUOTED: Final = 60
 _DIGITS: Final = 15
 _EXACT_DIGITS: Final = 50
 
+_ADVICE: Final = (
+    (re.compile(r"\d\s*%\s*(of\b|$|[-+*/)])", re.IGNORECASE), "% is the remainder, so write 10% as 10/100; "),
+    (re.compile(r"\d\s*x\s*[\d(]", re.IGNORECASE), "write 3 x 4 as 3 * 4; "),
+    (re.compile(r"sqrt|√", re.IGNORECASE), "roots are not computed; try a number, and square it; "),
+    (re.compile(r"\b(pi|e|sin|cos|tan|log|ln|exp|round|abs|min|max|sum)\b", re.IGNORECASE), "names are not known; "),
+    (re.compile(r"[$€£]"), "leave out currencies; "),
+    (re.compile(r"\d \d"), "write 1 000 as 1000; "),
+    (re.compile(r"\d,\d"), "write 1,5 as 1.5, and 1.234,5 as 1234.5; "),
+)
+"""What is often written instead, and how to write it."""
+
 _OPERATORS: Final[dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction | int]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -75,6 +86,8 @@ def _value(node: ast.expr) -> Fraction:
             return _power(_value(left), _value(right))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             return _apply(op, _value(left), _value(right))
+        case ast.Call():
+            raise CalculationError("Call is not arithmetic: write 2(3) as 2 * (3)")
         case _:
             raise CalculationError(
                 f"{type(node).__name__} is not arithmetic: only numbers and + - * / // % ** ( ) are known"
@@ -118,7 +131,10 @@ def _bounded(value: Fraction) -> Fraction:
 
 def _misread(text: str) -> CalculationError:
     shown = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
-    return CalculationError(f"{shown!r} is not arithmetic: write it like 9 * 74, with numbers and + - * / // % ** ( )")
+    advice = next((advice for pattern, advice in _ADVICE if pattern.search(text)), "")
+    return CalculationError(
+        f"{shown!r} is not arithmetic: {advice}write it like 9 * 74, with numbers and + - * / // % ** ( )"
+    )
 
 
 def format_number(value: Fraction) -> str:

@@ -6,42 +6,27 @@ its own, so that nothing a statement sets outlives it.
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import anyio
 from anyio import to_thread
 
 from agentrt import AgentrtError, DefinitionError
+from agentrt_tools.rows import BATCH, Rows, TooMuch, Wanted, done, written
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection, Engine
+    from sqlalchemy import URL, Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[["Connection"], T]
 """What is done with a connection; written without `await`, whichever kind of driver is used."""
 
-MOST_VALUE: Final = 1_000_000
-"""SQLite makes no value of more bytes. It cannot be interrupted while one function works on one value."""
-_STEPS: Final = 10_000
 _GRACE: Final = 0.5
 _SAID: Final = 500
-_READING: Final = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-_PRAGMAS: Final = {
-    "data_version", "database_list", "encoding", "foreign_key_list", "index_info", "index_list", "index_xinfo",
-    "read_uncommitted", "schema_version", "table_info", "table_list", "table_xinfo",
-}  # fmt: skip
-_REFUSED: Final = {
-    "load_extension",
-    "regexp",  # SQLAlchemy's, of Python's engine, which nothing interrupts
-}
 # Whoever may become one of these reads and writes files of the server's machine, or runs programs there, in a
 # transaction that only reads, too.
 _POWERFUL: Final = """
@@ -56,20 +41,89 @@ FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_tr
 """
 
 
+_TABLES: Final = """
+SELECT CASE WHEN n.nspname = current_schema() THEN '' ELSE quote_ident(n.nspname) || '.' END || quote_ident(c.relname),
+    '  ' || quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod)
+    || coalesce((
+        SELECT ' (' || left(string_agg(enumlabel, ', ' ORDER BY enumsortorder), 200) || ')'
+        FROM pg_enum WHERE enumtypid = a.atttypid
+    ), '')
+    || CASE
+        WHEN EXISTS (
+            SELECT FROM pg_constraint WHERE contype = 'p' AND conrelid = c.oid AND a.attnum = ANY (conkey)
+        ) THEN ' primary key'
+        WHEN a.attnotnull THEN ' not null'
+        ELSE ''
+    END
+    || coalesce((
+        SELECT ' → ' || f.confrelid::regclass || '.' || quote_ident(t.attname)
+        FROM pg_constraint f JOIN pg_attribute t
+            ON t.attrelid = f.confrelid AND t.attnum = f.confkey[array_position(f.conkey, a.attnum)]
+        WHERE f.contype = 'f' AND f.conrelid = c.oid AND a.attnum = ANY (f.conkey) ORDER BY f.oid LIMIT 1
+    ), '')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped
+    AND NOT starts_with(n.nspname, 'pg_') AND n.nspname <> 'information_schema'
+ORDER BY n.nspname <> current_schema(), n.nspname, c.relname, a.attnum
+"""
+
+
 class SqlError(AgentrtError):
     """Say why a statement was refused or failed, and what to do."""
 
 
 class Database(ABC):
-    """Do work on connections to one database, each within `seconds`; without `write` the work can only read.
+    """Answer from one database, each time within `seconds`; without `write` a statement can only read.
 
-    `do` raises `SqlError`.
+    Every method raises `SqlError`.
     """
 
-    def __init__(self, url: URL, *, write: bool, seconds: float) -> None:
-        self.url = url
+    def __init__(self, *, write: bool, seconds: float) -> None:
         self.write = write
         self.seconds = seconds
+
+    @abstractmethod
+    async def rows(self, statement: str, wanted: Wanted) -> Rows:
+        """Run a statement. What it writes is kept, unless rows are left out: who reads on changes nothing again."""
+
+    @abstractmethod
+    async def tables(self) -> list[list[str]]:
+        """Return the lines of each table and view: its name, then its columns."""
+
+
+class EngineDatabase(Database):
+    """Do work on connections of SQLAlchemy's."""
+
+    def __init__(self, url: URL, *, write: bool, seconds: float) -> None:
+        super().__init__(write=write, seconds=seconds)
+        self.url = url
+
+    async def rows(self, statement: str, wanted: Wanted) -> Rows:
+        def ask(connection: Connection) -> Rows:
+            options = {"stream_results": True, "max_row_buffer": BATCH, "no_parameters": True}
+            with connection.exec_driver_sql(statement, execution_options=options) as result:
+                if result.returns_rows:
+                    rows = written(list(result.keys()), lambda: result.fetchmany(BATCH), wanted)
+                else:
+                    rows = done(result.rowcount)
+            if self.write and not wanted.offset:
+                connection.commit()
+            return rows
+
+        return await self.do(ask)
+
+    async def tables(self) -> list[list[str]]:
+        return await self.do(self._tables)
+
+    def _tables(self, connection: Connection) -> list[list[str]]:
+        from sqlalchemy import inspect
+        from sqlalchemy.engine.reflection import ObjectKind
+
+        columns = inspect(connection).get_multi_columns(kind=ObjectKind.ANY)
+        return [
+            [name, *(f"  {column['name']} {column['type']}" for column in columns[schema, name])]
+            for schema, name in sorted(columns, key=lambda key: key[1])
+        ]
 
     async def do(self, work: Work[T]) -> T:
         """Return what the work on a connection comes to. What it writes is kept if the work commits it."""
@@ -77,13 +131,15 @@ class Database(ABC):
 
         try:
             return await self._do(work)
+        except TooMuch as error:
+            raise SqlError(str(error)) from error
         except DBAPIError as error:
             raise SqlError(self._told(error.orig or error)) from error
         except SQLAlchemyError as error:
             raise SqlError(str(error)[:_SAID]) from error
         except OSError as error:  # among them a time-out
             if isinstance(error, TimeoutError):
-                raise SqlError(self._late()) from error
+                raise SqlError(late(self.seconds)) from error
             raise SqlError(f"the database cannot be reached: {error}") from error
 
     @abstractmethod
@@ -92,70 +148,8 @@ class Database(ABC):
     def _told(self, error: BaseException) -> str:
         return _said(error)
 
-    def _late(self) -> str:
-        return f"the statement took longer than {self.seconds:g} s: ask for less"
 
-
-class SqliteDatabase(Database):
-    """Read an SQLite file in a thread. Neither other files nor extensions are opened, to write neither."""
-
-    async def _do(self, work: Work[T]) -> T:
-        gone = threading.Event()
-        try:
-            return await to_thread.run_sync(self._work, work, gone, abandon_on_cancel=True)
-        finally:
-            gone.set()
-
-    def _work(self, work: Work[T], gone: threading.Event) -> T:
-        ends = time.monotonic() + self.seconds
-        with self._engine.connect() as connection:
-            raw: Any = connection.connection.driver_connection
-            raw.set_progress_handler(lambda: gone.is_set() or time.monotonic() > ends, _STEPS)
-            return work(connection)
-
-    @cached_property
-    def _engine(self) -> Engine:
-        from sqlalchemy import create_engine, event
-        from sqlalchemy.pool import NullPool
-
-        # `rw`, too, makes no file that is missing.
-        path = Path(self.url.database or "").absolute().as_uri()
-        location = f"{path}?mode={'rw' if self.write else 'ro'}"
-        connect = partial(sqlite3.connect, location, uri=True, check_same_thread=False, timeout=self.seconds)
-        engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
-        event.listen(engine, "connect", self._restrict)
-        return engine
-
-    def _restrict(self, raw: sqlite3.Connection, record: object) -> None:
-        if not self.write:
-            raw.execute("PRAGMA query_only = ON")
-        raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE)
-        raw.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        raw.set_authorizer(self._allows)
-
-    def _allows(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
-        if action == sqlite3.SQLITE_PRAGMA:
-            allowed = str(first).lower() in _PRAGMAS
-        elif action == sqlite3.SQLITE_FUNCTION:
-            allowed = str(second).lower() not in _REFUSED
-        elif self.write:
-            allowed = action not in {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}
-        else:
-            allowed = action in _READING
-        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
-
-    def _told(self, error: BaseException) -> str:
-        reason = _said(error)
-        if reason == "interrupted":
-            return self._late()
-        if "regexp" in reason.lower():
-            return f"{reason}: use LIKE or GLOB"
-        if reason.startswith(("not authorized", "authorization denied", "attempt to write")):
-            return f"{reason}: {'it would leave the database' if self.write else 'this tool only reads'}"
-        return reason
-
-
-class PostgresDatabase(Database):
+class PostgresDatabase(EngineDatabase):
     """Read a PostgreSQL database in a transaction that only reads and that no statement can leave.
 
     superuser: lets a role be used that can reach beyond the database.
@@ -188,6 +182,12 @@ class PostgresDatabase(Database):
             )
         return work(connection)
 
+    def _tables(self, connection: Connection) -> list[list[str]]:
+        tables: dict[str, list[str]] = {}
+        for table, line in connection.exec_driver_sql(_TABLES):
+            tables.setdefault(table, [table]).append(line)
+        return list(tables.values())
+
     @cached_property
     def _engine(self) -> AsyncEngine:
         return _async_engine(self.url.set(drivername="postgresql+asyncpg"), {"timeout": self.seconds})
@@ -195,13 +195,13 @@ class PostgresDatabase(Database):
     def _told(self, error: BaseException) -> str:
         reason = _said(error.__cause__ or error)
         if "statement timeout" in reason:
-            return self._late()
+            return late(self.seconds)
         if "read-only transaction" in reason:
             return f"{reason}: this tool only reads"
         return reason
 
 
-class OtherDatabase(Database):
+class OtherDatabase(EngineDatabase):
     """Read and write any other database that SQLAlchemy has a driver for; only the step's time is bounded."""
 
     async def _do(self, work: Work[T]) -> T:
@@ -223,34 +223,6 @@ class OtherDatabase(Database):
             return work(connection)
 
 
-def open_database(url: str, *, write: bool, seconds: float, superuser: bool) -> Database:
-    """Return the database of a URL, which is connected to when it is used.
-
-    Raises `DefinitionError` for a URL that names none, and for a database that cannot be kept from being written to.
-    """
-    try:
-        from sqlalchemy import make_url
-        from sqlalchemy.exc import ArgumentError
-    except ImportError as error:
-        raise DefinitionError("sql needs SQLAlchemy: pip install 'agentrt[sql]'") from error
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise DefinitionError("sql: write a URL like sqlite:///PATH or postgresql://USER@HOST/DATABASE") from error
-    kind = parsed.get_backend_name()
-    if kind == "sqlite":
-        if not parsed.database or parsed.database == ":memory:" or parsed.query:
-            raise DefinitionError("sql: name the file of the SQLite database, as in sqlite:///PATH, and nothing else")
-        return SqliteDatabase(parsed, write=write, seconds=seconds)
-    if kind in {"postgresql", "postgres"}:
-        return PostgresDatabase(parsed, write=write, seconds=seconds, superuser=superuser)
-    if not write:
-        raise DefinitionError(
-            f"sql: {kind} cannot be kept from being written to here: pass write=True, with a user that may only read"
-        )
-    return OtherDatabase(parsed, write=write, seconds=seconds)
-
-
 def _async_engine(url: URL, arguments: dict[str, Any]) -> AsyncEngine:
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
@@ -269,3 +241,8 @@ def _no_driver(url: URL, error: ImportError) -> DefinitionError:
 
 def _said(error: BaseException) -> str:
     return str(error).strip()[:_SAID] or type(error).__name__
+
+
+def late(seconds: float) -> str:
+    """Say that a statement took too long."""
+    return f"the statement took longer than {seconds:g} s: ask for less"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncIterable, Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
@@ -29,6 +29,7 @@ _HEADERS: Final = [
     ("Accept", "text/html, text/plain;q=0.9, */*;q=0.5"),
     ("Accept-Encoding", "gzip"),  # what can be unpacked piece by piece, and no more of it than is wanted
 ]
+_GZIP: Final = b"\x1f"
 _DESCRIPTION: Final = "Fetch a page of the web by its address and return its title and text."
 
 
@@ -136,22 +137,48 @@ async def _body(chunks: AsyncIterable[bytes], encoding: str, most: int) -> tuple
     async for chunk in chunks:
         read += len(chunk)
         try:
-            body += chunk if unpack is None else unpack.decompress(chunk, most + 1 - len(body))
+            body += chunk if unpack is None else unpack.unpack(chunk, most + 1 - len(body))
         except zlib.error as error:
             raise FetchError(f"the page is packed in a way that cannot be read: {error}") from error
         if len(body) > most or read > most:
             return bytes(body[:most]), False
-    return bytes(body), unpack is None or unpack.eof
+    return bytes(body), unpack is None or unpack.is_whole
 
 
-def _unpacker(encoding: str) -> Any:
+class _Unpacker:
+    """Unpack what comes piece by piece, and no more of it than is wanted; gzip may be made of several members."""
+
+    def __init__(self, bits: int, *, members: bool) -> None:
+        self._bits = bits
+        self._has_members = members
+        self._member = zlib.decompressobj(bits)
+
+    @property
+    def is_whole(self) -> bool:
+        return self._member.eof
+
+    def unpack(self, chunk: bytes, most: int) -> bytes:
+        """Return at most `most` bytes of what a chunk holds; raises `zlib.error`."""
+        unpacked = bytearray()
+        while chunk and len(unpacked) < most:
+            if self._member.eof:
+                self._has_members = self._has_members and chunk.startswith(_GZIP)  # others fill up the end
+                if not self._has_members:
+                    break
+                self._member = zlib.decompressobj(self._bits)
+            unpacked += self._member.decompress(chunk, most - len(unpacked))
+            chunk = self._member.unused_data
+        return bytes(unpacked)
+
+
+def _unpacker(encoding: str) -> _Unpacker | None:
     match encoding:
         case "" | "identity":
             return None
         case "gzip" | "x-gzip":
-            return zlib.decompressobj(zlib.MAX_WBITS | 16)
+            return _Unpacker(zlib.MAX_WBITS | 16, members=True)
         case "deflate":
-            return zlib.decompressobj()
+            return _Unpacker(zlib.MAX_WBITS, members=False)
         case _:
             raise FetchError(f"the page is packed as {encoding[:40]!r}, which was not asked for; try another address")
 

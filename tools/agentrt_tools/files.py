@@ -24,6 +24,8 @@ _SHOWN: Final = 200
 _COUNTED: Final = 100
 _SNIFFED: Final = 8_192
 _RE2_MEMORY: Final = 8 << 20
+_writing: Final = threading.Lock()
+"""Two edits of one file side by side would lose one, whosever tools they come from, and by whatever path."""
 _Finder: TypeAlias = Callable[[str], int]
 """Return where in a text something begins within a line, -1 if nowhere."""
 
@@ -34,13 +36,14 @@ def files(
     write: bool = False,
     untrusted: bool = True,
     hard_links: bool = False,
+    name: str = "files",
     most: int = MOST_CHARACTERS,
 ) -> list[Tool[..., str]]:
     """Return the tools `files.list`, `files.read` and `files.search` for the files below a folder.
 
     write: adds `files.write` and `files.edit`. untrusted: whether what files hold is from the outside world.
-    hard_links: whether files that have other names, maybe outside the folder, are opened. most: how many characters a
-    call returns.
+    hard_links: whether files that have other names, maybe outside the folder, are opened. name: what the tools are
+    called, for agents with several folders. most: how many characters a call returns.
 
     No path leads out of the folder: symbolic links are not followed at all. Raises `DefinitionError` for a root that
     is no folder.
@@ -48,13 +51,13 @@ def files(
     opened = _Files(Folder(root, hard_links=hard_links), most)
     seconds = 2 * _SECONDS
     reading: list[Tool[..., str]] = [
-        Tool(opened.entries, name="files.list", effect="read", timeout=seconds, untrusted=untrusted),
-        Tool(opened.read, name="files.read", effect="read", timeout=seconds, untrusted=untrusted),
-        Tool(opened.search, name="files.search", effect="read", timeout=seconds, untrusted=untrusted),
+        Tool(opened.entries, name=f"{name}.list", effect="read", timeout=seconds, untrusted=untrusted),
+        Tool(opened.read, name=f"{name}.read", effect="read", timeout=seconds, untrusted=untrusted),
+        Tool(opened.search, name=f"{name}.search", effect="read", timeout=seconds, untrusted=untrusted),
     ]
     writing: list[Tool[..., str]] = [
-        Tool(opened.write, name="files.write", effect="idempotent", timeout=seconds),
-        Tool(opened.edit, name="files.edit", effect="unsafe", timeout=seconds, untrusted=untrusted),
+        Tool(opened.write, name=f"{name}.write", effect="idempotent", timeout=seconds),
+        Tool(opened.edit, name=f"{name}.edit", effect="unsafe", timeout=seconds, untrusted=untrusted),
     ]
     return [*reading, *(writing if write else ())]
 
@@ -65,7 +68,6 @@ class _Files:
     def __init__(self, folder: Folder, most: int) -> None:
         self._folder = folder
         self._most = most
-        self._lock = threading.Lock()  # two edits of one file side by side would lose one of them
 
     def entries(self, folder: str = ".", pattern: str = "", start: int = 0) -> str:
         """List a folder: each file with its size, each folder with a slash.
@@ -139,7 +141,9 @@ class _Files:
             path: The file, like notes/plan.md.
             text: All that the file is to hold.
         """
-        with self._lock:
+        if len(text) > MOST_WRITTEN:
+            raise InvalidArguments(f"text: {len(text):,} characters, at most {MOST_WRITTEN:,}: write several files")
+        with _writing:
             return self._write(path, text)
 
     def edit(self, path: str, old: str, new: str) -> str:
@@ -152,16 +156,20 @@ class _Files:
         """
         if not old:
             raise InvalidArguments("old: it is empty: say which piece is to be replaced")
-        with self._lock:
+        with _writing:
             text = _text(self._folder.read(path), path, errors="strict")
             times = _count(text, old)
             if times != 1:
                 raise FileError(f"{path} was not changed: {_miss(text, old, times)}")
-            return self._write(path, text.replace(old, new))
+            edited = text.replace(old, new)
+            if len(edited) > max(MOST_WRITTEN, len(text)):
+                raise FileError(
+                    f"{path} was not changed: it would have {len(edited):,} characters, at most {MOST_WRITTEN:,}: "
+                    "write the new text to another file"
+                )
+            return self._write(path, edited)
 
     def _write(self, path: str, text: str) -> str:
-        if len(text) > MOST_WRITTEN:
-            raise InvalidArguments(f"text: {len(text):,} characters, at most {MOST_WRITTEN:,}: write several files")
         is_new = self._folder.write(path, text.encode(errors="replace"))
         return f"{path} was {'made' if is_new else 'replaced'}: {len(text):,} characters"
 

@@ -8,7 +8,7 @@ import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import BinaryIO, Final
 
 from agentrt import AgentrtError, DefinitionError
@@ -126,17 +126,26 @@ class Folder:
     @contextmanager
     def place(self, path: str) -> Iterator[Place]:
         """Open a folder."""
-        with _told(path), self._at(_names(path), path) as place:
+        with _told(path), self._at(self._names(path), path) as place:
             yield place
 
     @contextmanager
     def _holding(self, path: str, *, make: bool = False) -> Iterator[tuple[Place, str]]:
         """Open the folder that holds a file, and name the file in it."""
-        names = _names(path)
+        names = self._names(path)
         if not names:
             raise FileError(f"{path!r} is a folder: name a file in it")
         with self._at(names[:-1], path, make=make) as place:
             yield place, names[-1]
+
+    def _names(self, path: str) -> Sequence[str]:
+        try:
+            return _names(path)
+        except FileError:
+            if PurePath(path).is_relative_to(self.root) and ".." not in path:
+                below = PurePath(path).relative_to(self.root).as_posix()
+                raise FileError(f"{path}: write it from the folder on: {below}") from None
+            raise
 
     @contextmanager
     def _at(self, names: Sequence[str], path: str, *, make: bool = False) -> Iterator[Place]:
@@ -159,8 +168,7 @@ class Folder:
         except OSError as error:
             if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
                 raise
-            kind = "a link, and links are not followed" if _is_link(place, name) else "no folder"
-            raise FileError(f"{path}: {name} is {kind}") from error
+            raise FileError(f"{path}: {name} is {_no_folder(place, name)}") from error
 
 
 def _names(path: str) -> Sequence[str]:
@@ -197,11 +205,15 @@ def _mode(status: os.stat_result, path: str) -> int:
     return status.st_mode & 0o777
 
 
-def _is_link(place: Place, name: str) -> bool:
+def _no_folder(place: Place, name: str) -> str:
+    """Say what a name stands for that is no folder."""
     try:
-        return stat.S_ISLNK(place.status(name).st_mode)
+        mode = place.status(name).st_mode
     except OSError:
-        return False
+        mode = 0
+    if stat.S_ISLNK(mode):
+        return "a link, and links are not followed"
+    return "a file, and no folder: read it" if stat.S_ISREG(mode) else "no folder"
 
 
 def _replace(place: Place, name: str, data: bytes, mode: int | None) -> None:

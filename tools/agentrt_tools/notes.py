@@ -59,11 +59,13 @@ class _Notes:
             name: A short name that says what the note is about, like opening hours.
             text: All that the note is to hold.
         """
-        if not name.strip() or len(name) > _MOST_NAME or not name.isprintable():
+        name = name.strip()
+        if not name or len(name) > _MOST_NAME or not name.isprintable():
             raise InvalidArguments(f"name: one line of at most {_MOST_NAME} characters: use a short name")
         if not text.strip() or len(text) > MOST_TEXT:
             raise InvalidArguments(f"text: {len(text):,} characters, from 1 to {MOST_TEXT:,}: write several notes")
         known = await self._known(ctx)
+        name = _same(name, known) or name
         if name not in known and len(known) >= MOST_NOTES:
             raise NoteError(f"there are {len(known):,} notes, and no room for another: replace or delete one first")
         await ctx.notes.write_note(self._space, name, text)
@@ -101,9 +103,10 @@ class _Notes:
         Args:
             name: The note's name.
         """
-        if name in await self._known(ctx):
-            await ctx.notes.write_note(self._space, name, None)
-        return f"there is no note {name!r} any more"
+        same = _same(name, await self._known(ctx))
+        if same is not None:
+            await ctx.notes.write_note(self._space, same, None)
+        return f"there is no note {same or name!r} any more"
 
     async def _known(self, ctx: Context) -> Mapping[str, Note]:
         return {note.name: note for note in await ctx.notes.notes(self._space)}
@@ -114,8 +117,19 @@ def _line(note: Note) -> str:
     return f"{note.name}: {text[:_SHOWN]}{'…' * (len(text) > _SHOWN)}"
 
 
-def _named(name: str, known: Mapping[str, Note]) -> Note:
+def _same(name: str, known: Mapping[str, Note]) -> str | None:
+    """Return the name under which a note is known that differs in case and blanks alone, if there is one."""
     if name in known:
-        return known[name]
+        return name
+    return next((other for other in known if _key(other) == _key(name)), None)
+
+
+def _key(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def _named(name: str, known: Mapping[str, Note]) -> Note:
+    if (same := _same(name, known)) is not None:
+        return known[same]
     like = get_close_matches(name, known, _NAMED) or sorted(known, key=lambda n: known[n].at, reverse=True)[:_NAMED]
     raise NoteError(f"there is no note {name!r}: search for it; there are {', '.join(map(repr, like)) or 'none yet'}")

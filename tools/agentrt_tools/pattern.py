@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Set
 from fnmatch import fnmatchcase
@@ -13,6 +14,7 @@ from agentrt_tools.folder import Place
 
 _MOST_CHARACTERS: Final = 200
 _DEEPEST: Final = 50
+_ALTERNATIVES: Final = re.compile(r"\{[^{}/]*,[^{}/]*\}")
 _TWICE: Final = ("**", "**")
 
 
@@ -22,12 +24,16 @@ class Pattern:
     A pattern without a slash is looked for in all folders. As in shells only a pattern that writes the dot fits names
     that begin with one. Each name costs at most a comparison a part of the pattern, whatever either is.
 
-    Raises `InvalidArguments` for a pattern that is too long.
+    Raises `InvalidArguments` for a pattern that is too long, and for one that could fit nothing.
     """
 
     def __init__(self, text: str) -> None:
         if len(text) > _MOST_CHARACTERS:
             raise InvalidArguments(f"pattern: at most {_MOST_CHARACTERS} characters: use a shorter one")
+        if ".." in text.split("/"):
+            raise InvalidArguments("pattern: nothing above the folder is looked at: leave out ..")
+        if _ALTERNATIVES.search(text):
+            raise InvalidArguments("pattern: {a,b} is not known here, only * ? [ab] and **: ask once for each")
         parts = [part for part in text.split("/") if part not in {"", "."}] or ["**"]
         parts = [*(() if "/" in text else ("**",)), *parts, *(("*",) if parts[-1:] == ["**"] else ())]
         self._parts = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if (part, after) != _TWICE]

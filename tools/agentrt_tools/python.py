@@ -17,7 +17,8 @@ from agentrt.messages import tool_name
 from agentrt.parts import walk
 from agentrt.tool import Approval, ToolUse, as_tool
 from agentrt_tools.excerpt import MOST_CHARACTERS
-from agentrt_tools.sandbox import LOST, Call, Outcome, SandboxError, open_sandbox
+from agentrt_tools.sandbox import LOST, MODULES, Call, Outcome, SandboxError, open_sandbox
+from agentrt_tools.signature import notes, parameters, signature
 
 MOST_CODE: Final = 20_000
 """Characters of code in one call."""
@@ -26,10 +27,9 @@ MOST_ARGUMENTS: Final = 100_000
 _MOST_CHANCE: Final = 2**20
 _DESCRIPTION: Final = (
     "Run Python code and return what it prints and the value of its last expression, which is kept as `_`. "
-    "Variables are kept for the next call. There are no files, no network and no packages; math, json, re, datetime, "
-    "random, itertools, collections, functools, csv and decimal can be imported."
+    f"Variables are kept for the next call. There are no files, no network and no packages; {MODULES} can be imported."
 )
-_FUNCTIONS: Final = "These functions can be called without import, and return JSON values:"
+_FUNCTIONS: Final = "These functions can be called without import, and return JSON values; an object is a dict:"
 
 
 class Python(Tool[..., str]):
@@ -62,6 +62,8 @@ class Python(Tool[..., str]):
         budget: Budget | None = None,
         approval: Approval = False,
     ) -> None:
+        if isinstance(functions, Node | str) or callable(functions):
+            raise DefinitionError(f"{name!r} takes a list of functions: write Python([{_label(functions)}])")
         nodes = [as_tool(f) for f in functions]
         self._functions = _named(name, nodes)
         super().__init__(
@@ -162,13 +164,22 @@ class _Host:
         node = self._functions[call.name]
         names = list(node.arguments.schema.get("properties", {}))
         given = dict(zip(names, call.args, strict=False))
-        twice = given.keys() & call.kwargs.keys()
-        if len(call.args) > len(names) or twice:
-            return InvalidArguments(f"{call.name} takes {', '.join(names) or 'no arguments'}, each once")
+        if len(call.args) > len(names):
+            return InvalidArguments(_called(call, node, f"{len(call.args)} arguments were given"))
+        if twice := given.keys() & call.kwargs.keys():
+            return InvalidArguments(_called(call, node, f"{', '.join(sorted(twice))} was given twice"))
         text = to_json({**given, **call.kwargs}, fallback=str, serialize_unknown=True, bytes_mode="base64").decode()
         if len(text) > MOST_ARGUMENTS:
             return InvalidArguments(f"{call.name}: hand over less than {MOST_ARGUMENTS:,} characters in one call")
         return ToolUse(node, f"{self._ctx.path}/{number}"), text
+
+
+def _called(call: Call, node: Node[Any, Any], mistake: str) -> str:
+    return f"{mistake}: it is {call.name}({parameters(node)})"
+
+
+def _label(function: object) -> str:
+    return str(getattr(function, "name", "") or getattr(function, "__name__", function))
 
 
 def _plain(outcome: object) -> object:
@@ -196,18 +207,11 @@ def _may_meet_untrusted(node: Node[Any, Any]) -> bool:
 
 
 def _described(functions: Mapping[str, Node[Any, Any]]) -> list[str]:
-    lines = [f"- {name}({_parameters(node)}): {node.description}" for name, node in functions.items()]
-    return [_FUNCTIONS, *lines] if lines else []
-
-
-def _parameters(node: Node[Any, Any]) -> str:
-    schema = node.arguments.schema
-    needed = schema.get("required", ())
-    properties: Mapping[str, Mapping[str, Any]] = schema.get("properties", {})
-    return ", ".join(
-        f"{name}: {about.get('type', 'object')}" + ("" if name in needed else f" = {about.get('default')!r}")
-        for name, about in properties.items()
-    )
+    lines = [_FUNCTIONS] if functions else []
+    for name, node in functions.items():
+        lines.append(f"- {signature(name, node)}: {node.description}".rstrip(": "))
+        lines += [f"    {parameter}: {note}" for parameter, note in notes(node).items()]
+    return lines
 
 
 def _cut(text: str, length: int, advice: str) -> str:

@@ -6,6 +6,7 @@ The interpreter is Monty, which knows neither files nor the network; what code m
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 import anyio
 import anyio.to_thread
 
-from agentrt import AgentrtError, DefinitionError
+from agentrt import AgentrtError, DefinitionError, InvalidArguments
 from agentrt_tools.source import Source
 
 if TYPE_CHECKING:
@@ -45,6 +46,37 @@ _MOST_FRAMES: Final = 8
 _POLICY: Final[OSPolicy] = {"datetime": "call_host", "random_start": "call_host", "sleep": "zero"}
 _MOST_QUESTIONS: Final = 1_000
 """So often one piece of code may ask its host anything, the time or a function; that costs no computing time."""
+MODULES: Final = (
+    "asyncio, base64, bisect, collections, copy, csv, dataclasses, datetime, decimal, functools, hashlib, itertools, "
+    "json, math, random, re, time, typing and unicodedata"
+)
+"""What can be imported, and is of use."""
+_RAISED: Final = frozenset({
+    ArithmeticError, AssertionError, AttributeError, FileExistsError, FileNotFoundError, IndexError, KeyError,
+    LookupError, NotImplementedError, OSError, OverflowError, PermissionError, RuntimeError, TypeError, ValueError,
+    ZeroDivisionError,
+})  # fmt: skip
+"""What functions may raise in the sandbox, as what it is; of time and memory it speaks itself."""
+_ADVICE: Final = (
+    (
+        re.compile(r"external function '(\w+)' cannot suspend in this synchronous context"),
+        r"\1 cannot be called from within map, sorted, max or a key=: write a comprehension, [\1(x) for x in …]",
+    ),
+    (
+        re.compile(r"Exceeds the limit \(4300 digits\).*"),
+        "a number of more than 4,300 digits cannot be written: show a part of it, like x % 10**9",
+    ),
+    (
+        re.compile(r"An asyncio\.Future, a coroutine or an awaitable is required"),
+        "functions that are called before return their value at once: "
+        "to call them side by side write await asyncio.gather(*[f(x) for x in …])",
+    ),
+    (
+        re.compile(r"('\w+' object can't be awaited)"),
+        r"\1: functions return their value at once, so leave out await, or write await f(…)",
+    ),
+)
+"""What to write instead, for errors that do not say so."""
 LOST: Final = "All variables are gone: define again what you need."
 
 
@@ -240,7 +272,7 @@ class Sandbox:
         frames = error.traceback()
         shown = [*frames[: _MOST_FRAMES // 2], *frames[-_MOST_FRAMES // 2 :]] if len(frames) > _MOST_FRAMES else frames
         current = f"<python-input-{len(self._sources) - 1}>"
-        lines = [error.display("type-msg")]
+        lines = [_advised(error.display("type-msg"))]
         for frame in shown:
             source = self._sources.get(frame.filename)
             place = f"line {frame.line}" + (
@@ -259,6 +291,12 @@ def _spent(error: MontySyntaxError | MontyRuntimeError) -> str:
     return kind if kind in ("TimeoutError", "MemoryError") and "limit" in text else ""
 
 
+def _advised(told: str) -> str:
+    for pattern, advice in _ADVICE:
+        told = pattern.sub(advice, told)
+    return told
+
+
 def _look_up(snapshot: NameLookupSnapshot, names: Collection[str]) -> SyncSnapshot:
     if snapshot.variable_name not in names or snapshot.object_id is not None:
         return snapshot.resume()
@@ -269,6 +307,10 @@ def _system(call: Call, host: Host) -> Settled:
     try:
         return {"return_value": host.system(call)}
     except LookupError:
+        if call.name == "import":
+            missing = ", ".join(map(str, call.args))
+            told = f"there is no module {missing} in here, and none can be installed; there are {MODULES}"
+            return {"exc_type": "ModuleNotFoundError", "message": told}
         return {"exc_type": "PermissionError", "message": f"{call.name}: there are no files and no system in here"}
 
 
@@ -281,9 +323,18 @@ async def _answers(snapshot: FutureSnapshot, host: Host, later: dict[int, Call])
 
 def _settled(outcome: object) -> Settled:
     if isinstance(outcome, Exception):
-        kind = type(outcome).__name__
-        return {"exc_type": "RuntimeError", "message": f"{kind}: {outcome}".encode(errors="replace").decode()}
+        return _raised(outcome)
     return {"return_value": outcome}
+
+
+def _raised(error: Exception) -> ExternalExceptionData:
+    """Return an error as code can catch it: as the nearest of its classes that the interpreter knows."""
+    own = type(error)
+    known = TypeError if own is InvalidArguments else next((c for c in own.__mro__ if c in _RAISED), RuntimeError)
+    text = str(error.args[0]) if own is KeyError and len(error.args) == 1 else str(error)  # which is quoted there
+    message = text if own in (known, InvalidArguments) else f"{own.__name__}: {text}"
+    kind: Any = known.__name__
+    return {"exc_type": kind, "message": message.encode(errors="replace").decode()}
 
 
 @asynccontextmanager

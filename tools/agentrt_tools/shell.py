@@ -9,16 +9,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final
-
-import anyio
-from anyio import to_thread
-from anyio.lowlevel import checkpoint_if_cancelled
+from typing import IO, Final, NamedTuple
 
 from agentrt import AgentrtError, DefinitionError, InvalidArguments, Tool
 from agentrt.tool import Approval
 from agentrt_tools.excerpt import MOST_CHARACTERS
+from agentrt_tools.thread import run_stoppable
 
 MOST_OUTPUT: Final = 1_000_000
 """A command that writes more bytes is killed."""
@@ -44,9 +42,9 @@ def shell(
     """Return the tool `shell`, which runs a command in a folder with all the rights of this process.
 
     root: where commands begin; without it where this process is. allow_env: what they see of the environment besides
-    PATH, HOME and LANG. seconds: a command that takes longer is killed, with all that it has started in its process
-    group. approval: whether a person approves each call; pass False only where the whole process is confined.
-    most: how many characters a call returns.
+    PATH, HOME and LANG. seconds: a command that takes longer is killed, with all that it has started. approval: whether
+    a person approves each call; pass False only where the whole process is confined. most: how many characters a call
+    returns.
 
     Raises `DefinitionError` for a root that is no folder, and on systems without process groups.
     """
@@ -91,36 +89,20 @@ def _cut(text: str, most: int) -> str:
 
 
 class _Job:
-    """Run one command in a process group of its own, in a thread, which kills the group however that ends."""
+    """Run one command in a session of its own, in a thread, which kills all that is in it however that ends."""
 
     def __init__(self, command: bytes, root: str | Path | None, environment: Mapping[str, str], seconds: float) -> None:
         self.output = bytearray()
-        self._arguments = ("/bin/sh", "-c", command)
+        self._arguments = ("/bin/sh", "-c", "--", command)  # a command may begin with a dash
         self._root = root
         self._environment = environment
         self._seconds = seconds
-        self._unwanted = threading.Event()
 
     async def run(self) -> str:
         """Return how the command ended. Who is cancelled waits until it is killed."""
-        end: str | ShellError = ""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch)
-            end = await to_thread.run_sync(self._run)
-            tasks.cancel_scope.cancel()
-        await checkpoint_if_cancelled()  # waiting for the thread heard of no cancellation
-        if isinstance(end, ShellError):  # raised here, where it comes in no group
-            raise end
-        return end
+        return await run_stoppable(self._run)
 
-    async def _watch(self) -> None:
-        """Tell the thread, which hears of no cancellation."""
-        try:
-            await anyio.sleep_forever()
-        finally:
-            self._unwanted.set()
-
-    def _run(self) -> str | ShellError:
+    def _run(self, unwanted: threading.Event) -> str:
         try:
             process = subprocess.Popen(
                 self._arguments,
@@ -133,19 +115,19 @@ class _Job:
                 start_new_session=True,
             )
         except OSError as error:
-            return ShellError(f"the command cannot be run: {error.strerror}")
+            raise ShellError(f"the command cannot be run: {error.strerror}") from error
         assert process.stdout is not None
         try:
-            return self._read(process, process.stdout)
+            return self._read(process, process.stdout, unwanted)
         finally:
             self._kill(process)
             process.stdout.close()
 
-    def _read(self, process: subprocess.Popen[bytes], pipe: IO[bytes]) -> str:
+    def _read(self, process: subprocess.Popen[bytes], pipe: IO[bytes], unwanted: threading.Event) -> str:
         ends = time.monotonic() + self._seconds
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
-            while not self._unwanted.is_set():
+            while not unwanted.is_set():
                 has_ended = _has_ended(process)
                 if selector.select(0 if has_ended or not selector.get_map() else _PAUSE):
                     chunk = os.read(pipe.fileno(), _CHUNK)
@@ -165,14 +147,52 @@ class _Job:
     def _status(self, process: subprocess.Popen[bytes]) -> str:
         self._kill(process)
         if process.returncode < 0:
-            return f"ended by {signal.Signals(-process.returncode).name}"
+            return f"ended by {_signal_name(-process.returncode)}"
         return f"exit status {process.returncode}"
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill the whole group, before its first process is forgotten and its number is given to another."""
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(_LONGEST_END)
+        """Kill the whole session, before its first process is forgotten and its number is given to another."""
+        if process.returncode is not None:
+            return
+        left = _session(process.pid)
+        os.killpg(process.pid, signal.SIGKILL)
+        ends = time.monotonic() + _LONGEST_END
+        while left and time.monotonic() < ends:
+            for pid in left:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            left = _session(process.pid)  # they may have started others meanwhile
+        process.wait(_LONGEST_END)
+
+
+def _session(leader: int) -> set[int]:
+    """Return the processes of a session, in whatever groups, and all that those have started; none without /proc."""
+    found = {pid: status for entry in Path("/proc").glob("[0-9]*") if (status := _status_of(pid := int(entry.name)))}
+    members = {leader}
+    while more := {p for p, s in found.items() if p not in members and (s.session == leader or s.parent in members)}:
+        members |= more
+    return members & {pid for pid, status in found.items() if status.is_alive}
+
+
+class _Status(NamedTuple):
+    """Hold what the system says of a process."""
+
+    is_alive: bool
+    parent: int
+    session: int
+
+
+def _status_of(pid: int) -> _Status | None:
+    try:
+        state, parent, _, session = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()[:4]
+    except OSError:  # it has gone
+        return None
+    return _Status(state not in "ZX", int(parent), int(session))
+
+
+def _signal_name(number: int) -> str:
+    names = {s.value: s.name for s in signal.Signals}
+    return names.get(number, f"signal {number}")
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final, TypeAlias
 
 Place: TypeAlias = tuple[int, int]
+_FENCED: Final = re.compile(r"\s*```[\w+-]*[ ]*\n(.*?)\n?```\s*", re.DOTALL)
 _TOGETHER: Final = ("gather", "create_task", "wait_for", "wait", "as_completed")
 """Functions of asyncio that take awaitables."""
 
@@ -20,7 +22,7 @@ class Source:
     """
 
     def __init__(self, code: str) -> None:
-        self.text = code.encode(errors="replace").decode().replace("\r\n", "\n").replace("\r", "\n")
+        self.text = _bare(code.encode(errors="replace").decode().replace("\r\n", "\n").replace("\r", "\n"))
         self._lines = self.text.split("\n")
         self.has_value = False
         self.awaited: frozenset[Place] = frozenset()
@@ -45,6 +47,13 @@ class Source:
     def _read(self, tree: ast.Module) -> None:
         starts = _starts(self.text.split("\n"))
         self.awaited = frozenset(_place(call, starts) for call in _awaited(tree))
+
+
+def _bare(code: str) -> str:
+    """Leave out what models write around code: a byte order mark, a Markdown fence."""
+    code = code.removeprefix("\ufeff")
+    fenced = _FENCED.fullmatch(code)
+    return code if fenced is None else fenced[1]
 
 
 def _starts(lines: Sequence[str]) -> list[int]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+import re
+from pathlib import Path
+from typing import Final
 
-from agentrt import InvalidArguments, Tool
-from agentrt_tools.database import Database, SqlError, open_database
+from agentrt import DefinitionError, InvalidArguments, Tool
+from agentrt.messages import tool_name
+from agentrt_tools.database import Database, OtherDatabase, PostgresDatabase, SqlError
 from agentrt_tools.excerpt import MOST_CHARACTERS, excerpt, rest
+from agentrt_tools.rows import Wanted
+from agentrt_tools.sqlite import SqliteDatabase
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, CursorResult, Inspector
-
-MOST_COLUMNS: Final = 100
 _MOST_STATEMENT: Final = 20_000
-_MOST_VALUE: Final = 500
-_BATCH: Final = 50
+_BLANK: Final = re.compile(r"(?:[\s;]|--[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/|$))*")
+"""What stands before a statement and is none: blanks and comments."""
+_DIVIDES: Final = re.compile(r"(begin|start\s+transaction|commit|end|rollback|savepoint|release)\b", re.IGNORECASE)
+_UNKNOWN: Final = re.compile(r"^no such (table|column)|^(relation|column) .* does not exist")
+_CHANGES: Final = "Run one SQL statement, which may change the database, and return its rows."
 
 
 def sql(
@@ -39,8 +41,8 @@ def sql(
 
     Raises `DefinitionError` for a URL that names no database, and without the extra `agentrt[sql]`.
     """
-    database = open_database(url, write=write, seconds=seconds, superuser=superuser)
-    tools = _Sql(database, rows, most)
+    database = _opened(url, write=write, seconds=seconds, superuser=superuser)
+    tools = _Sql(database, name, rows, most)
     return [
         Tool(
             tools.query,
@@ -54,14 +56,12 @@ def sql(
     ]
 
 
-_CHANGES: Final = "Run one SQL statement, which may change the database, and return its rows."
-
-
 class _Sql:
     """Hold what the tools of one database share."""
 
-    def __init__(self, database: Database, rows: int, most: int) -> None:
+    def __init__(self, database: Database, name: str, rows: int, most: int) -> None:
         self._database = database
+        self._name = name
         self._rows = rows
         self._most = most
 
@@ -74,43 +74,16 @@ class _Sql:
         """
         if offset < 0 or len(statement) > _MOST_STATEMENT or "\0" in statement:
             raise InvalidArguments(f"offset is 0 or more, statement has up to {_MOST_STATEMENT:,} characters, no NUL")
-
-        def ask(connection: Connection) -> str:
-            options = {"stream_results": True, "max_row_buffer": _BATCH, "no_parameters": True}
-            with connection.exec_driver_sql(statement, execution_options=options) as result:
-                answer = self._answer(result, offset)
-            if self._database.write and not offset:  # who reads on does not change anything once more
-                connection.commit()
-            return answer
-
-        return await self._database.do(ask)
-
-    def _answer(self, result: CursorResult[Any], offset: int) -> str:
-        """Write the rows, as many as fit; the others are not even fetched."""
-        if not result.returns_rows:
-            return "done" if result.rowcount < 0 else f"done: {result.rowcount:,} rows"
-        columns = list(result.keys())
-        if len(columns) > MOST_COLUMNS:
-            raise SqlError(
-                f"the statement returns {len(columns):,} columns, at most {MOST_COLUMNS}: name those you need"
-            )
-        lines, size = [_line(columns)], 0
-        for number, row in enumerate(self._fetched(result)):
-            if number < offset:
-                continue
-            line = _line(row)
-            size += len(line) + 1
-            if number - offset >= self._rows or (size > self._most and number > offset):
-                return "\n".join([*lines, rest("more rows", "offset", number)])
-            lines.append(line)
-        return "\n".join(lines if len(lines) > 1 else [*lines, "(no rows)" if not offset else "(no more rows)"])
-
-    def _fetched(self, result: CursorResult[Any]) -> Iterator[Sequence[Any]]:
-        ends = time.monotonic() + self._database.seconds
-        while batch := result.fetchmany(_BATCH):
-            yield from batch
-            if time.monotonic() > ends:
-                raise SqlError(f"the rows took longer than {self._database.seconds:g} s: ask for less")
+        _check(statement)
+        text = statement.encode(errors="replace").decode()
+        try:
+            rows = await self._database.rows(text, Wanted(offset, self._rows, self._most, self._database.seconds))
+        except SqlError as error:
+            if _UNKNOWN.search(str(error)):
+                raise SqlError(f"{error}: {tool_name(self._name)}_schema returns the tables and columns") from error
+            raise
+        more = [] if rows.more is None else [rest("more rows", "offset", rows.more)]
+        return "\n".join([*rows.lines, *more])
 
     async def schema(self, table: str = "", start: int = 0) -> str:
         """Return the tables of the database, with their columns, types and keys.
@@ -119,58 +92,45 @@ class _Sql:
             table: Only the tables whose name holds this text.
             start: Where to go on reading a long answer.
         """
-
-        def look(connection: Connection) -> str:
-            from sqlalchemy import inspect
-
-            wanted = table.lower()
-            return "\n".join(line for one in _tables(inspect(connection)) for line in one if wanted in one[0].lower())
-
-        return excerpt(await self._database.do(look) or "(no such tables)", start, self._most)
+        wanted = table.lower()
+        lines = [line for one in await self._database.tables() for line in one if wanted in one[0].lower()]
+        return excerpt("\n".join(lines) or "(no such tables)", start, self._most)
 
 
-def _line(values: Sequence[Any]) -> str:
-    return " | ".join(_shown(value) for value in values)
+def _check(statement: str) -> None:
+    """Raise `SqlError` for what is no statement, or would divide statements that are done one by one."""
+    word = _BLANK.sub("", statement, count=1)
+    if not word:
+        raise SqlError("the statement is empty: write one, like SELECT name FROM hotels ORDER BY name")
+    if (divides := _DIVIDES.match(word)) is not None:
+        raise SqlError(f"{divides[0].upper()} is not run: each statement is a transaction of its own")
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, bytes | bytearray | memoryview):
-        return f"({len(value):,} bytes)"
-    text = str(value)
-    if len(text) > _MOST_VALUE:
-        text = f"{text[:_MOST_VALUE]}… ({len(text):,} characters)"
-    return text.replace("\r", "\\r").replace("\n", "\\n")
+def _opened(url: str, *, write: bool, seconds: float, superuser: bool) -> Database:
+    """Return the database of a URL, which is connected to when it is used.
 
-
-def _tables(inspector: Inspector) -> Iterator[list[str]]:
-    """Yield the lines of each table: its name, then its columns."""
-    from sqlalchemy.engine.reflection import ObjectKind
-
-    for schema in _schemas(inspector):
-        columns = inspector.get_multi_columns(schema=schema, kind=ObjectKind.ANY)
-        primary = inspector.get_multi_pk_constraint(schema=schema, kind=ObjectKind.ANY)
-        foreign = inspector.get_multi_foreign_keys(schema=schema, kind=ObjectKind.ANY)
-        for key in sorted(columns, key=lambda key: key[1]):
-            keys = set(primary[key]["constrained_columns"]) if key in primary else set[str]()
-            links = {
-                own: f"{one['referred_table']}.{other}"
-                for one in foreign.get(key, ())
-                for own, other in zip(one["constrained_columns"], one["referred_columns"], strict=False)
-            }
-            yield [".".join(filter(None, key)), *(_column(c, keys, links) for c in columns[key])]
-
-
-def _schemas(inspector: Inspector) -> list[str | None]:
-    """Return the schemas users have made, the default one without a name."""
-    if inspector.dialect.name != "postgresql":
-        return [None]
-    default = inspector.default_schema_name
-    return [None, *(s for s in inspector.get_schema_names() if s not in {default, "information_schema"})]
-
-
-def _column(column: Any, keys: set[str], links: dict[str, str]) -> str:
-    name = column["name"]
-    notes = [" primary key" * (name in keys), " not null" * (not column["nullable"] and name not in keys)]
-    return f"  {name} {column['type']}{''.join(notes)}{f' → {links[name]}' if name in links else ''}"
+    Raises `DefinitionError` for a URL that names none, and for a database that cannot be kept from being written to.
+    """
+    try:
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+    except ImportError as error:
+        raise DefinitionError("sql needs SQLAlchemy: pip install 'agentrt[sql]'") from error
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise DefinitionError("sql: write a URL like sqlite:///PATH or postgresql://USER@HOST/DATABASE") from error
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        if not parsed.database or parsed.database == ":memory:" or parsed.query:
+            raise DefinitionError("sql: name the file of the SQLite database, as in sqlite:///PATH, and nothing else")
+        if not write and not Path(parsed.database).is_file():
+            raise DefinitionError(f"sql: there is no file {parsed.database}: make it first, or name another")
+        return SqliteDatabase(parsed.database, write=write, seconds=seconds)
+    if kind in {"postgresql", "postgres"}:
+        return PostgresDatabase(parsed, write=write, seconds=seconds, superuser=superuser)
+    if not write:
+        raise DefinitionError(
+            f"sql: {kind} cannot be kept from being written to here: pass write=True, with a user that may only read"
+        )
+    return OtherDatabase(parsed, write=write, seconds=seconds)

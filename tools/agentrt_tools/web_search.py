@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,9 @@ _MOST_BYTES: Final = 5_000_000
 _BRAVE: Final = "https://api.search.brave.com/res/v1/web/search"
 _MARK: Final = re.compile(r"</?(strong|b|em|mark)>")
 """How engines mark the words that were searched for."""
+_COUNTED: Final = re.compile(r"[0-9]{1,9}")
+"""How long to wait, in seconds; it may be a date instead, which is not read."""
+_SEARCHES: Final = "async def search(self, query, count) that returns a list of SearchResult(title=…, url=…, snippet=…)"
 _DESCRIPTION: Final = "Search the web and return the titles, addresses and beginnings of pages."
 
 
@@ -61,7 +65,10 @@ def web_search(
 
     What a model searches for leaves for the provider: let people approve the calls of an agent that reads what must
     not.
+
+    Raises `DefinitionError` for what is no provider, and when it is used for one that returns something else.
     """
+    _check(provider)
 
     async def search(query: str, count: int = 5) -> list[SearchResult]:
         """Search the web.
@@ -75,7 +82,7 @@ def web_search(
             raise InvalidArguments(f"query: write 1 to {MOST_QUERY} characters; {len(words):,} were given")
         if not 1 <= count <= MOST_RESULTS:
             raise InvalidArguments(f"count: ask for 1 to {MOST_RESULTS} results")
-        return [_shortened(r) for r in (await provider.search(words, count))[:count]]
+        return [_shortened(r) for r in (await _found(provider, words, count))[:count]]
 
     return Tool(
         search,
@@ -87,6 +94,29 @@ def web_search(
         approval=approval,
         untrusted=True,
     )
+
+
+def _check(provider: SearchProvider) -> None:
+    given: Any = provider
+    if isinstance(given, type):
+        raise DefinitionError(f"web_search: {given.__name__} is a class: make a provider of it, {given.__name__}(…)")
+    try:
+        inspect.signature(given.search).bind("words", 5)
+    except (AttributeError, TypeError) as error:
+        raise DefinitionError(f"web_search: {given!r} is no provider: {error}; it needs {_SEARCHES}") from error
+
+
+async def _found(provider: SearchProvider, query: str, count: int) -> list[SearchResult]:
+    """Ask a provider; raises `DefinitionError` for one that does not keep to the protocol."""
+    asked: Any = provider.search(query, count)
+    if not inspect.isawaitable(asked):
+        raise DefinitionError(f"web_search: search of {provider!r} is not async; it needs {_SEARCHES}")
+    found: Any = await asked
+    if not isinstance(found, list | tuple) or not all(isinstance(one, SearchResult) for one in found):
+        raise DefinitionError(f"web_search: {provider!r} returned {found!r:.200}; it needs {_SEARCHES}")
+    if odd := [one for one in found if not all(isinstance(v, str) for v in (one.title, one.url, one.snippet))]:
+        raise DefinitionError(f"web_search: {provider!r} returned {odd[0]!r:.200}, whose fields are not all text")
+    return list(found)
 
 
 def _shortened(result: SearchResult) -> SearchResult:
@@ -155,7 +185,9 @@ def _refusal(place: str, response: Any) -> AgentrtError:
     status = response.status_code
     if status == 429:
         after = response.headers.get("retry-after", "")
-        return RateLimited(f"{place} asks to search less often", retry_after=float(after) if after.isdigit() else None)
+        return RateLimited(
+            f"{place} asks to search less often", retry_after=float(after) if _COUNTED.fullmatch(after) else None
+        )
     known = {401: "its key is refused", 403: "it refuses: wrong key, or JSON is not among its formats"}
     return SearchError(f"{place} answered {status}: {known.get(status, 'search for something else, or later')}")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agentrt import DefinitionError
-from agentrt_tools.mcp.schema import Schema, SchemaRefused
+from agentrt.schema import Schema, SchemaRefused
 from agentrt_tools.mcp.server import ServerFailed
 
 if TYPE_CHECKING:
@@ -143,10 +143,12 @@ def _offer(label: str, prefix: str, stated: Stated) -> Offer:
 
 
 def _schema(label: str, stated: Stated, schema: dict[str, Any], what: str) -> Schema:
+    made = Schema(schema)
     try:
-        return Schema(schema)
+        made.check()
     except SchemaRefused as error:
         raise _refused(label, stated, f"its {what} schema is refused: {error}") from error
+    return made
 
 
 def _described(stated: Stated) -> str:

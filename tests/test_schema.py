@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentrt_tools.mcp.schema import MOST_CHARACTERS, Schema, SchemaRefused
+from agentrt.schema import MOST_CHARACTERS, Schema, SchemaRefused
 
 TREE: dict[str, Any] = {
     "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}, "n": {"type": "integer"}}}},
@@ -60,7 +60,7 @@ def nested(depth: int) -> dict[str, Any]:
 def test_what_is_no_schema_is_refused(stated: dict[str, Any], told: str) -> None:
     """The reason says where."""
     with pytest.raises(SchemaRefused, match=told):
-        Schema(stated)
+        Schema(stated).check()
 
 
 @pytest.mark.parametrize(

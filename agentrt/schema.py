@@ -1,4 +1,4 @@
-"""JSON schemas that strangers wrote: checked themselves, and values checked against them in bounded time."""
+"""JSON schemas: checked themselves where strangers wrote them, and values checked against them in bounded time."""
 
 from __future__ import annotations
 
@@ -44,27 +44,32 @@ class _TooMuchWork(Exception):
 class Schema:
     """Check values against a JSON schema; nothing is fetched, and no regular expression can hold up the process.
 
-    Patterns that no linear engine reads, and names of properties by pattern, are left for the server to check.
-
-    Raises `SchemaRefused` for what is no schema, is too long or too deep, refers to anything outside itself, or
-    refers to itself in a loop that no value would end.
+    Patterns that no linear engine reads, and names of properties by pattern, are not checked. formats: whether formats
+    are, such as that of dates.
     """
 
-    def __init__(self, stated: Mapping[str, Any]) -> None:
+    def __init__(self, stated: Mapping[str, Any], *, formats: bool = False) -> None:
+        self.stated = stated
+        self._formats = formats
+        self._draft = _draft(stated)
+
+    def check(self) -> None:
+        """Check the schema itself.
+
+        Raises `SchemaRefused` for what is no schema, is too long or too deep, refers to anything outside itself, or
+        refers to itself in a loop that no value would end.
+        """
         from jsonschema import SchemaError
 
-        if _depth(stated, _MOST_LEVELS) > _MOST_LEVELS:
+        if _depth(self.stated, _MOST_LEVELS) > _MOST_LEVELS:
             raise SchemaRefused(f"it is more than {_MOST_LEVELS} levels deep")
-        if (length := len(json.dumps(stated))) > MOST_CHARACTERS:
+        if (length := len(json.dumps(self.stated))) > MOST_CHARACTERS:
             raise SchemaRefused(f"it has {length:,} characters, and {MOST_CHARACTERS:,} are the most")
-        draft = _draft(stated)
         try:
-            draft.check_schema(stated, format_checker=None)  # JavaScript's regular expressions are not Python's
+            self._draft.check_schema(self.stated, format_checker=None)  # JavaScript's expressions are not Python's
         except SchemaError as error:
             raise SchemaRefused(f"{error.json_path}: {_short(error.message)}") from error
-        _References(stated).check()
-        self.stated = stated
-        self._draft = draft
+        _References(self.stated).check()
 
     def mistakes(self, value: Any) -> list[str]:
         """Return what is wrong with a value, one line a mistake, at most five."""
@@ -82,7 +87,9 @@ class Schema:
     def _validator(self) -> Validator:
         from referencing import Registry
 
-        validator: Validator = _bounded(self._draft)(_without_patterns(self.stated), registry=Registry())
+        checker = self._draft.FORMAT_CHECKER if self._formats else None
+        stated = _without_patterns(self.stated)
+        validator: Validator = _bounded(self._draft)(stated, registry=Registry(), format_checker=checker)
         return validator
 
 
