@@ -40,6 +40,7 @@ CITED = "tests/test_citation.py"
 RESOURCES = "tests/test_resources.py"
 FETCHED = "tests/tools/test_fetch.py"
 FILES = "tests/tools/test_files.py"
+COMMANDS = "tests/tools/test_shell.py"
 QUERIES = "tests/tools/test_sql.py"
 CHUNKS = "tests/index/test_chunking.py"
 
@@ -187,7 +188,7 @@ FAULTS = [
         "return arguments",
         PEOPLE,
     ),
-    ("people", "if errors:", "if False:", PEOPLE),
+    ("people", "if mistakes := sorted(", "if mistakes := False and sorted(", PEOPLE),
     ("people", "if len(fitting) == 1:", "if fitting:", PEOPLE),
     ("tool", "await ctx.begin_effect()", "pass", PEOPLE),
     ("tool", 'if ctx.doubts and self.effect == "unsafe" and', "if ctx.doubts and", PEOPLE),
@@ -241,6 +242,14 @@ FAULTS = [
     ("resources", "if resource is None or resource.is_over:", "if resource is None:", RESOURCES),
     ("tools/agentrt_tools/reach", "not found or not all(is_public(a) for a in found)", "not found", FETCHED),
     ("tools/agentrt_tools/fetch", "if len(body) > most or read > most:", "if False:", FETCHED),
+    (
+        "tools/agentrt_tools/shell",
+        "left = _session(process.pid)\n        os",
+        "left = set[int]()\n        os",
+        COMMANDS,
+    ),
+    ("tools/agentrt_tools/sqlite_worker", 'connection.execute("PRAGMA query_only = ON")', "pass", QUERIES),
+    ("tools/agentrt_tools/sqlite", "time.monotonic() < ends", "True", QUERIES),
     ("tools/agentrt_tools/folder", 'parts.anchor or ".." in names', "False", FILES),
     (
         "index/chunking",

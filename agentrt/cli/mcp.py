@@ -13,7 +13,7 @@ from agentrt.cli import options
 from agentrt.cli.console import note
 from agentrt.cli.exits import UsageError, told
 from agentrt.cli.models import fetch_missing
-from agentrt.cli.order import Order, refuse_deps
+from agentrt.cli.order import Order, permit, refuse_deps
 from agentrt.cli.output import stdout_kept
 from agentrt.cli.perform import journal_of, traced
 from agentrt.cli.source import Source, load_all
@@ -37,6 +37,8 @@ def mcp(
     http: Http = None,
     model: options.ModelName = None,
     budget: options.CallLimits = None,
+    allow: options.Allow = None,
+    policy: options.PolicyName = None,
     store: options.Store = None,
     no_store: options.NoStore = False,
     concurrency: options.Concurrency = DEFAULT_CONCURRENCY,
@@ -51,9 +53,18 @@ def mcp(
     Examples:
       agentrt mcp brief.py
       agentrt mcp tools.py:search fetch --budget seconds=30
+      agentrt mcp brief.py --allow search,calculator
       agentrt mcp brief.py --http 8000
     """
-    order = Order(target=target, model=model or None, budget=budget, store=store, record=not no_store)
+    order = Order(
+        target=target,
+        model=model or None,
+        budget=budget,
+        allow=allow,
+        policy=policy,
+        store=store,
+        record=not no_store,
+    )
     with told(debug=debug):
         address = _address(http) if http is not None else None
         with stdout_kept():
@@ -65,6 +76,7 @@ def mcp(
             "concurrency": concurrency,
             "journal": journal_of(order),
         }
+        permit(how, order, *sources)
         with traced(quiet=True):
             anyio.run(_serve, sources, how, address)
 

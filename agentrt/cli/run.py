@@ -11,16 +11,15 @@ from typer.core import TyperCommand
 from agentrt.cli import options
 from agentrt.cli.console import clean
 from agentrt.cli.dryrun import bounds_of_run, foretell
-from agentrt.cli.exits import ExitStatus, UsageError, told
+from agentrt.cli.exits import ExitStatus, told
 from agentrt.cli.inputs import entry, fields, type_name
 from agentrt.cli.models import fetch_missing
-from agentrt.cli.order import Order
+from agentrt.cli.order import Order, permit
 from agentrt.cli.output import stdout_kept
 from agentrt.cli.perform import Work, execute, journal_of
-from agentrt.cli.source import Source, load, nodes_below
+from agentrt.cli.source import Source, load
 from agentrt.cli.tally import Tally
 from agentrt.options import Observer, Options
-from agentrt.permission import Permissions, policy_named
 from agentrt.result import Result
 from agentrt.runs import new_run_id
 from agentrt.runtime import run as run_node
@@ -140,10 +139,7 @@ def _prepare(order: Order, tally: Tally) -> Work:
         "journal": journal_of(order),
         "target": source.address,
     }
-    if order.allow is not None:
-        how["allow"] = _tools(order.allow, source)
-    if order.policy is not None:
-        how["policy"] = policy_named(order.policy)
+    permit(how, order, source)
     opening = _opening(order, node.name, how)
 
     def begin(observers: Sequence[Observer]) -> Awaitable[Result[Any]]:
@@ -151,18 +147,6 @@ def _prepare(order: Order, tally: Tally) -> Work:
         return run_node(node, value, **observed)
 
     return Work(opening, how.get("journal"), begin)
-
-
-def _tools(names: str, source: Source) -> list[str]:
-    """Return the tools that were named; raises `UsageError` for a name that none of the file's has."""
-    allowed = [name.strip() for name in names.split(",") if name.strip()]
-    tools = sorted(node.name for node in nodes_below([source.node]) if node.effect is not None)
-    for name in allowed:
-        if not any(Permissions([name]).allows(tool) for tool in tools):
-            raise UsageError(
-                f"--allow {name}: {source.label} has no such tool (there are {', '.join(tools) or 'none'})"
-            )
-    return allowed
 
 
 def _opening(order: Order, name: str, how: Options) -> str:

@@ -222,16 +222,16 @@ def test_names_that_are_no_unicode_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def deep(tmp_path: Path) -> Iterator[None]:
-    """Make a file below 1,050 folders, and remove them: what removes folders by calls within calls cannot."""
-    folders = [tmp_path / "/".join("d" * n) for n in range(1, 1051)]
-    for folder in folders:
-        os.mkdir(folder)
-    (folders[-1] / "a.txt").write_text("x")
+def deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make a file below 1,050 folders, and then two trees of them, so that whatever tidies up can remove them."""
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1050):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("a.txt").write_text("x")
     yield
-    (folders[-1] / "a.txt").unlink()
-    for folder in reversed(folders):
-        os.rmdir(folder)
+    os.chdir(tmp_path)
+    Path(*["d"] * 525).rename("e")
 
 
 @pytest.mark.usefixtures("deep")

@@ -72,7 +72,7 @@ pytestmark = pytest.mark.usefixtures("open_files")
 def test_what_is_in_a_folder(tools: Tools) -> None:
     """With sizes; what is below it, where a pattern asks for that; hidden names where it writes the dot."""
     assert tools.list() == "notes/\nplan.md  20 bytes"
-    assert tools.list("notes") == "a.md  35 bytes\ndeep/"
+    assert tools.list("notes") == "notes/a.md  35 bytes\nnotes/deep/"
     assert tools.list(pattern="*.md") == "notes/a.md  35 bytes\nplan.md  20 bytes"
     assert tools.list(pattern="./.*") == ".hidden  3 bytes"
     assert tools.list("notes/deep", "*.md") == "(nothing)"
@@ -504,3 +504,12 @@ def test_how_to_write_a_path_is_told(tools: Tools, root: Path) -> None:
         tools.read(str(root / "../secret.txt"))
     with pytest.raises(FileError, match=r"plan\.md is a file, and no folder: read it"):
         tools.list("plan.md")
+
+
+def test_what_a_folder_holds_is_named_as_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "plan.md").write_text("plan")
+    listing, reading, _ = files(tmp_path)
+    for folder in ("notes", "./notes/"):
+        assert listing(folder) == "notes/plan.md  4 bytes"
+    assert reading("notes/plan.md") == "plan"

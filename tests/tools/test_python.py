@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from functools import partial
 from typing import Any, Literal
 
+import anyio
 import pytest
 from pydantic import BaseModel
 
@@ -527,3 +529,36 @@ def test_one_function_is_no_list() -> None:
     functions: Any = square
     with pytest.raises(DefinitionError, match=r"takes a list of functions: write Python\(\[square\]\)"):
         Python(functions)
+
+
+async def test_who_is_cancelled_as_he_takes_his_slot_back_lets_go_of_the_interpreter() -> None:
+    """With one slot: a later call would wait for ever."""
+
+    async def work(seconds: float) -> int:
+        """Work."""
+        await anyio.sleep(seconds)
+        return 1
+
+    async def hog(seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+    busy = Python([work])
+
+    async def main(x: int, ctx: Context) -> str:
+        async def impatient() -> None:
+            with anyio.move_on_after(1):
+                await ctx.run(busy, "1 + 1", key="b")
+
+        async def hogs() -> None:
+            await anyio.sleep(0.3)
+            await ctx.map(hog, [1.5] * 4, key="h")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(ctx.run, busy, "work(0.5)", key="a"))
+            await anyio.sleep(0.2)
+            tasks.start_soon(impatient)
+            tasks.start_soon(hogs)
+        with anyio.fail_after(50):
+            return await ctx.run(busy, "3", key="c")
+
+    assert (await run(main, 0, concurrency=1)).output == "3"

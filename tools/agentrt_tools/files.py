@@ -78,8 +78,11 @@ class _Files:
             start: Where to go on reading a long list.
         """
         bound = Bound(entries=_MOST_ENTRIES, bytes=0, seconds=_SECONDS)
+        inside = folder.strip("/").removeprefix("./")
+        path = "" if inside in ("", ".") else f"{inside}/"
         with self._folder.place(folder) as place:
-            lines = [line for found in walk(place, Pattern(pattern or "./*"), bound) for line in _listed(found)]
+            every = walk(place, Pattern(pattern or "./*"), bound, path=path)
+            lines = [line for found in every for line in _listed(found)]
         if bound.over:
             lines.append(f"(stopped, {bound.over}: list a folder below, or use a pattern)")
         return excerpt("\n".join(lines) or "(nothing)", start, self._most)

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Set
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from agentrt import InvalidArguments
@@ -99,7 +100,7 @@ def walk(place: Place, pattern: Pattern, bound: Bound, *, path: str = "") -> Ite
 
 
 def _walk(place: Place, path: str, pattern: Pattern, reached: Set[int], bound: Bound, depth: int) -> Iterator[Found]:
-    entries = [entry for entry in place.entries() if bound.allows(entries=1)]
+    entries = list(takewhile(lambda _: bound.allows(entries=1), place.entries()))
     for entry in sorted(entries, key=lambda entry: entry.name):
         here = pattern.step(reached, entry.name)
         if pattern.fits(here):

@@ -8,6 +8,7 @@ from functools import partial
 from keyword import iskeyword
 from typing import Any, Final
 
+import anyio
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from agentrt import AgentrtError, Context, DefinitionError, InvalidArguments, Node, Tool
@@ -96,7 +97,7 @@ class Python(Tool[..., str]):
         sandbox = await ctx.resource(self, self._open, scope="agent")
         if sandbox.user and ctx.path.startswith(f"{sandbox.user}/"):
             raise SandboxError(f"{self.name} is already running the code that called this; let it return first")
-        await ctx.wait(sandbox.lock.acquire)
+        await _acquire(ctx, sandbox.lock)
         try:
             sandbox.user = ctx.path
             ctx.mark_untrusted(*sandbox.met)  # its variables may hold what earlier callers had met
@@ -112,6 +113,23 @@ class Python(Tool[..., str]):
         if value is not None:
             parts.append(_cut(value.text, value.length, f"for more print repr(_)[{len(value.text)}:]"))
         return "\n".join(p for p in parts if p) or "done: nothing was printed, and there is no value"
+
+
+async def _acquire(ctx: Context, lock: anyio.Lock) -> None:
+    """Wait for a lock, lending the step's slot; whoever is cancelled as he takes that back lets go of the lock."""
+    has_it = False
+
+    async def acquire() -> None:
+        nonlocal has_it
+        await lock.acquire()
+        has_it = True
+
+    try:
+        await ctx.wait(acquire)
+    except BaseException:
+        if has_it:
+            lock.release()
+        raise
 
 
 class _Host:
