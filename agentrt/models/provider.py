@@ -46,7 +46,9 @@ def load() -> Any:
 
 
 async def close() -> None:
+    """Close what all its models in this process share: its connections, and the task that does its logging."""
     worker = importlib.import_module("litellm.litellm_core_utils.logging_worker").GLOBAL_LOGGING_WORKER
+    worker.start()  # in this event loop: whoever used it in one that has ended may not have closed it
     await worker.flush()
     await worker.stop()
     litellm = load()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from agentrt import AuthenticationFailed, Budget, RateLimited, Retriever, UnknownModel, embedder, run
 from agentrt.embedding import Embedder
 from agentrt.errors import DefinitionError, ModelUnavailable
 from agentrt.index import Document, Indexer, SqliteIndex
+from agentrt.models import provider as provider_module
 from agentrt.models.embedding import LitellmEmbedder
 from agentrt.models.provider import load
 from agentrt.usage import FREE, Price
@@ -155,3 +159,19 @@ async def test_an_index_is_made_within_a_budget(given: LitellmEmbedder, provider
     found = await run(Retriever("guide", index, k=1), "inn")
     assert (len(found.output), found.usage.input_tokens, len(provider.asked)) == (1, 7, 4)
     await index.aclose()
+
+
+def test_what_was_used_in_an_event_loop_that_has_ended_can_be_closed_in_another() -> None:
+    """A program may run twice, and close its models the second time alone."""
+
+    async def logged() -> None:
+        pass
+
+    async def use() -> None:
+        provider_module.load()
+        module = importlib.import_module("litellm.litellm_core_utils.logging_worker")
+        module.GLOBAL_LOGGING_WORKER.ensure_initialized_and_enqueue(logged())
+        await anyio.lowlevel.checkpoint()
+
+    anyio.run(use)
+    anyio.run(provider_module.close)
