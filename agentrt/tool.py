@@ -219,6 +219,10 @@ def as_text(value: object) -> str:
 def _for_model(value: object) -> object:
     """Return what a model should read of a value, or of each in a list, where its class says so by `for_model`."""
     if isinstance(value, list | tuple):
-        return [_for_model(one) for one in value]
+        return [_read(one) for one in value]
+    return _read(value)
+
+
+def _read(value: object) -> object:
     read = getattr(type(value), "for_model", None)
     return value if read is None else read(value)

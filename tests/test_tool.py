@@ -257,3 +257,9 @@ def test_every_function_of_the_catalogue_that_makes_tools_says_so(name: str) -> 
     """Where it is given as a tool itself."""
     with pytest.raises(DefinitionError, match=rf"{name} is no tool, but makes .*: write \*?{name}\("):
         Agent("clerk", tools=[getattr(agentrt_tools, name)])
+
+
+def test_a_value_that_holds_itself_is_written_all_the_same() -> None:
+    value: list[object] = []
+    value.append(value)
+    assert as_text(value) == '[["..."]]'

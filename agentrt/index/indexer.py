@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict
 
 from agentrt.budget import Budget
@@ -45,6 +45,10 @@ class Indexer(Node[Sequence[Document], Changes]):
         super().__init__(name, input=list[Document], output=Changes, budget=budget)
         if limit < 1:
             raise DefinitionError(f"{name}: limit={limit}: make at least one call at a time")
+        if isinstance(documents, Iterator | AsyncIterator):  # what is not there a second time would be pruned
+            raise DefinitionError(
+                f"{name}: documents= can be gone through only once: give what every run can, a list or load(…)"
+            )
         self.index = index
         self._documents = documents
         self._chunk = chunk

@@ -114,3 +114,10 @@ async def test_an_embedder_that_makes_something_else(tmp_path: Path, vectors: Se
         with pytest.raises(StepFailed, match="vectors came for 2 texts, of"):
             await run(Indexer("build", index), DOCUMENTS[:2])
         assert await index.sources() == []
+
+
+def test_documents_that_can_be_gone_through_only_once_are_refused(tmp_path: Path) -> None:
+    """The second run would prune them all."""
+    index = SqliteIndex(tmp_path / "index.db", make=True)
+    with pytest.raises(DefinitionError, match="only once"):
+        Indexer("build", index, documents=(Document(source=s, text=s) for s in "ab"), prune=True)
