@@ -1,11 +1,12 @@
 """agentrt: a runtime for agents, swarms and tool use, under budgets that hold."""
 
+from typing import TYPE_CHECKING, Any
+
 from agentrt.agent import Agent
 from agentrt.attempts import Fallback, Retried
 from agentrt.bounds import Bound, Bounds
 from agentrt.budget import Budget
 from agentrt.cached import Cached
-from agentrt.citation import Citation, CitedAnswer
 from agentrt.continuation import fork, replay, resume
 from agentrt.edge import END, START
 from agentrt.embedding import Embedder, embedder
@@ -65,6 +66,9 @@ from agentrt.statistics import LedgerStatistics, RunStatistics
 from agentrt.stream import Stream
 from agentrt.tool import Tool, tool
 from agentrt.usage import FREE, Price, Usage
+
+if TYPE_CHECKING:
+    from agentrt.citation import Citation, CitedAnswer
 
 __version__ = "0.1.0"
 
@@ -171,3 +175,12 @@ __all__ = [
     "vote",
     "without_tools",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs more of pydantic than the rest when it is asked for."""
+    if name in ("Citation", "CitedAnswer"):
+        from agentrt import citation
+
+        return getattr(citation, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError, create_model
 
-from agentrt.citation import FORMAT, context
-from agentrt.passage import Passage
+from agentrt.passage import CITED, Passage
 
 
 class Answer:
@@ -26,14 +25,14 @@ class Answer:
             self._bare = self._adapter
             self._adapter = TypeAdapter(create_model(name, result=(output, ...)))
         self.schema = {"additionalProperties": False, **self._adapter.json_schema(), "title": name}
-        self.may_cite = f"'format': '{FORMAT}'" in str(self.schema)
+        self.may_cite = f"'format': '{CITED}'" in str(self.schema)
 
     def parse(self, text: str, passages: Mapping[str, Passage]) -> Any:
         """Return the answer, which may cite these passages by their ids; raises pydantic's `ValidationError`."""
         if self._adapter is None:
             return text
         written = _unfenced(text)
-        known = context(passages)
+        known = {"passages": passages}  # what citations are read with
         if self._bare is None:
             return self._adapter.validate_json(written, context=known)
         try:

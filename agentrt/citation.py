@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
-from agentrt.passage import Passage
+from agentrt.passage import CITED, Passage
 
 _MOST_NAMED = 20
-FORMAT = "passage-id"
-"""How a schema says that something is a citation."""
 
 
 def _cited(value: object, info: ValidationInfo) -> object:
@@ -39,7 +37,7 @@ Citation: TypeAlias = Annotated[
     Passage,
     BeforeValidator(_cited),
     WithJsonSchema(
-        {"type": "string", "format": FORMAT, "description": "The id of a passage that was found."}, "validation"
+        {"type": "string", "format": CITED, "description": "The id of a passage that was found."}, "validation"
     ),
 ]
 """A field of an agent's output that the model fills with the id of a passage, and whose value is that passage.
@@ -53,12 +51,3 @@ class CitedAnswer(BaseModel, defer_build=True):
 
     text: str = Field(description="The answer.")
     citations: list[Citation] = Field(description="The ids of the passages that say so.")
-
-
-def by_id(passages: Iterable[Passage]) -> dict[str, Passage]:
-    return {passage.id: passage for passage in passages}
-
-
-def context(passages: Mapping[str, Passage]) -> dict[str, Any]:
-    """Return what citations are read with."""
-    return {"passages": passages}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentrt.citation import by_id
 from agentrt.instructions import Instructions
 from agentrt.messages import Message, SystemMessage, UserMessage
 from agentrt.node import Context
-from agentrt.passage import Passage, passages_in
+from agentrt.passage import Passage, by_id, passages_in
 
 _GUIDANCE: Final = "People were asked about such calls before, and said:"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pydantic import BaseModel
 
@@ -37,6 +37,15 @@ class Passage:
         known = {"id": self.id, "title": self.title, "text": self.text}
         rest = {name: value for name, value in self.metadata.items() if name not in known}
         return {name: value for name, value in (known | rest).items() if value != ""}
+
+
+CITED: Final = "passage-id"
+"""How a schema says that something cites a passage."""
+
+
+def by_id(passages: Iterable[Passage]) -> dict[str, Passage]:
+    """Return passages by what they are cited by; of two of one id the later."""
+    return {passage.id: passage for passage in passages}
 
 
 def passages_in(value: object) -> Iterator[Passage]:
