@@ -103,7 +103,7 @@ class _References:
 
     def check(self) -> None:
         """Raise `SchemaRefused` for a reference that leads outside, nowhere, or back to itself."""
-        for part in _parts(self._root):
+        for part in parts_of(self._root):
             for keyword in _REFERENCES:
                 if isinstance(target := part.get(keyword), str) and not target.startswith("#"):
                     raise SchemaRefused(f"it refers to {_short(target)}, outside itself, and nothing is fetched")
@@ -143,14 +143,14 @@ class _References:
         return found
 
 
-def _parts(value: object) -> Iterator[Mapping[str, Any]]:
-    """Yield every object in a JSON value."""
+def parts_of(value: object) -> Iterator[Mapping[str, Any]]:
+    """Yield every object in a JSON value, those around others first."""
     if isinstance(value, Mapping):
         yield value
         value = list(value.values())
     if isinstance(value, list):
         for part in value:
-            yield from _parts(part)
+            yield from parts_of(part)
 
 
 def _depth(value: object, most: int) -> int:

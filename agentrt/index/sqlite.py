@@ -127,6 +127,7 @@ class SqliteIndex(StoredIndex):
         self._apsw = _library()
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
+        self._reading = threading.Lock()  # one of its own: the event loop never waits while vectors are read
         self._snapshot: _Snapshot | None = None
         with self._connected() as connection:
             self._agree(connection)
@@ -217,7 +218,7 @@ class SqliteIndex(StoredIndex):
     def _current(self, connection: Connection) -> _Snapshot:
         """Return what is kept in memory of the index as this transaction sees it."""
         version = _value(connection, "SELECT value FROM settings WHERE name = 'version'")
-        with self._lock:
+        with self._reading:
             if self._snapshot is None or self._snapshot.version != version:
                 self._snapshot = _Snapshot(version, connection)
             return self._snapshot

@@ -60,3 +60,9 @@ def test_a_model_is_told_whom_it_asks() -> None:
     assert "Ask the model test/function" in tool_spec(ask_model(FunctionModel(lambda r: ""))).description
     spec = tool_spec(ask_model("openai/gpt-5", name="sage", description="Knows it all."))
     assert (spec.name, spec.description, [*spec.parameters["properties"]]) == ("sage", "Knows it all.", ["input"])
+
+
+async def test_an_answer_is_bounded_in_length_and_time_unless_told_otherwise() -> None:
+    sage = ask_model(FunctionModel(lambda r: "42"), name="sage")
+    assert (sage.settings.max_tokens, sage.timeout) == (2_000, 120.0)
+    assert ask_model(FunctionModel(lambda r: "42"), timeout=None).timeout is None

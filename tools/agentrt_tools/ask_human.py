@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter
@@ -12,7 +12,7 @@ from agentrt import Context, DefinitionError, InvalidArguments, Tool
 from agentrt.budget import STEPS
 from agentrt.interval import Interval, Outlook, started
 from agentrt.question import Question
-from agentrt.schema import Schema, SchemaRefused
+from agentrt.schema import Schema, SchemaRefused, parts_of
 
 NOBODY: Final = "Nobody has answered in time."
 """What an agent reads if nobody answers in time, unless it is told something else."""
@@ -71,7 +71,7 @@ def _as_asked(question: str, answer_schema: dict[str, Any] | None = None) -> _As
     """
     if answer_schema is None:
         return question, {"type": "string"}
-    if any("$ref" in part or "$dynamicRef" in part for part in _parts(answer_schema)):
+    if any("$ref" in part or "$dynamicRef" in part for part in parts_of(answer_schema)):
         raise InvalidArguments("answer_schema: write it without $ref")
     try:
         Schema(answer_schema).check()
@@ -119,16 +119,6 @@ def _as_stated(name: str, output: Any) -> Callable[[str], _Asked]:
         return question, schema
 
     return stated
-
-
-def _parts(value: object) -> Iterator[Mapping[str, object]]:
-    """Yield every object in a JSON value."""
-    if isinstance(value, Mapping):
-        yield value
-        value = list(value.values())
-    if isinstance(value, list):
-        for part in value:
-            yield from _parts(part)
 
 
 ask_human: Final = AskHuman()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from agentrt import Agent, Budget, Model, ModelSettings, Retry
 
 _DESCRIPTION = (
     "Ask the model {model} and return its answer. It sees nothing but your question: write all that it needs into it."
 )
+ANSWER: Final = ModelSettings(max_tokens=2_000)
+"""How long an answer may be, unless it is told otherwise."""
 
 
 def ask_model(
@@ -15,10 +19,10 @@ def ask_model(
     name: str = "ask_model",
     description: str = "",
     instructions: str = "Answer the question. Say so if you do not know.",
-    settings: ModelSettings | None = None,
+    settings: ModelSettings = ANSWER,
     budget: Budget | None = None,
     retry: Retry | None = None,
-    timeout: float | None = None,
+    timeout: float | None = 120.0,
 ) -> Agent[str, str]:
     """Build a tool that puts one question to another model: an agent of one turn, without tools.
 
