@@ -130,7 +130,11 @@ class SqliteIndex(StoredIndex):
         self._reading = threading.Lock()  # one of its own: the event loop never waits while vectors are read
         self._snapshot: _Snapshot | None = None
         with self._connected() as connection:
-            self._agree(connection)
+            try:
+                self._agree(connection)
+            except BaseException:
+                self._is_closed = True  # of what was not made, nothing is kept open
+                raise
         self._may_make = False
 
     def __repr__(self) -> str:

@@ -52,6 +52,16 @@ async def test_other_processes_see_what_is_written(tmp_path: Path) -> None:
         await index.aclose()
 
 
+async def test_a_refused_file_is_not_kept_open(tmp_path: Path) -> None:
+    """However long the error that says so is kept."""
+    async with SqliteIndex(tmp_path / "index.db", make=True) as index:
+        await index.update([Document(source="a", text="the ferry")])
+    files = sorted(tmp_path.iterdir())
+    with pytest.raises(DefinitionError, match="made without an embedder") as raised:
+        SqliteIndex(tmp_path / "index.db", embedder=topical())
+    assert sorted(tmp_path.iterdir()) == files, raised
+
+
 async def test_a_retriever_searches_in_virtual_time(tmp_path: Path) -> None:
     """A search in a thread is waited for, whatever the clock."""
     index = SqliteIndex(tmp_path / "index.db", make=True, embedder=topical())

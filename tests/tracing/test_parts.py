@@ -242,15 +242,15 @@ async def test_what_people_read_and_said_is_content(spans: Spans, monkeypatch: p
         monkeypatch.setenv(content.VARIABLE, str(capture).lower())
         journal = MemoryJournal()
         await run(chain(clerk()), "Pay.", journal=journal, run_id=RUN)
-        await answered(journal, "approve", {"amount": 4242})
+        await answered(journal, "approve", {"amount": 424_242_424_242})
         await resume(chain(clerk()), RUN, journal=journal)
         text = " ".join(s.to_json() for s in spans.all)
-        assert [word in text for word in ("May pay be called", "4242", "fine")] == [capture] * 3
+        assert [word in text for word in ("May pay be called", "424242424242", "fine")] == [capture] * 3
     asked, approved = spans.named("node approve")
     (event,) = asked.events
     assert event.attributes["agentrt.question.prompt"] == "May pay be called?"
     assert json.loads(event.attributes["agentrt.question.about"])["arguments"] == {"amount": 20}
-    assert json.loads(approved.attributes["agentrt.question.value"]) == {"amount": 4242}
+    assert json.loads(approved.attributes["agentrt.question.value"]) == {"amount": 424_242_424_242}
     assert approved.attributes["agentrt.question.because"] == "fine"
 
 
