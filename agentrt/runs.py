@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
@@ -22,7 +23,7 @@ from anyio.abc import TaskGroup
 
 from agentrt.budget import Budget, tightest
 from agentrt.clock import event_clock
-from agentrt.context import StepContext, check_policy
+from agentrt.context import StepContext
 from agentrt.deps import check_all_deps
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch, StepFailed
 from agentrt.events import (
@@ -60,6 +61,7 @@ from agentrt.replay import RecordedPast
 from agentrt.result import Result, StopReason
 from agentrt.scheduler import DEFAULT_CONCURRENCY, Scheduler
 from agentrt.statistics import RunStatistics, SchedulerStatistics
+from agentrt.step import check_policy
 from agentrt.validation import fits
 
 _IDLE: Final = SchedulerStatistics(running=0, queued=0, resuming=0)
@@ -284,8 +286,7 @@ class Run:
         for event in self._cut_off:
             record(event)
         root = Activation(self.node, self.input, name)
-        caller = StepContext(scheduler, "", self.ledger.root, root, -1, None)
-        caller.past = self.past
+        caller = StepContext(scheduler, "", self.ledger.root, root, -1, None, math.inf, self.past)
         try:
             outcome = await scheduler.step(root, caller, self.budget, 0.0)
         except BaseException:

@@ -22,7 +22,7 @@ from anyio.lowlevel import checkpoint
 from agentrt.blame import blame, blamed
 from agentrt.budget import NAMES, Budget
 from agentrt.cancellation import is_stray
-from agentrt.context import GuardedContext, StepContext
+from agentrt.context import StepContext
 from agentrt.drive import Drive
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch
 from agentrt.events import ErrorInfo, Event, StepCancelled, StepFailed, StepFinished, StepParked, StepStarted
@@ -97,7 +97,6 @@ class Scheduler:
         self.deps = deps
         self.guidance = guidance
         self.permissions = permissions
-        self._new_context = StepContext if permissions is None else GuardedContext
         self.notes = notes
         self._abort = abort
         self._is_aborted = False
@@ -174,7 +173,7 @@ class Scheduler:
             )
         try:
             try:
-                if context.limits or node.retry is not None or node.timeout is not None or context.is_guarded:
+                if context.limits or node.retry is not None or node.timeout is not None or self.permissions is not None:
                     output = await Execution(context, node, value).run()
                 else:
                     output = await node.invoke(context, value)
@@ -251,7 +250,7 @@ class Scheduler:
         """
         node, path, branch = activation.node, activation.path, activation.branch
         account = caller.account if branch is None or branch.account is None else branch.account
-        context = self._new_context(self, path, account, activation, depth, caller)
+        context = StepContext(self, path, account, activation, depth, caller, caller.deadline, caller.past)
         if activation.given or caller.untrusted:
             context.untrusted = activation.given | caller.untrusted
         if caller.past is None and budget is None and node.budget is None:  # most steps: nothing but their start counts
