@@ -9,10 +9,11 @@ from typing import Any, TypeVar, Unpack, overload
 import anyio
 
 from agentrt.function import as_node
+from agentrt.group import one_error
 from agentrt.node import Node
 from agentrt.options import Options
 from agentrt.result import Result
-from agentrt.runs import Run, one_error
+from agentrt.runs import Run
 from agentrt.stream import DEFAULT_BUFFER, Feed, Stream
 
 T = TypeVar("T")

@@ -42,7 +42,7 @@ from agentrt import (
 from agentrt import events as ev
 from agentrt.function import as_node
 from agentrt.ledger import Request
-from agentrt.runs import Run, one_error
+from agentrt.runs import Run
 from agentrt.testing import FunctionModel, call
 from tests.steploop import StepLoop, run_stepwise
 from tests.test_scheduler import check_record
@@ -540,15 +540,3 @@ async def test_concurrent_maps_of_one_name_need_keys() -> None:
     with pytest.raises(StepFailed) as error:
         await Run(as_node(root), (None, None), {}).execute()
     assert "already runs 'leaf'" in str(error.value.cause.exceptions[0])  # type: ignore[attr-defined]
-
-
-async def test_of_several_errors_one_comes_out() -> None:
-    """Nobody has to catch a group; what asks the program to exit goes first, and a user's own group stays whole."""
-    mine = ExceptionGroup("mine", [ValueError()])
-    with pytest.raises(KeyboardInterrupt):
-        async with one_error():
-            raise BaseExceptionGroup("", [mine, KeyboardInterrupt()])
-    with pytest.raises(ExceptionGroup) as error:
-        async with one_error():
-            raise ExceptionGroup("", [mine, KeyError()])
-    assert error.value is mine

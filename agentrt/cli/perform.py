@@ -18,6 +18,7 @@ from agentrt.cli.progress import Progress, keep_ticking, shown
 from agentrt.cli.tally import Tally
 from agentrt.errors import BudgetExceeded, JournalError, RunTaken
 from agentrt.events import Event, RunFailed, RunParked, RunResumed, RunStarted
+from agentrt.group import one_error
 from agentrt.journal import Journal
 from agentrt.options import Observer
 from agentrt.result import Result, StopReason
@@ -143,24 +144,16 @@ def journal_of(order: Order) -> Journal | None:
 
 async def _run(work: Work, observers: Sequence[Observer], progress: Progress) -> Result[Any]:
     """Run it, recorded and displayed; what it raises leaves unwrapped."""
-    failure: Exception | None = None
-    result: Result[Any] | None = None
     try:
-        async with anyio.create_task_group() as tasks:
+        async with one_error(), anyio.create_task_group() as tasks:
             tasks.start_soon(keep_ticking, progress)
-            try:
-                result = await work.begin(observers)
-            except Exception as error:  # noqa: BLE001 - raised below, outside the task group that would wrap it
-                failure = error
+            result = await work.begin(observers)
             tasks.cancel_scope.cancel()
+        return result
     finally:
         if work.journal is not None:
             with anyio.CancelScope(shield=True):
                 await work.journal.aclose()
-    if result is None:
-        assert failure is not None
-        raise failure
-    return result
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import anyio.to_thread
 from agentrt.embedding import Embedder, Vector, vectors_of
 from agentrt.embedding import embedder as embedder_named
 from agentrt.errors import DefinitionError, IndexTaken
+from agentrt.group import one_error
 from agentrt.index.changes import (
     Change,
     Changes,
@@ -268,12 +269,9 @@ class StoredIndex(ABC):
             async with limit:
                 made[start] = await vectors_of(embedder, texts[start : start + size])
 
-        try:
-            async with anyio.create_task_group() as tasks:
-                for start in range(0, len(texts), size):
-                    tasks.start_soon(ask, start)
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from group
+        async with one_error(), anyio.create_task_group() as tasks:
+            for start in range(0, len(texts), size):
+                tasks.start_soon(ask, start)
         return [vector for start in sorted(made) for vector in made[start]]
 
     async def _remove(self, sources: Sequence[str]) -> Changes:

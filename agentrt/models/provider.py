@@ -20,6 +20,7 @@ from agentrt.errors import (
     RequestRefused,
     UnknownModel,
 )
+from agentrt.text import shortened
 
 OWN_MACHINE: Final = frozenset(
     {"docker_model_runner", "hosted_vllm", "llamafile", "lm_studio", "ollama", "ollama_chat", "oobabooga", "vllm"}
@@ -184,8 +185,7 @@ _CLASS_NAMES: Final = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Exception)(?:: 
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
-    line = _CLASS_NAMES.sub("", text.splitlines()[0])
-    return line if len(line) <= 300 else line[:299] + "…"
+    return shortened(_CLASS_NAMES.sub("", text.splitlines()[0]), 300)
 
 
 def _cause_line(error: BaseException) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from agentrt.text import shortened
+
 _MOST_LINES: Final = 10
 _LONGEST: Final = 300
 
@@ -31,4 +33,4 @@ class Notes:
     def _keep(self, line: bytes) -> None:
         text = "".join(c for c in line[: 4 * _LONGEST].decode(errors="replace").strip() if c.isprintable())
         if text:
-            self._lines.append(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…")
+            self._lines.append(shortened(text, _LONGEST))
