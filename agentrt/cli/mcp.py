@@ -76,7 +76,7 @@ def mcp(
             "concurrency": concurrency,
             "journal": journal_of(order),
         }
-        permit(how, order, *sources)
+        permit(how, order)
         with traced(quiet=True):
             anyio.run(_serve, sources, how, address)
 

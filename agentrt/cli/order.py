@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentrt.budget import Budget
 from agentrt.cli.exits import UsageError
 from agentrt.cli.inputs import read_input
-from agentrt.cli.source import Source, load, nodes_below
+from agentrt.cli.source import Source, load
 from agentrt.deps import check_all_deps
 from agentrt.errors import DefinitionError
 from agentrt.graph import Graph
 from agentrt.options import Options
-from agentrt.permission import Permissions, policy_named
+from agentrt.permission import policy_named
 from agentrt.scheduler import DEFAULT_CONCURRENCY
 
 
@@ -47,23 +46,12 @@ class Order:
         return source, value, Budget.parse(self.budget) if self.budget is not None else None
 
 
-def permit(how: Options, order: Order, *sources: Source) -> None:
-    """Add the permissions that were typed; raises `UsageError` for a tool that no node has, and for no policy."""
+def permit(how: Options, order: Order) -> None:
+    """Add the permissions that were typed; raises `DefinitionError` for no policy."""
     if order.allow is not None:
-        how["allow"] = _tools(order.allow, sources)
+        how["allow"] = [name.strip() for name in order.allow.split(",") if name.strip()]
     if order.policy is not None:
         how["policy"] = policy_named(order.policy)
-
-
-def _tools(names: str, sources: Sequence[Source]) -> list[str]:
-    allowed = [name.strip() for name in names.split(",") if name.strip()]
-    nodes = nodes_below(source.node for source in sources)
-    tools = sorted(node.name for node in nodes if node.tool_effect is not None)
-    for name in allowed:
-        if not any(Permissions([name]).allows(tool) for tool in tools):
-            label = ", ".join(source.label for source in sources)
-            raise UsageError(f"--allow {name}: {label} has no such tool (there are {', '.join(tools) or 'none'})")
-    return allowed
 
 
 def refuse_deps(source: Source) -> None:

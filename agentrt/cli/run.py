@@ -139,7 +139,7 @@ def _prepare(order: Order, tally: Tally) -> Work:
         "journal": journal_of(order),
         "target": source.address,
     }
-    permit(how, order, source)
+    permit(how, order)
     opening = _opening(order, node.name, how)
 
     def begin(observers: Sequence[Observer]) -> Awaitable[Result[Any]]:
