@@ -142,7 +142,7 @@ async def test_a_file_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     index = SqliteIndex(path, make=True)
     await index.aclose()
     index = SqliteIndex(path)
-    index._idle.pop().close()
+    index._file._idle.pop().close()
     path.unlink()
     with pytest.raises(DefinitionError, match="cannot be opened"):
         await index.sources()
@@ -174,7 +174,7 @@ async def test_a_full_disk_is_told(tmp_path: Path) -> None:
     """What cannot be written now is no fault of the definition, and changes nothing."""
     index = SqliteIndex(tmp_path / "index.db", make=True)
     await index.update(documents(10))
-    with index._connected() as connection:
+    with index._file.connected() as connection:
         pages = connection.execute("PRAGMA page_count").fetchall()[0][0]
         connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
     with pytest.raises(IndexUnavailable, match="the disk is full"):
