@@ -17,7 +17,7 @@ from agentrt.cli import options
 from agentrt.cli.console import clean, console, loose_json, note, one_line, plural, print_json, print_table
 from agentrt.cli.counting import counted
 from agentrt.cli.exits import UsageError, told
-from agentrt.cli.indexing import Plan, carry_out, open_new, open_old, read_report
+from agentrt.cli.indexing import IndexJob, carry_out, open_new, open_old, read_report
 
 if TYPE_CHECKING:
     from agentrt.passage import Passage
@@ -102,7 +102,7 @@ def build(
       agentrt index build notes wiki --to all.db --language en --chunk-words 120
     """
     with told(debug=debug, json=json):
-        plan = Plan(
+        job = IndexJob(
             folders=folders,
             to=to,
             embedder=embedder,
@@ -114,7 +114,7 @@ def build(
             replace=replace,
             quiet=quiet,
         )
-        _tell(anyio.run(carry_out, plan), json=json)
+        _tell(anyio.run(carry_out, job), json=json)
 
 
 @app.command()
@@ -136,7 +136,7 @@ def add(
       agentrt index add minutes/2026 --to docs.db
     """
     with told(debug=debug, json=json):
-        plan = Plan(
+        job = IndexJob(
             folders=folders,
             to=to,
             chunk_words=chunk_words,
@@ -145,7 +145,7 @@ def add(
             languages=language or (),
             quiet=quiet,
         )
-        _tell(anyio.run(carry_out, plan), json=json)
+        _tell(anyio.run(carry_out, job), json=json)
 
 
 @app.command()
@@ -252,8 +252,8 @@ def evaluate(
         if not target.is_dir() and (queries is None or qrels is None):
             raise UsageError("an index is measured with --queries FILE and --qrels FILE")
         places = queries or target / "queries.jsonl", qrels or target / "qrels.tsv"
-        plan = Plan(folders=(), to=target, embedder=embedder, chunk_words=chunk_words, overlap=overlap, quiet=quiet)
-        measured = anyio.run(_measure, plan, places, k)
+        job = IndexJob(folders=(), to=target, embedder=embedder, chunk_words=chunk_words, overlap=overlap, quiet=quiet)
+        measured = anyio.run(_measure, job, places, k)
         if json:
             print_json(measured)
             return
@@ -327,31 +327,31 @@ async def _delete(path: Path, named: Sequence[str]) -> list[str]:
         return list(gone)
 
 
-async def _measure(plan: Plan, places: tuple[Path, Path], k: int) -> dict[str, Any]:
+async def _measure(job: IndexJob, places: tuple[Path, Path], k: int) -> dict[str, Any]:
     from agentrt.index.collection import Collection
 
     collection = Collection.read(*places)
-    if not plan.to.is_dir():
-        await open_old(plan.to).aclose()
-        return await _compared(plan.to, collection, k, plan)
+    if not job.to.is_dir():
+        await open_old(job.to).aclose()
+        return await _compared(job.to, collection, k, job)
     from agentrt.index.chunking import Chunker
     from agentrt.index.collection import corpus
 
     with tempfile.TemporaryDirectory(prefix="agentrt-eval-") as folder:
         path = Path(folder, "index.db")
         async with (
-            open_new(path, plan.embedder) as index,
-            counted(lambda: "indexing", quiet=plan.quiet),
+            open_new(path, job.embedder) as index,
+            counted(lambda: "indexing", quiet=job.quiet),
         ):
-            await index.update(corpus(plan.to / "corpus.jsonl"), chunk=Chunker(plan.chunk_words, plan.overlap))
-        return await _compared(path, collection, k, plan)
+            await index.update(corpus(job.to / "corpus.jsonl"), chunk=Chunker(job.chunk_words, job.overlap))
+        return await _compared(path, collection, k, job)
 
 
-async def _compared(path: Path, collection: Any, k: int, plan: Plan) -> dict[str, Any]:
+async def _compared(path: Path, collection: Any, k: int, job: IndexJob) -> dict[str, Any]:
     from agentrt.index.comparison import rankings
     from agentrt.index.evaluation import estimate, metrics, scores, verdict
 
-    async with counted(lambda: f"asking {_queries(len(collection.queries))}", quiet=plan.quiet):
+    async with counted(lambda: f"asking {_queries(len(collection.queries))}", quiet=job.quiet):
         ways = await rankings(path, collection.queries, k)
     measures = metrics(k)
     figures: dict[str, dict[str, Any]] = {}

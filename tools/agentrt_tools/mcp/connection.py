@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from agentrt.group import errors_in, one_error
 from agentrt.text import shortened
 from agentrt_tools.mcp.kept import KeptResults
-from agentrt_tools.mcp.notes import Notes
+from agentrt_tools.mcp.log import ServerLog
 from agentrt_tools.mcp.server import Server, ServerFailed, ToolFailed
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Connection:
             await session.end()
             self._lose(session)
             raise _Lost(
-                str(self._failed(f"broke off: {session.notes.reason or session.why or error}", session))
+                str(self._failed(f"broke off: {session.log.reason or session.why or error}", session))
             ) from error
         except ValidationError as error:
             raise self._failed("answered with what is no answer of the protocol", session) from error
@@ -150,8 +150,8 @@ class Connection:
             self._failures += 1
 
     def _failed(self, why: str, session: _Session) -> ServerFailed:
-        notes = str(session.notes)
-        return ServerFailed(f"MCP server {self.server.label}: {why}" + (f"; it said last:\n{notes}" if notes else ""))
+        said = str(session.log)
+        return ServerFailed(f"MCP server {self.server.label}: {why}" + (f"; it said last:\n{said}" if said else ""))
 
 
 class _Lost(Exception):
@@ -168,7 +168,7 @@ class _Session:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.notes = Notes()
+        self.log = ServerLog()
         self.settled = anyio.Event()
         self.over = anyio.Event()
         self.is_ready = False
@@ -223,7 +223,7 @@ class _Session:
             return http_transport(self.server)
         from agentrt_tools.mcp.process import process_transport
 
-        return process_transport(self.server, self.notes)
+        return process_transport(self.server, self.log)
 
 
 def _is_lost(error: MCPError) -> bool:

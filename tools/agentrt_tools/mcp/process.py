@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio.abc import ByteReceiveStream, Process
 
-from agentrt_tools.mcp.notes import Notes
+from agentrt_tools.mcp.log import ServerLog
 from agentrt_tools.mcp.server import Server, ServerFailed
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM
 
 
 @asynccontextmanager
-async def process_transport(server: Server, notes: Notes) -> AsyncGenerator[TransportStreams]:
+async def process_transport(server: Server, log: ServerLog) -> AsyncGenerator[TransportStreams]:
     """Start a server and yield the streams of its messages; it ends, with all that it has started, when left.
 
     Raises `OSError` where it cannot be started.
@@ -58,7 +58,7 @@ async def process_transport(server: Server, notes: Notes) -> AsyncGenerator[Tran
     )
     to_session, from_server = anyio.create_memory_object_stream["SessionMessage | Exception"](0)
     to_server, from_session = anyio.create_memory_object_stream["SessionMessage"](_WAITING)
-    wire = _Wire(process, notes)
+    wire = _Wire(process, log)
     async with to_session, from_server, to_server, from_session:
         try:
             async with anyio.create_task_group() as tasks:
@@ -71,15 +71,15 @@ async def process_transport(server: Server, notes: Notes) -> AsyncGenerator[Tran
                     tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await _end(process, patient=not notes.reason)
+                await _end(process, patient=not log.reason)
 
 
 class _Wire:
     """Carry messages between a session and a process."""
 
-    def __init__(self, process: Process, notes: Notes) -> None:
+    def __init__(self, process: Process, log: ServerLog) -> None:
         self._process = process
-        self._notes = notes
+        self._log = log
         self._unasked = 0
 
     async def carry(self, to_session: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
@@ -87,7 +87,7 @@ class _Wire:
         try:
             await self._read(to_session)
         except ServerFailed as failure:
-            self._notes.reason = str(failure)
+            self._log.reason = str(failure)
             raise
 
     async def _read(self, to_session: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
@@ -101,7 +101,7 @@ class _Wire:
             try:
                 message = jsonrpc_message_adapter.validate_json(line, by_name=False)
             except ValueError:
-                self._notes.add(line + b"\n")
+                self._log.add(line + b"\n")
                 continue
             with suppress(anyio.BrokenResourceError):  # the session is over
                 await to_session.send(SessionMessage(message))
@@ -122,7 +122,7 @@ class _Wire:
         """Keep the last of what the process writes to stderr."""
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             async for data in _stream(self._process.stderr):
-                self._notes.add(data)
+                self._log.add(data)
 
 
 def _stream(stream: ByteReceiveStream | None) -> ByteReceiveStream:

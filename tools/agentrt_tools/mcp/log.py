@@ -1,4 +1,4 @@
-"""Notes: the last that an MCP server has said besides the protocol."""
+"""The log of an MCP server: the last that it has said besides the protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST_LINES: Final = 10
 _LONGEST: Final = 300
 
 
-class Notes:
+class ServerLog:
     """Keep the last lines of a server's stderr, and of what on its stdout is no message; and why it was given up."""
 
     def __init__(self) -> None:
