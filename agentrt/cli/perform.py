@@ -136,6 +136,7 @@ def _attempt(order: Order, prepare: Prepare, tally: Tally) -> Result[Any]:
 
 
 def journal_of(order: Order) -> Journal | None:
+    """Open the store that was typed; None where nothing is to be recorded."""
     try:
         return open_store(order.store) if order.record else None
     except JournalError as error:
