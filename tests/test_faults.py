@@ -243,9 +243,9 @@ FAULTS = [
     ("tools/agentrt_tools/reach", "not found or not all(is_public(a) for a in found)", "not found", FETCHED),
     ("tools/agentrt_tools/fetch", "if len(body) > most or read > most:", "if False:", FETCHED),
     (
-        "tools/agentrt_tools/shell",
-        "left = _session(process.pid)\n        os",
-        "left = set[int]()\n        os",
+        "tools/agentrt_tools/session",
+        "left = _session(leader)\n    with",
+        "left = set[int]()\n    with",
         COMMANDS,
     ),
     ("tools/agentrt_tools/sqlite_worker", 'connection.execute("PRAGMA query_only = ON")', "pass", QUERIES),
