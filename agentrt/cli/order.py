@@ -10,11 +10,13 @@ from agentrt.cli.exits import UsageError
 from agentrt.cli.inputs import read_input
 from agentrt.cli.source import Source, load
 from agentrt.deps import check_all_deps
-from agentrt.errors import DefinitionError
+from agentrt.errors import DefinitionError, JournalError
 from agentrt.graph import Graph
+from agentrt.journal import Journal
 from agentrt.options import Options
 from agentrt.permission import policy_named
 from agentrt.scheduler import DEFAULT_CONCURRENCY
+from agentrt.stores import open_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,23 +41,38 @@ class Order:
     def read(self) -> tuple[Source, Any, Budget | None]:
         """Return what is to be run, on what, within which budget; raises `GraphError`, `UsageError` and the like."""
         source = load(self.target)
-        if isinstance(source.node, Graph):
-            source.node.validate()
-        refuse_deps(source)
+        check(source)
         value = read_input(source.node, self.arguments, self.target)
-        return source, value, Budget.parse(self.budget) if self.budget is not None else None
+        return source, value, self.limits()
+
+    def limits(self) -> Budget | None:
+        """Return the budget that was typed; raises `DefinitionError` for what is none."""
+        return Budget.parse(self.budget) if self.budget is not None else None
+
+    def options(self, budget: Budget | None) -> Options:
+        """Return how to run, with the store opened.
+
+        Raises `DefinitionError` for no policy, and `UsageError` for a store that cannot be opened.
+        """
+        how: Options = {"budget": budget, "model": self.model, "concurrency": self.concurrency}
+        if self.allow is not None:
+            how["allow"] = [name.strip() for name in self.allow.split(",") if name.strip()]
+        if self.policy is not None:
+            how["policy"] = policy_named(self.policy)
+        how["journal"] = self._journal()  # last, since whoever is given it closes it
+        return how
+
+    def _journal(self) -> Journal | None:
+        try:
+            return open_store(self.store) if self.record else None
+        except JournalError as error:
+            raise UsageError(f"{error} (--no-store records nothing)") from error
 
 
-def permit(how: Options, order: Order) -> None:
-    """Add the permissions that were typed; raises `DefinitionError` for no policy."""
-    if order.allow is not None:
-        how["allow"] = [name.strip() for name in order.allow.split(",") if name.strip()]
-    if order.policy is not None:
-        how["policy"] = policy_named(order.policy)
-
-
-def refuse_deps(source: Source) -> None:
-    """Raise `UsageError` for a node that needs what only a program can give it."""
+def check(source: Source) -> None:
+    """Raise `GraphError` for a graph that is wrong, and `UsageError` for a node that only a program can give deps."""
+    if isinstance(source.node, Graph):
+        source.node.validate()
     try:
         check_all_deps(source.node, None)
     except DefinitionError as error:

@@ -11,18 +11,17 @@ from typing import Any, TypeAlias
 import anyio
 
 from agentrt.cli.console import dollars, note, plural, print_json, seconds, tokens_of
-from agentrt.cli.exits import ExitStatus, UsageError, error_document, status_of, tell
+from agentrt.cli.exits import ExitStatus, error_document, status_of, tell
 from agentrt.cli.order import Order
 from agentrt.cli.output import print_output, stdout_kept, usage_document
 from agentrt.cli.progress import Progress, keep_ticking, shown
 from agentrt.cli.tally import Tally
-from agentrt.errors import BudgetExceeded, JournalError, RunTaken
+from agentrt.errors import BudgetExceeded, RunTaken
 from agentrt.events import Event, RunFailed, RunParked, RunResumed, RunStarted
 from agentrt.group import one_error
 from agentrt.journal import Journal
 from agentrt.options import Observer
 from agentrt.result import Result, StopReason
-from agentrt.stores import open_store
 
 _TRACE_VARIABLES = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("TRACES_", "", "METRICS_"))
 
@@ -133,14 +132,6 @@ def _attempt(order: Order, prepare: Prepare, tally: Tally) -> Result[Any]:
                 progress.say(work.opening)
 
         return anyio.run(_run, work, (tally, open_, progress), progress)
-
-
-def journal_of(order: Order) -> Journal | None:
-    """Open the store that was typed; None where nothing is to be recorded."""
-    try:
-        return open_store(order.store) if order.record else None
-    except JournalError as error:
-        raise UsageError(f"{error} (--no-store records nothing)") from error
 
 
 async def _run(work: Work, observers: Sequence[Observer], progress: Progress) -> Result[Any]:
