@@ -1,9 +1,12 @@
-"""Groups of errors: what a task group raises, and the one error in it that counts."""
+"""Groups of tasks: what they raise, and the one error in it that counts."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
 
 
 @asynccontextmanager
@@ -27,3 +30,12 @@ def errors_in(error: BaseException) -> Iterator[BaseException]:
             yield from errors_in(inner)
     else:
         yield error
+
+
+@asynccontextmanager
+async def beside(work: Callable[[], Coroutine[Any, Any, object]]) -> AsyncIterator[None]:
+    """Let work go on while the body runs, and cancel it then; raises one error, as it was raised."""
+    async with one_error(), anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        yield
+        tasks.cancel_scope.cancel()

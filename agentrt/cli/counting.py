@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
 
 from agentrt.cli.console import console, note, on_terminal
-from agentrt.group import one_error
+from agentrt.group import beside
 
 _FRAMES_A_SECOND: Final = 8
 _LINE_EVERY: Final = 5.0
@@ -22,10 +23,8 @@ async def counted(describe: Callable[[], str], *, quiet: bool) -> AsyncIterator[
     if quiet:
         yield
         return
-    async with one_error(), anyio.create_task_group() as tasks:
-        tasks.start_soon(_draw if on_terminal(sys.stderr) else _write, describe)
+    async with beside(partial(_draw if on_terminal(sys.stderr) else _write, describe)):
         yield
-        tasks.cancel_scope.cancel()
 
 
 async def _draw(describe: Callable[[], str]) -> None:

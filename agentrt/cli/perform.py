@@ -6,6 +6,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
@@ -18,7 +19,7 @@ from agentrt.cli.progress import Progress, keep_ticking, shown
 from agentrt.cli.tally import Tally
 from agentrt.errors import BudgetExceeded, RunTaken
 from agentrt.events import Event, RunFailed, RunParked, RunResumed, RunStarted
-from agentrt.group import one_error
+from agentrt.group import beside
 from agentrt.journal import Journal
 from agentrt.options import Observer
 from agentrt.result import Result, StopReason
@@ -137,11 +138,8 @@ def _attempt(order: Order, prepare: Prepare, tally: Tally) -> Result[Any]:
 async def _run(work: Work, observers: Sequence[Observer], progress: Progress) -> Result[Any]:
     """Run it, recorded and displayed; what it raises leaves unwrapped."""
     try:
-        async with one_error(), anyio.create_task_group() as tasks:
-            tasks.start_soon(keep_ticking, progress)
-            result = await work.begin(observers)
-            tasks.cancel_scope.cancel()
-        return result
+        async with beside(partial(keep_ticking, progress)):
+            return await work.begin(observers)
     finally:
         if work.journal is not None:
             with anyio.CancelScope(shield=True):

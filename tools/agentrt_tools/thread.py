@@ -10,7 +10,7 @@ import anyio
 from anyio import to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from agentrt.group import one_error
+from agentrt.group import beside
 
 T = TypeVar("T")
 
@@ -29,10 +29,7 @@ async def run_stoppable(work: Callable[[threading.Event], T]) -> T:
             unwanted.set()
 
     try:
-        async with one_error(), anyio.create_task_group() as tasks:
-            tasks.start_soon(watch)
-            outcome = await to_thread.run_sync(work, unwanted)
-            tasks.cancel_scope.cancel()
+        async with beside(watch):
+            return await to_thread.run_sync(work, unwanted)
     finally:
         await checkpoint_if_cancelled()  # waiting for the thread heard of no cancellation
-    return outcome
