@@ -8,8 +8,7 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -43,6 +42,7 @@ from agentrt.events import (
     Traced,
 )
 from agentrt.graph import Graph
+from agentrt.group import one_error
 from agentrt.guardrail import unguarded
 from agentrt.guidance import Guidance
 from agentrt.journal import JournalWriter
@@ -472,20 +472,6 @@ class _Watch:
         if self._is_native and self._host is not None and self._host.cancelling():
             return True
         return self._is_over or (self._task is not None and self._task.has_pending_cancellation())
-
-
-@asynccontextmanager
-async def one_error() -> AsyncIterator[None]:
-    """Raise one error of a task group as it was raised: nobody should have to catch a group.
-
-    Where there are several, what asks the program to exit goes first, then the error of the group's own body.
-    """
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        errors = group.exceptions
-        error = next((e for e in errors if not isinstance(e, Exception)), errors[0])
-        raise error from error.__cause__
 
 
 class _Recorder:

@@ -27,6 +27,7 @@ from agentrt.drive import Drive
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch
 from agentrt.events import ErrorInfo, Event, StepCancelled, StepFailed, StepFinished, StepParked, StepStarted
 from agentrt.execution import Execution
+from agentrt.group import errors_in
 from agentrt.guidance import Guidance
 from agentrt.journal import Notes
 from agentrt.ledger import Ledger
@@ -451,8 +452,8 @@ def _besides_parked(error: BaseException) -> tuple[Parked | None, BaseException]
         parked, rest = error.split(Parked)
         if parked is not None and rest is not None:
             return None, rest
-        while isinstance(error, BaseExceptionGroup) and parked is not None:
-            error = error.exceptions[0]
+        if parked is not None:
+            error = next(errors_in(parked))
     return (error if isinstance(error, Parked) else None), error
 
 

@@ -12,6 +12,7 @@ from agentrt.budget import NAMES, Budget
 from agentrt.calls import Calls
 from agentrt.errors import AgentrtError, BudgetExceeded, CallDenied, DefinitionError, InvalidArguments
 from agentrt.events import AttemptStarted, BudgetDenied, Drawn, Event
+from agentrt.group import errors_in
 from agentrt.handoff import Handoff
 from agentrt.ledger import Account, Limit
 from agentrt.node import Node
@@ -188,7 +189,7 @@ class Step(msgspec.Struct, eq=False):
     def settle(self, error: BaseException | None = None) -> None:
         """Tell the denials that the step passed on, as it ends by this error, from those it went on from."""
         if self.progress is not None and self.progress.denied:
-            self.progress.settle(_errors_in(error))
+            self.progress.settle([] if error is None else list(errors_in(error)))
 
     def note_branch(self, path: str, limit: Limit) -> None:
         """Remember the limit of a branch that begins at a path."""
@@ -314,15 +315,6 @@ def check_policy(budget: Budget, node: Node[Any, Any]) -> None:
         raise DefinitionError(f"{node.name} cannot wrap up: only agents can, and graphs with Graph(…, wrap_up=node)")
 
 
-def _errors_in(error: BaseException | None) -> Sequence[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [one for inner in error.exceptions for one in _errors_in(inner)]
-    return () if error is None else (error,)
-
-
 def _one_error(group: ExceptionGroup[Exception]) -> Exception:
     """Return the denial inside the group of a user's own task group, else the group (rule E7)."""
-    error: BaseException | None = group.subgroup(BudgetExceeded)
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, BudgetExceeded) else group
+    return next((error for error in errors_in(group) if isinstance(error, BudgetExceeded)), group)
