@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import time
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -136,11 +135,9 @@ async def test_packed_pages_are_unpacked_no_further_than_wanted(encoding: str) -
     small = await got(always(response(pack(b"hello"), content_type="text/plain", content_encoding=encoding)))
     assert small.endswith("\n\nhello")
     bomb = response(pack(b"A" * 20_000_000, 1), content_type="text/plain", content_encoding=encoding)
-    began = time.perf_counter()
     text = await got(always(bomb), most_bytes=10_000, most=20_000)
     assert "(The page is longer: only its first 10,000 bytes were read.)" in text
     assert text.count("A") < 10_100
-    assert time.perf_counter() - began < 1
 
 
 async def test_all_members_of_a_packed_page_are_read() -> None:

@@ -87,11 +87,9 @@ NUMBERS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n {0}) "
 
 
 async def test_a_million_rows_are_not_fetched(path: Path) -> None:
-    """Only as many as are returned."""
-    began = time.perf_counter()
-    answer = await query(path, NUMBERS.format("LIMIT 100000000") + "SELECT x FROM n", rows=3)
+    """Only as many as are returned: here there is no last one."""
+    answer = await query(path, NUMBERS.format("") + "SELECT x FROM n", rows=3)
     assert answer == "x\n1\n2\n3\n… more rows; pass offset=3 to go on"
-    assert time.perf_counter() - began < 0.5
 
 
 @pytest.mark.parametrize(
@@ -135,7 +133,7 @@ async def test_a_process_that_is_slow_to_start_is_waited_for(path: Path, monkeyp
     """As on a machine with much to do; a long statement reaches it, too."""
     monkeypatch.setattr(sqlite_module, "_START", "import time; time.sleep(0.1)\n" + sqlite_module._START)
     long = "SELECT '" + "é" * 19_000 + "' AS x"
-    assert (await query(path, long, seconds=2)).endswith("… (19,000 characters)")
+    assert (await query(path, long, seconds=20)).endswith("… (19,000 characters)")
 
 
 @pytest.mark.parametrize("write", [True, False])
