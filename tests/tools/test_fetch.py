@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -251,13 +252,23 @@ def test_public_addresses_are_public() -> None:
         ("http://ex\0ample.org/", "is no address"),
         ("http://\ud800/", "is no address"),
         ("http://" + "a" * 70_000 + "/", "is no address"),
-        ("http://no-such-host.invalid/", "has no address"),
     ],
 )
 async def test_no_spelling_leads_inside(url: str, reason: str) -> None:
     """By the system's own resolver."""
     with pytest.raises(FetchError, match=reason):
         await fetch.function(url)
+
+
+async def test_a_name_that_leads_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system's resolver says, which a machine without a network may have to wait for."""
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(FetchError, match="no-such-host has no address: .*Name or service not known"):
+        await fetch.function("http://no-such-host/")
 
 
 async def test_an_address_may_be_allowed() -> None:
