@@ -267,7 +267,7 @@ async def test_a_name_that_leads_nowhere_is_told(monkeypatch: pytest.MonkeyPatch
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(FetchError, match="no-such-host has no address: .*Name or service not known"):
+    with pytest.raises(FetchError, match=r"no-such-host has no address: .*Name or service not known"):
         await fetch.function("http://no-such-host/")
 
 

