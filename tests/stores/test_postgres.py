@@ -205,7 +205,7 @@ async def test_a_server_that_never_was_is_told_at_once(url: str) -> None:
     """Without the password."""
     journal = open_store(url)
     with (
-        anyio.fail_after(5),
+        anyio.fail_after(20),
         pytest.raises(JournalError, match=r"postgresql://me@.* cannot be reached .*--store") as told,
     ):
         await journal.runs()
@@ -396,7 +396,7 @@ async def test_a_leader_that_is_cancelled_leaves_the_others(journal: PostgresJou
     for i in range(1, 4):  # what waits for it is the next group, and b's the task that leads
         tasks += [asyncio.create_task(journal.append(r, epochs[r], [step(i), step("x" * 999)])) for r in "bca"]
     deadly.victim = tasks[1]
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [i for i, outcome in enumerate(outcomes) if outcome is not None] == [1]
     whole: list[object] = [m for i in range(1, 4) for m in (i, "x" * 999)]
