@@ -260,8 +260,9 @@ async def test_an_append_waits_for_a_server_that_is_gone(mortal: Server) -> None
 
 async def test_the_patience_ends(mortal: Server) -> None:
     """Then it is told; and when the server is back, the journal works again."""
-    journal = PostgresJournal(mortal.url, patience=0.2)
+    journal = PostgresJournal(mortal.url)
     epoch = await begin(journal)
+    journal._writer._server.patience = 0.2
     await anyio.to_thread.run_sync(mortal.crash)
     with pytest.raises(JournalError, match=r"cannot be reached for 0\.2 s: whether .* is not known"):
         await journal.append("r", epoch, [step(1)])
@@ -274,8 +275,9 @@ async def test_the_patience_ends(mortal: Server) -> None:
 
 async def test_a_deaf_server_is_told(mortal: Server) -> None:
     """Its connections stay open, and nothing comes; going on it may still do what it was asked, but once."""
-    journal = PostgresJournal(mortal.url, patience=0.4)
+    journal = PostgresJournal(mortal.url)
     epoch = await begin(journal)
+    journal._writer._server.patience = 0.4
     mortal.pause()
     with pytest.raises(JournalError, match=r"cannot be reached for 0\.4 s: .*\(no answer\)"):
         await journal.append("r", epoch, [step(1)])
