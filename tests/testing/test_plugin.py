@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -185,9 +186,11 @@ def test_all_is_recorded_anew(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*asked 1 times*"])
 
 
-def test_recorded_runs_are_replayed(pytester: pytest.Pytester) -> None:
+def test_recorded_runs_are_replayed(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """From files beside the test; of a change the test's line and the difference are shown, and nothing of what is
     between them."""
+    monkeypatch.delitem(sys.modules, "flow", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     flow = pytester.makepyfile(flow=FLOW)
     pytester.makeini("[pytest]\npythonpath = .")
     folder = pytester.mkdir("tests")
