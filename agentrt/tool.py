@@ -190,7 +190,7 @@ class ToolUse(Node[str, Any]):
         self.name, self.description, self.input, self.output = node.name, node.description, object, node.output
         self.budget, self.retry, self.timeout = node.budget, node.retry, node.timeout
         self.attributes = {**(node.attributes or {}), "call_id": call_id}
-        self.kind = node.kind  # type: ignore[misc]
+        self.kind = node.kind
         self.node = node
         self.effect, self.untrusted, self.is_trusted = node.tool_effect, node.untrusted, node.is_trusted
         self.wraps_up = node.wraps_up
