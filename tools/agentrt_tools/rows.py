@@ -37,8 +37,10 @@ class Rows:
     more: int | None = None
 
 
-def done(changed: int) -> Rows:
+def done(changed: int, wanted: Wanted) -> Rows:
     """Return what is said of a statement that returns no rows; `changed` is below 0 where nobody knows how many."""
+    if wanted.offset:
+        return Rows(["(no more rows)"])
     return Rows(["done" if changed < 0 else f"done: {changed:,} rows"])
 
 
