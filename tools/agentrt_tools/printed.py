@@ -49,5 +49,9 @@ def shown(printed: Printed, value: Written | None, most: int) -> str:
     parts = [printed.shown(most - share).rstrip("\n")]
     if value is not None:
         left = length - share
-        parts.append(value.text if not left else f"{value.text[:share]}\n… {left:,} more characters; for more print repr(_)[{share}:]")
+        parts.append(
+            value.text
+            if not left
+            else f"{value.text[:share]}\n… {left:,} more characters; for more print repr(_)[{share}:]"
+        )
     return "\n".join(p for p in parts if p) or "done: nothing was printed, and there is no value"
