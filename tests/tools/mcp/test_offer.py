@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from itertools import permutations
 
+import pytest
 from mcp_types import Tool, ToolAnnotations
 
 from agentrt import DefinitionError
