@@ -51,7 +51,10 @@ def test_results_are_exact(expression: str, result: str) -> None:
     [
         ("9**9**9", "too large"),
         ("10**5000", "too large"),
-        ("2**4096", "the result is too large, or has too many digits: numbers may have 4,096 bits, which are 1,233 digits"),
+        (
+            "2**4096",
+            "the result is too large, or has too many digits: numbers may have 4,096 bits, which are 1,233 digits",
+        ),
         ("3**2585", "too large"),
         ("50!", r"write 5! as 1\*2\*3\*4\*5; write it like"),
         ("5 km + 3 m", r"leave out units, in one unit: write 5 km \+ 3 m as 5000 \+ 3; write it like"),
