@@ -80,6 +80,7 @@ class Run:
             graph.compile()
         self.deps = options.get("deps")
         check_all_deps(node, self.deps)
+        input = node.input_of(input)
         _check_input(node, input)
         self.concurrency = options.get("concurrency", DEFAULT_CONCURRENCY)
         if self.concurrency < 1:
