@@ -218,6 +218,16 @@ class SqliteJournal(OperatedJournal):
                 )
             if version < SCHEMA_VERSION:
                 _upgrade(connection, version)
+            self._check_columns(connection)
+
+    def _check_columns(self, connection: sqlite3.Connection) -> None:
+        """Refuse a file that has the version and not its columns: its runs would fail, each as it begins."""
+        has = {name for _, name, *_ in connection.execute("PRAGMA table_info(runs)")}
+        if missing := sorted({"id", *COLUMNS} - has):
+            raise JournalError(
+                f"{self.path} was written by an agentrt between two versions ({', '.join(missing)} is missing): "
+                "move it away (a new one is made), or choose another file"
+            )
 
     @contextmanager
     def _told(self) -> Iterator[None]:
