@@ -307,7 +307,7 @@ def test_a_store_that_cannot_be_used_is_told_at_once(write: Write, shell: Shell,
     anyio.run(open_store(store).aclose)
     with closing(sqlite3.connect(tmp_path / "old.db")) as connection:
         connection.execute("ALTER TABLE runs DROP COLUMN due")
-    for words in (["mcp", "flow.py:add"], ["run", "flow.py:add", "a=1"]):
+    for words in (["mcp", "flow.py:add"], ["run", "flow.py:add", "1"]):
         result = shell(*words, "--store", store)
         assert result.exit_code in (1, 2)
         assert "between two versions (due is missing)" in result.stderr

@@ -67,8 +67,13 @@ async def test_rows_come_as_lines(path: Path) -> None:
         "':x' | '100%' | name\n:x | 100% | Zura Inn"
     )
     long = await query(path, "SELECT replace(hex(zeroblob(1000)), '0', 'x')")
-    assert long.endswith("xxx… (2,000 characters)")
-    assert len(long) < 600
+    assert long.endswith("x… (2,000 characters: substr(replace(hex(zeroblob(1000)), '0', 'x'), 501, 500) goes on)")
+    assert len(long) < 700
+    text = ", ".join(f"word {n}" for n in range(200))
+    first = await query(path, f"SELECT '{text}' AS words")
+    assert first == f"words\n{text[:500]}… ({len(text):,} characters: substr(words, 501, 500) goes on)"
+    more = await query(path, f"SELECT substr(words, 501, 500) FROM (SELECT '{text}' AS words)")
+    assert more.partition("\n")[2] == text[500:1000]
 
 
 async def test_more_rows_are_had_by_an_offset(path: Path) -> None:
@@ -77,7 +82,10 @@ async def test_more_rows_are_had_by_an_offset(path: Path) -> None:
     assert await query(path, ordered, rows=2) == "nights\nNULL\n40\n… more rows; pass offset=2 to go on"
     assert await query(path, ordered, 2, rows=2) == "nights\n74"
     assert await query(path, ordered, 3) == "nights\n(no more rows)"
-    assert await query(path, ordered, most=9) == "nights\nNULL\n40\n… more rows; pass offset=2 to go on"
+    assert await query(path, ordered, most=15) == "nights\nNULL\n40\n… more rows; pass offset=2 to go on"
+    wide = await query(path, "SELECT " + ", ".join(f"hex(zeroblob(400)) AS column_number_{n}" for n in range(100)))
+    assert 7_000 < len(wide) < 8_100
+    assert wide.endswith("000…\n(values that end with … are cut: ask for fewer columns to see more of each)")
     assert await query(path, "SELECT 'a long value'", most=3) == "'a long value'\na long value"
     with pytest.raises(InvalidArguments, match="offset is 0 or more"):
         await query(path, ordered, -1)

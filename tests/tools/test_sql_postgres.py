@@ -69,6 +69,10 @@ async def test_rows_come_as_lines(server: Server) -> None:
     assert (await query(server, "EXPLAIN SELECT 1")).startswith("QUERY PLAN\nResult")
     assert await query(server, "SHOW transaction_read_only") == "transaction_read_only\non"
     assert await query(server, "VALUES (1), (2), (3)", rows=2) == "column1\n1\n2\n… more rows; pass offset=2 to go on"
+    many = await query(server, "SELECT array_agg(n) AS many FROM generate_series(1, 500) n")
+    assert many.endswith("characters: read it in parts, with substr(CAST(many AS TEXT), 1, 500))")
+    parts = await query(server, f"SELECT {many.partition('with ')[2][:-1]} FROM (SELECT ARRAY[1, 2] AS many) x")
+    assert parts == "substr\n{1,2}"
     assert await query(server, "VALUES (1), (2), (3)", 2, rows=2) == "column1\n3"
 
 
