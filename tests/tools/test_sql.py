@@ -143,7 +143,7 @@ async def test_a_process_that_is_slow_to_start_is_waited_for(path: Path, monkeyp
     """As on a machine with much to do; a long statement reaches it, too."""
     monkeypatch.setattr(sqlite_module, "_START", "import time; time.sleep(0.1)\n" + sqlite_module._START)
     long = "SELECT '" + "é" * 19_000 + "' AS x"
-    assert (await query(path, long, seconds=2)).endswith("… (19,000 characters)")
+    assert (await query(path, long, seconds=2)).endswith("… (19,000 characters: substr(x, 501, 500) goes on)")
 
 
 @pytest.mark.parametrize("write", [True, False])

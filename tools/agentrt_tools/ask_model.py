@@ -8,6 +8,7 @@ from typing import Final
 from agentrt import Agent, Budget, Model, ModelRequest, ModelSettings, Retry
 from agentrt.messages import AssistantMessage
 from agentrt.model import ModelResponse
+from agentrt.node import Effect
 from agentrt_tools.excerpt import MOST_CHARACTERS
 
 _DESCRIPTION = (
@@ -16,6 +17,22 @@ _DESCRIPTION = (
 _NOTHING: Final = "(the model has said nothing: ask in other words)"
 ANSWER: Final = ModelSettings(max_tokens=2_000)
 """How long an answer may be, unless it is told otherwise."""
+
+
+class AskedModel(Agent[str, str]):
+    """Be an agent that answers as another model; what it is asked leaves the run, so a narrowed one has to allow it.
+
+    An answer that is not whole, or of more than `most` characters, says so.
+    """
+
+    effect: Effect | None = "read"
+    most: int = MOST_CHARACTERS
+
+    def _read(self, response: ModelResponse, request: ModelRequest) -> AssistantMessage:
+        said = super()._read(response, request)
+        if not said.text:
+            return said if said.tool_calls else replace(said, text=_NOTHING)
+        return replace(said, text=_bounded(said.text, self.most, is_cut=response.finish_reason == "length"))
 
 
 def ask_model(
@@ -37,7 +54,7 @@ def ask_model(
     of this one, too. An answer that breaks off at the limit of `settings`, or is cut at `most` characters, says so.
     """
     label = model if isinstance(model, str) else model.name
-    asked = _Asked(
+    asked = AskedModel(
         name,
         input=str,
         output=str,
@@ -51,20 +68,7 @@ def ask_model(
         timeout=timeout,
     )
     asked.most = most
-    asked.effect = "read"  # what is asked leaves the run: one that is narrowed has to allow it
     return asked
-
-
-class _Asked(Agent[str, str]):
-    """Answer in one turn, and say of an answer that is not whole that it is not."""
-
-    most: int
-
-    def _read(self, response: ModelResponse, request: ModelRequest) -> AssistantMessage:
-        said = super()._read(response, request)
-        if not said.text:
-            return said if said.tool_calls else replace(said, text=_NOTHING)
-        return replace(said, text=_bounded(said.text, self.most, is_cut=response.finish_reason == "length"))
 
 
 def _bounded(text: str, most: int, *, is_cut: bool) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from agentrt import AgentrtError, DefinitionError, InvalidArguments, RateLimited, Tool
 from agentrt.retry import Retry
+from agentrt.text import shortened
 from agentrt.tool import Approval, as_text
 from agentrt_tools.excerpt import MOST_CHARACTERS
 
@@ -186,7 +187,7 @@ def _shortened(result: SearchResult, words: int) -> SearchResult:
 
 def _cut(text: str, most: int) -> str:
     plain = text[: most + 1].encode(errors="replace").decode()  # half a character cannot be sent
-    return plain if len(plain) <= most else f"{plain[: max(0, most - 1)]}…"
+    return shortened(plain, most) if most else ""
 
 
 class Brave:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentrt import DefinitionError
 from agentrt.schema import Schema, SchemaRefused
+from agentrt.text import shortened
 from agentrt_tools.mcp.names import LONGEST_NAME, READY_MADE, distinct_names, plain_name
 from agentrt_tools.mcp.server import ServerFailed
 
@@ -149,7 +150,7 @@ def _described(stated: Stated, *, is_numbered: bool) -> str:
     if is_numbered:
         text = f"{(stated.title or stated.name)[:_MOST_QUOTED]!r}: {text}"
     text = "".join(c for c in text if c.isprintable() or c in "\n\t").strip() or "A tool that says nothing of itself."
-    return text if len(text) <= MOST_DESCRIPTION else f"{text[: MOST_DESCRIPTION - 1]}…"
+    return shortened(text, MOST_DESCRIPTION)
 
 
 def _effect(hints: ToolAnnotations | None) -> Effect:
