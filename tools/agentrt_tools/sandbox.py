@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import shutil
 import signal
-import sysconfig
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +23,7 @@ import anyio.to_thread
 from agentrt import AgentrtError, DefinitionError, InvalidArguments
 from agentrt.text import shortened
 from agentrt_tools.cell import Cell
+from agentrt_tools.interpreter import quiet_interpreter
 from agentrt_tools.printed import KEPT, Printed, Written
 
 if TYPE_CHECKING:
@@ -347,7 +345,7 @@ async def open_sandbox(*, seconds: float, memory_mb: int, most: int) -> AsyncIte
     except ImportError as error:
         raise DefinitionError("Python code runs in a sandbox: pip install 'agentrt[sandbox]'") from error
     with TemporaryDirectory(prefix="agentrt-", ignore_cleanup_errors=True) as folder:
-        pool = Monty(binary_path=_quiet(Path(folder)), min_processes=1, max_processes=1)
+        pool = Monty(binary_path=quiet_interpreter(Path(folder)), min_processes=1, max_processes=1)
         await anyio.to_thread.run_sync(pool.__enter__)
         sandbox = Sandbox(pool, seconds, memory_mb, most)
         try:
@@ -356,18 +354,3 @@ async def open_sandbox(*, seconds: float, memory_mb: int, most: int) -> AsyncIte
             with anyio.CancelScope(shield=True):
                 await sandbox.close()
                 await anyio.to_thread.run_sync(pool.__exit__, None, None, None)
-
-
-def _quiet(folder: Path) -> Path | None:
-    """Make a program that runs the interpreter without its stderr, which is this process's own; None where none runs.
-
-    The interpreter writes there as it runs out of memory, and its library has no way to keep it from that.
-    """
-    places = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    binary = os.environ.get("MONTY_BIN") or shutil.which("monty", path=places)
-    if os.name != "posix" or binary is None:
-        return None
-    program = folder / "monty"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(binary)} "$@" 2>/dev/null\n')
-    program.chmod(0o700)
-    return program if os.access(program, os.X_OK) else None  # where no file of a folder for temporary ones may run
