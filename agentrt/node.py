@@ -166,6 +166,10 @@ class Node(ABC, Generic[In, Out]):
         """Return the node's effect as a tool: the worst, where it does not say and may act by itself."""
         return self.effect if self.effect is not None or self.kind in ("agent", "graph") else "unsafe"
 
+    def input_of(self, given: Any) -> Any:
+        """Return the input that a run of this node alone begins with, from what it was given."""
+        return given
+
     @cached_property
     def arguments(self) -> Arguments:
         """Describe the node as a tool: how JSON arguments become its input."""
