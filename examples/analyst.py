@@ -1,8 +1,12 @@
 """Ask a database: an agent that writes SQL, and computes with what it finds in a Python sandbox.
 
-agentrt run examples/analyst.py "How many passengers did the Heron carry on average?" --model openai/gpt-5-mini
-agentrt run examples/analyst.py "How many passengers did the Heron carry on average?"   with the embedded model
-agentrt run examples/analyst.py                                         questions to test it by, counted
+    agentrt run examples/analyst.py "How many passengers did the Heron carry on average?" --model openai/gpt-5-mini
+    agentrt run examples/analyst.py "How many passengers did the Heron carry on average?"   with the embedded model
+    agentrt run examples/analyst.py                                         ask the questions it is tested by, and count
+
+The database of a small ferry company, which is fictional, is made for the run. A model of a provider gets tools: it
+looks at the tables, asks them, and runs code that may ask them, too. The embedded model is too small for that: three
+drafters go on with a line of Python below the worked examples that are most like the question, and vote.
 """
 
 from __future__ import annotations
@@ -85,35 +89,13 @@ main.chain(START, answer, END)
 # code links the question's words to columns and values, and the drafts that use all of them vote.
 
 
-COLUMNS = {
-    "name": "ferry ferries name",
-    "harbour": "harbour home port where",
-    "seats": "seat large big small",
-    "built": "built year old new",
-    "fare": "fare cost price cheap expensive earn",
-    "day": "day when",
-    "passengers": "passenger carry carried earn",
-}
-"""The beginnings of the words by which people mean a column, as the notes on a database would say."""
-VALUES = {
-    "name": ("Heron", "Otter", "Petrel", "Tern", "Gannet"),
-    "harbour": ("Dorrel", "Zura", "Vell"),
-    "day": ("Monday", "Tuesday", "Thursday", "Friday"),
-}
+NOTES = json.loads((HERE / "notes.json").read_text(encoding="utf-8"))
+TERMS: dict[str, str] = NOTES["terms"]
+"""The beginnings of the words by which people mean a column, or what is computed of one."""
+VALUES: dict[str, list[str]] = NOTES["values"]
 EXAMPLES = [json.loads(line) for line in (HERE / "examples.jsonl").read_text(encoding="utf-8").splitlines()]
-WORDS = """
-def ask(statement):
-    cells = [row.split(' | ')[0] for row in sql_query(statement).splitlines()[1:]]
-    return [int(cell) if cell.isdigit() else cell for cell in cells]
-def total(statement): return sum(ask(statement))
-def average(statement): return total(statement) / len(ask(statement))
-def most(statement): return max(ask(statement))
-def least(statement): return min(ask(statement))
-def count(statement): return len(ask(statement))
-def first(statement): return ask(statement)[0]
-def every(statement): return ', '.join(dict.fromkeys(ask(statement)))
-"""
-"""What the examples compute with, named as questions put it: a small model repeats words better than it translates."""
+WORDS = (HERE / "words.txt").read_text(encoding="utf-8")
+"""Python that the examples compute with, named as questions put it: a small model repeats better than it translates."""
 
 
 class Draft(BaseModel):
@@ -145,7 +127,7 @@ class Lines:
 
     def read(self, text: str, messages: Sequence[Message]) -> AssistantMessage:
         line = text.strip()
-        code = json.dumps({"code": f"{WORDS}print({line})"})
+        code = json.dumps({"code": f"{WORDS}\nprint({line})"})
         return AssistantMessage(line, (ToolCall(f"work{len(messages)}", "python", code),))
 
     def answer(self, messages: Sequence[Message]) -> str:
@@ -160,7 +142,7 @@ def subjects(question: str) -> dict[str, str]:
 
 
 def links(question: str) -> list[str]:
-    """Return the columns that the question's words mean, and its values and numbers as SQL writes them."""
+    """Return what the question's words mean, and its values and numbers as SQL writes them."""
     found = [link for word in re.findall(r"\w+", question) for link in linked(word)]
     return [link for link in dict.fromkeys(found) if link != "name"]
 
@@ -170,7 +152,7 @@ def linked(word: str) -> list[str]:
         return [word]
     if any(word in known for known in VALUES.values()):
         return [f"'{word}'"]
-    return [c for c, starts in COLUMNS.items() if word.lower().startswith(tuple(starts.split()))]
+    return [c for c, starts in TERMS.items() if word.lower().startswith(tuple(starts.split()))]
 
 
 def shape(question: str) -> set[str]:
@@ -201,12 +183,14 @@ def drafter(name: str, url: str, examples: int) -> Agent[object, Draft]:
 
 
 def small_analyst(url: str) -> Node[str, str]:
-    """Return a node in which drafters that see more and fewer examples vote on the answer."""
-    drafters = [drafter(f"drafter_{n}", url, n) for n in (2, 4, 6)]
+    """Return a node in which drafters that see more and fewer examples vote, and say nothing without a majority."""
+    drafters = [drafter(f"drafter_{n}", url, n) for n in (1, 2, 4)]
     panel = self_consistency(drafters, key=lambda draft: draft.answer, keep=grounded, name="panel")
 
     async def vote(question: str, ctx: Context) -> str:
         consensus = await ctx.run(panel, question)
-        return UNKNOWN if consensus.answer is None else consensus.answer.answer
+        if consensus.answer is None or 2 * consensus.votes <= len(consensus.ballots):
+            return UNKNOWN
+        return consensus.answer.answer
 
     return FunctionNode(vote)
