@@ -74,8 +74,8 @@ class Node(ABC, Generic[In, Out]):
     Raises `DefinitionError` for a name that cannot stand in a path.
     """
 
-    kind: ClassVar[str] = "node"
-    counts: ClassVar[tuple[int, ...]] = (STEPS,)
+    kind: str = "node"
+    counts: tuple[int, ...] = (STEPS,)
     argument: ClassVar[str] = "input"
     effect: Effect | None = None
     asks_policy: bool = False
@@ -118,6 +118,13 @@ class Node(ABC, Generic[In, Out]):
         self.budget = budget
         self.retry = retry
         self.timeout = timeout
+        # Asked at every step, and found in a tenth of the time on the node itself.
+        self.kind, self.counts, self.untrusted, self.attributes = (
+            self.kind,
+            self.counts,
+            self.untrusted,
+            self.attributes,
+        )
 
     @property
     def notable_parts(self) -> Sequence[Node[Any, Any]]:
@@ -159,6 +166,10 @@ class Node(ABC, Generic[In, Out]):
         """Return the node's effect as a tool: the worst, where it does not say and may act by itself."""
         return self.effect if self.effect is not None or self.kind in ("agent", "graph") else "unsafe"
 
+    def input_of(self, given: Any) -> Any:
+        """Return the input that a run of this node alone begins with, from what it was given."""
+        return given
+
     @cached_property
     def arguments(self) -> Arguments:
         """Describe the node as a tool: how JSON arguments become its input."""
@@ -178,8 +189,6 @@ class Context(ABC, Generic[D]):
     """The path of this step (docs/design.md, "Paths")."""
     state: object
     """What the step keeps for wrapping up, if its budget is exhausted; None at the start of every attempt."""
-    is_guarded: bool
-    """Whether the run has permissions: not every tool may be used as it is."""
     untrusted: frozenset[str]
     """The untrusted nodes whose results this step may have met: in its input, or from what it has called."""
 
@@ -361,6 +370,11 @@ class Context(ABC, Generic[D]):
     @abstractmethod
     def mark_untrusted(self, *sources: str) -> None:
         """Note that this step has met what comes from outside, from the sources named."""
+
+    @property
+    @abstractmethod
+    def is_guarded(self) -> bool:
+        """Say whether the run has permissions: not every tool may be used as it is."""
 
     @abstractmethod
     def allows(self, node: Node[Any, Any]) -> bool:

@@ -1,12 +1,26 @@
-"""What every test shares: the event loop, in virtual time, and how hard hypothesis tries."""
+"""What every test shares: the event loop, in virtual time, an environment, and how hard hypothesis tries."""
+
+from __future__ import annotations
 
 import os
-from typing import Any
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+if TYPE_CHECKING:
+    from tests.stores.postgresql import Server
+
 pytest_plugins = ["agentrt.testing.plugin", "pytester"]
+
+_HEEDED = re.compile(r"OTEL_\w+|PG[A-Z]+|AGENTRT_(MODEL|RECORD|STORE)|USE_LITELLM_PROXY")
+"""What whoever runs the tests may have set for the package or a library that it uses."""
+for name in filter(_HEEDED.fullmatch, [*os.environ]):
+    del os.environ[name]
+for name in ("NO_PROXY", "no_proxy"):  # servers of tests are on this machine
+    os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
 
 _SEARCH = (Phase.explicit, Phase.generate)
 """A fault has only to be found, not to be shown in its smallest form."""
@@ -26,6 +40,15 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     from agentrt.testing import virtual_backend
 
     return virtual_backend()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Run PostgreSQL while tests need it."""
+    from tests.stores.postgresql import Server
+
+    with Server() as started:
+        yield started
 
 
 @pytest.hookimpl(tryfirst=True)

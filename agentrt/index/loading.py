@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TextIO
@@ -30,7 +30,6 @@ class Loading:
     """Iterate over the documents of files and folders, one file at a time; `problems` tells what was not read.
 
     base: documents are named by their path from there; without it from the folder, or that which holds all of them.
-    encoding: that of text that does not say its own; without it UTF-8, or what makes most sense.
     largest: files of more bytes are left out. CSV and JSON lines are read line by line and may be of any size.
     seconds: how long one page of HTML or one PDF may take.
 
@@ -41,13 +40,11 @@ class Loading:
         self,
         *paths: str | Path,
         base: str | Path | None = None,
-        encoding: str | None = None,
         largest: int = 100_000_000,
         seconds: float = 60.0,
     ) -> None:
         self.paths = [Path(p) for p in paths]
         self.base = base
-        self.encoding = encoding
         self.largest = largest
         self.seconds = seconds
         self.problems: list[Problem] = []
@@ -106,8 +103,7 @@ class Loading:
         elif kind == "pdf":
             yield from _pdf(source, file, parsers)
         else:
-            declared = _declared(file) if kind == "html" else self.encoding
-            encoding, guessed = encoding_of(file, declared or self.encoding)
+            encoding, guessed = encoding_of(file, _declared(file) if kind == "html" else None)
             if guessed:
                 yield Problem(source, f"it is not UTF-8; read as {encoding}", lost=False)
             yield from _text(source, file, kind, encoding, parsers)
@@ -149,6 +145,13 @@ def _lines(stream: TextIO) -> Iterator[str]:
         yield line
 
 
+def _why_empty(failed: Mapping[str, str]) -> str:
+    """Say why no page of a PDF has text; `failed` holds why pages could not be read, by their number."""
+    for number, why in failed.items():
+        return f"page {number} cannot be read: {why}"
+    return "there is no text on its pages: they may be pictures"
+
+
 def _declared(file: Path) -> str | None:
     with file.open("rb") as stream:
         found = _CHARSET.search(stream.read(2048))
@@ -161,7 +164,7 @@ def _pdf(source: str, file: Path, parsers: Parsers) -> Iterator[Document | Probl
     read = parsers.parse("pdf", file.read_bytes())
     pages = [page.replace(PAGE_BREAK, "\n") for page in read["pages"]]
     if not any(page.strip() for page in pages):
-        yield Problem(source, "there is no text on its pages: they may be pictures")
+        yield Problem(source, _why_empty(read["failed"]))
         return
     for number, page in enumerate(pages, 1):
         if not page.strip():

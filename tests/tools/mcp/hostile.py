@@ -18,7 +18,8 @@ NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
 LOOP = {"type": "object", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
 READ = {"readOnlyHint": True}
 TOOLS: dict[str, list[dict[str, Any]]] = {
-    "clash": [{"name": "a b", "inputSchema": ANY}, {"name": "a/b", "inputSchema": ANY}],
+    "clash": [{"name": name, "inputSchema": ANY} for name in ("a/b", "more", "a b")],
+    "odd": [{"name": name, "inputSchema": ANY} for name in ("///", "a")],
     "loop": [{"name": "loop", "inputSchema": LOOP}],
     "misfit": [{"name": "echo", "inputSchema": ANY, "outputSchema": NUMBER, "annotations": READ}],
     "many": [{"name": f"t{i}", "inputSchema": ANY} for i in range(500)],
@@ -56,6 +57,8 @@ def called(request: dict[str, Any]) -> None:  # noqa: C901 - a case each
     match MODE:
         case "stall":
             return
+        case "clash":
+            answer(request, text(request["params"]["name"]))
         case "parent" if arguments.get("text") == "stall":
             return
         case "die":
@@ -117,10 +120,10 @@ def start() -> None:
                 signal.signal(number, signal.SIG_IGN)
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             note(f"{os.getpid()} {child.pid}")
-            time.sleep(600)
         case "parent":
-            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-            note(f"{os.getpid()} {child.pid}")
+            sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+            child, apart = subprocess.Popen(sleep), subprocess.Popen(sleep, process_group=0)
+            note(f"{os.getpid()} {child.pid} {apart.pid}")
 
 
 def main() -> None:
@@ -148,6 +151,8 @@ def main() -> None:
                 note("cancelled")
             case method if "id" in message and method and MODE != "mute":
                 send({"id": message["id"], "error": {"code": -32601, "message": "unknown"}})
+    if MODE == "deaf":
+        time.sleep(600)
 
 
 if __name__ == "__main__":
