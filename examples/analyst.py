@@ -6,7 +6,9 @@
 
 The database of a small ferry company, which is fictional, is made for the run. A model of a provider gets tools: it
 looks at the tables, asks them, and runs code that may ask them, too. The embedded model is too small for that: three
-drafters go on with a line of Python below the worked examples that are most like the question, and vote.
+drafters go on with a line of Python below the worked examples that are most like the question, and vote. It is
+not to be relied on: of 20 questions that it was not developed with it solves 7 and answers 7 wrongly. The question above
+is one that a worked example asks of another ferry. Take a larger model, such as openai/gpt-5-mini, for your own database.
 """
 
 from __future__ import annotations
@@ -94,8 +96,6 @@ TERMS: dict[str, str] = NOTES["terms"]
 """The beginnings of the words by which people mean a column, or what is computed of one."""
 VALUES: dict[str, list[str]] = NOTES["values"]
 EXAMPLES = [json.loads(line) for line in (HERE / "examples.jsonl").read_text(encoding="utf-8").splitlines()]
-ALIKE = 0.5
-"""How like an example a question has to be: what a small model writes about anything else is a guess."""
 WORDS = (HERE / "words.txt").read_text(encoding="utf-8")
 """Python that the examples compute with, named as questions put it: a small model repeats better than it translates."""
 
@@ -118,8 +118,9 @@ class Lines:
 
     def write(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
         question = messages[0].text
-        examples = likest(question)[-self.examples :]
-        shots = "".join(f"{self.turn(e['question'])} {e['line']}\n\n" for e in examples)
+        examples = [{key: text.format(**subjects(question)) for key, text in example.items()} for example in EXAMPLES]
+        likest = sorted(examples, key=lambda example: likeness(question, example["question"]))[-self.examples :]
+        shots = "".join(f"{self.turn(e['question'])} {e['line']}\n\n" for e in likest)
         tried = zip(messages[1::2], messages[2::2], strict=True)
         return shots + self.turn(question) + "".join(f" {a.text}\nError: {b.text}\nPython:" for a, b in tried)
 
@@ -135,14 +136,11 @@ class Lines:
         return Draft(question=messages[0].text, line=messages[-2].text, answer=messages[-1].text).model_dump_json()
 
 
-def likest(question: str) -> list[dict[str, str]]:
-    """Return the examples from the least to the most like a question, about what it names and about nothing else."""
-    named = {column: v for column, known in VALUES.items() for v in known if v in question}
-    if (number := re.search(r"\d+", question)) is not None:
-        named["number"] = number[0]
-    fit = [e for e in EXAMPLES if set(re.findall(r"{(\w+)}", e["question"])) <= named.keys()]
-    about = [{key: text.format(**named) for key, text in e.items()} for e in fit]
-    return sorted(about, key=lambda example: likeness(question, example["question"]))
+def subjects(question: str) -> dict[str, str]:
+    """Return what the examples are about: what the question names, so that nothing else can be copied from them."""
+    number = next(iter(re.findall(r"\d+", question)), "70")
+    named = {column: next((v for v in known if v in question), known[0]) for column, known in VALUES.items()}
+    return {**named, "number": number}
 
 
 def links(question: str) -> list[str]:
@@ -187,13 +185,11 @@ def drafter(name: str, url: str, examples: int) -> Agent[object, Draft]:
 
 
 def small_analyst(url: str) -> Node[str, str]:
-    """Return a node in which drafters that see more and fewer examples vote, unless no example is like the question."""
+    """Return a node in which drafters that see more and fewer examples vote, and say nothing without a majority."""
     drafters = [drafter(f"drafter_{n}", url, n) for n in (1, 2, 4)]
     panel = self_consistency(drafters, key=lambda draft: draft.answer, keep=grounded, name="panel")
 
     async def vote(question: str, ctx: Context) -> str:
-        if likeness(question, likest(question)[-1]["question"]) < ALIKE:
-            return UNKNOWN
         consensus = await ctx.run(panel, question)
         if consensus.answer is None or 2 * consensus.votes <= len(consensus.ballots):
             return UNKNOWN

@@ -106,9 +106,8 @@ def test_worked_examples_are_about_the_database() -> None:
     """Each worked example runs, and what is known of the columns is what is in the tables."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript((analyst.HERE / "tables.sql").read_text(encoding="utf-8"))
-        assert len(analyst.likest("Tern Zura Friday 3")) == len(analyst.EXAMPLES)
-        for example in analyst.likest("Tern Zura Friday 3"):
-            statement = example["line"].partition('"')[2].removesuffix('")')
+        for example in analyst.EXAMPLES:
+            statement = example["line"].format(**analyst.subjects("")).partition('"')[2].removesuffix('")')
             connection.execute(statement)
         for column, known in analyst.VALUES.items():
             table = "crossings" if column == "day" else "ferries"
