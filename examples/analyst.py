@@ -6,9 +6,9 @@
 
 The database of a small ferry company, which is fictional, is made for the run. A model of a provider gets tools: it
 looks at the tables, asks them, and runs code that may ask them, too. The embedded model is too small for that: three
-drafters go on with a line of Python below the worked examples that are most like the question, and vote. It is
-not to be relied on: of 20 questions that it was not developed with it solves 7 and answers 7 wrongly. The question above
-is one that a worked example asks of another ferry. Take a larger model, such as openai/gpt-5-mini, for your own database.
+drafters go on with a line of Python below the worked examples that are most like the question, and vote. It is not to
+be relied on: of 20 questions that it was not developed with it solves 7 and answers 7 wrongly, and the question above
+is one that a worked example asks, too. Take a larger model, such as openai/gpt-5-mini, for a database of your own.
 """
 
 from __future__ import annotations
