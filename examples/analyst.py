@@ -2,12 +2,13 @@
 
     agentrt run examples/analyst.py "How many passengers did the Heron carry on average?" --model openai/gpt-5-mini
     agentrt run examples/analyst.py "How many passengers did the Heron carry on average?"   with the embedded model
-    agentrt run examples/analyst.py                                                         all questions, counted
+    agentrt run examples/analyst.py                                         ask the questions it is tested by, and count
 
 The database of a small ferry company, which is fictional, is made for the run. A model of a provider gets tools: it
-looks at the tables, asks them, and runs code that may ask them, too. The embedded model is too small for that: it
-goes on with worked examples, one line of SQL and then one of Python, and solves 10 of the 12 questions, those that
-are like an example.
+looks at the tables, asks them, and runs code that may ask them, too. The embedded model is too small for that: three
+drafters go on with a line of Python below the worked examples that are most like the question, and vote. It is not to
+be relied on: of 20 questions that it was not developed with it solves 7 and answers 7 wrongly, and the question above
+is one that a worked example asks, too. Take a larger model, such as openai/gpt-5-mini, for a database of your own.
 """
 
 from __future__ import annotations
@@ -23,169 +24,35 @@ from pathlib import Path
 import anyio.to_thread
 from pydantic import BaseModel
 
-from agentrt import END, START, Agent, AgentrtError, Budget, Context, Graph, ModelSettings
-from agentrt.messages import AssistantMessage, Message, ToolCall, ToolMessage, ToolSpec
-from agentrt_tools import Python, python, sql
+from agentrt import END, START, Agent, Budget, Context, FunctionNode, Graph, ModelSettings, Node
+from agentrt.messages import AssistantMessage, Message, ToolCall, ToolSpec
+from agentrt_graphs import Case, Score, score, self_consistency
+from agentrt_tools import Python, sql
 
-# --- to copy: an agent with the tools of a database, and with Python that may ask it, too
+HERE = Path(__file__).parent / "ferries"
+UNKNOWN = "The database does not say."
+
+
+class Task(BaseModel):
+    """A question; without one, a file of some with their answers."""
+
+    question: str = ""
+    questions: Path = HERE / "test.jsonl"
 
 
 INSTRUCTIONS = (
     "Answer questions about the database. Look at its schema first. Compute with python, never in your head. "
-    "Answer with the number or the name alone; several names with commas between them."
+    "Answer with the number or the name alone; several names with commas between them. "
+    f"If it does not say, answer: {UNKNOWN}"
 )
 
 
-def analyst(url: str) -> Agent[object, str]:
+def analyst(url: str) -> Node[str, str]:
+    """Return an agent with the tools of a database, and with Python that may ask it, too."""
     # This program has written all that is in the database itself. Leave untrusted=False out where others write to
     # yours: then what it holds is marked as from outside.
     query, schema = sql(url, untrusted=False)
     return Agent("analyst", instructions=INSTRUCTIONS, tools=[schema, query, Python([query])])
-
-
-# --- the database, and what is asked
-
-
-TABLES = """
-CREATE TABLE ferries (name TEXT PRIMARY KEY, harbour TEXT, seats INTEGER, built INTEGER, fare INTEGER);
-CREATE TABLE crossings (ferry TEXT REFERENCES ferries, day TEXT, passengers INTEGER);
-INSERT INTO ferries VALUES ('Heron', 'Dorrel', 120, 1987, 4), ('Otter', 'Zura', 80, 2005, 3),
-    ('Petrel', 'Dorrel', 200, 2012, 6), ('Tern', 'Vell', 60, 1998, 2), ('Gannet', 'Zura', 150, 2001, 5);
-INSERT INTO crossings VALUES
-    ('Heron', 'Monday', 96), ('Heron', 'Tuesday', 81), ('Heron', 'Friday', 117), ('Otter', 'Monday', 44),
-    ('Otter', 'Friday', 71), ('Petrel', 'Monday', 130), ('Petrel', 'Tuesday', 154), ('Petrel', 'Thursday', 98),
-    ('Petrel', 'Friday', 190), ('Tern', 'Monday', 31), ('Tern', 'Tuesday', 22), ('Tern', 'Friday', 58),
-    ('Gannet', 'Monday', 101), ('Gannet', 'Friday', 149);
-"""
-QUESTIONS = {
-    "How many seats does the Petrel have?": "200",
-    "In which year was the Tern built?": "1998",
-    "How many passengers did the Heron carry in total?": "294",
-    "How many passengers did the Heron carry on average?": "98",
-    "How many passengers did the Petrel carry at most?": "190",
-    "How many passengers did the Tern carry at least?": "22",
-    "How many crossings did the Petrel make?": "4",
-    "How many passengers were carried on Monday?": "402",
-    "How many seats do the ferries of Dorrel have in total?": "320",
-    "Which ferry was built first?": "Heron",
-    "Which ferries are at home in Zura?": "Otter, Gannet",
-    "What did the Heron earn on Friday?": "468",
-}
-"""Questions with their answers. Ten are like a worked example, about something else; two are like none."""
-
-
-class Task(BaseModel):
-    """What to do: answer one question, or without one count how many of the example's own are solved."""
-
-    question: str = ""
-
-
-# --- for the embedded model: lines that go on like the examples before them
-
-
-KINDS = [
-    ("How many seats does the {} have?", "SELECT seats FROM ferries WHERE name = '{}'", "first(values)"),
-    ("In which year was the {} built?", "SELECT built FROM ferries WHERE name = '{}'", "first(values)"),
-    ("How many passengers did the {} carry in total?", "{carried}", "total(values)"),
-    ("How many passengers did the {} carry on average?", "{carried}", "average(values)"),
-    ("How many passengers did the {} carry at most?", "{carried}", "most(values)"),
-    ("How many passengers did the {} carry at least?", "{carried}", "least(values)"),
-    ("How many crossings did the {} make?", "SELECT day FROM crossings WHERE ferry = '{}'", "count(values)"),
-    (
-        "How many passengers were carried on {day}?",
-        "SELECT passengers FROM crossings WHERE day = '{day}'",
-        "total(values)",
-    ),
-    (
-        "How many seats do the ferries of {harbour} have in total?",
-        "SELECT seats FROM ferries WHERE harbour = '{harbour}'",
-        "total(values)",
-    ),
-    (
-        "Which ferries are at home in {harbour}?",
-        "SELECT name FROM ferries WHERE harbour = '{harbour}'",
-        "every(values)",
-    ),
-    ("Which ferry has the most seats?", "SELECT name FROM ferries ORDER BY seats DESC", "first(values)"),
-    ("Which ferry was built last?", "SELECT name FROM ferries ORDER BY built DESC", "first(values)"),
-]
-CARRIED = "SELECT passengers FROM crossings WHERE ferry = '{}'"
-SUBJECTS = [("Otter", "Friday", "Vell"), ("Skua", "Sunday", "Marl"), ("Gannet", "Thursday", "Tarn")]
-"""What the examples are about; no question is. Not all of it is in the database."""
-EXAMPLES = [
-    tuple(part.replace("{carried}", CARRIED).format(ferry, day=day, harbour=harbour) for part in kind)
-    for kind in KINDS
-    for ferry, day, harbour in SUBJECTS
-]
-
-
-WORDS = """
-def total(values): return sum(values)
-def average(values): return sum(values) / len(values)
-def most(values): return max(values)
-def least(values): return min(values)
-def count(values): return len(values)
-def first(values): return values[0]
-def every(values): return ', '.join(values)
-"""
-"""What the examples compute with, named as questions put it: a small model repeats words better than it translates."""
-
-
-class Unanswered(AgentrtError):
-    """Say why the small model has no answer; an error that its tools told it is none."""
-
-
-class Lines:
-    """Write a question with a line of SQL, then with a line of Python on the `values` of the column that came.
-
-    Before it stand the four examples that are most like it, the likest last: with all of them, whatever their kind,
-    the model solved 1 of the 12.
-    """
-
-    stop = ("\n",)
-
-    def write(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
-        question = messages[0].text
-        examples = sorted(EXAMPLES, key=lambda example: likeness(question, example[0]))[-4:]
-        if len(messages) == 1:
-            shots = "".join(f"Question: {q}\nSQL: {statement}\n\n" for q, statement, _ in examples)
-            return f"{shots}Question: {question}\nSQL:"
-        shots = "".join(f"Question: {q}\nPython: {code}\n\n" for q, _, code in examples)
-        return f"{shots}Question: {question}\nPython:"
-
-    def read(self, text: str, messages: Sequence[Message]) -> AssistantMessage:
-        line = text.strip()
-        if (failed := next((m for m in messages if isinstance(m, ToolMessage) and m.failed), None)) is not None:
-            raise Unanswered(f"what it wrote does not run: {failed.text}")
-        table = next((m for m in messages if isinstance(m, ToolMessage)), None)
-        if table is None:
-            return AssistantMessage(line, (ToolCall("ask", "sql_query", json.dumps({"statement": line})),))
-        code = f"{WORDS}values = {values(table.text)!r}\nprint({line})"
-        return AssistantMessage(line, (ToolCall("work", "python", json.dumps({"code": code})),))
-
-    def answer(self, messages: Sequence[Message]) -> str:
-        return messages[-1].text
-
-
-def likeness(question: str, other: str) -> float:
-    """Return which share of the words of two questions both have."""
-    words, others = (set(re.findall(r"[a-z]+", text.lower())) for text in (question, other))
-    return len(words & others) / len(words | others)
-
-
-def values(table: str) -> list[int | str]:
-    """Return the first column of what the database answered."""
-    cells = [line.split(" | ")[0] for line in table.splitlines()[1:]]
-    return [int(cell) if cell.lstrip("-").isdigit() else cell for cell in cells]
-
-
-def small_analyst(url: str) -> Agent[object, str]:
-    query, _ = sql(url, untrusted=False)
-    settings = ModelSettings(max_tokens=40, temperature=0.0)
-    return Agent("analyst", format=Lines(), tools=[query, python], stop_at=[python], settings=settings, max_turns=3)
-
-
-# --- the whole: one question, or all of them
 
 
 @asynccontextmanager
@@ -199,44 +66,133 @@ async def ferries() -> AsyncIterator[str]:
 
 def make(file: Path) -> None:
     with closing(sqlite3.connect(file)) as connection:
-        connection.executescript(TABLES)
+        connection.executescript((HERE / "tables.sql").read_text(encoding="utf-8"))
 
 
-async def chosen(ctx: Context) -> Agent[object, str]:
-    """Return the analyst for the model that the run was given."""
+async def answer(task: Task, ctx: Context) -> str | Score:
+    """Answer the question, or count how many of the file's are solved."""
     url = await ctx.resource("ferries", ferries)
-    return (small_analyst if ctx.model(None).name.startswith("local/") else analyst)(url)
+    # The model of an agent that names none: that of --model, of AGENTRT_MODEL, or the embedded one.
+    answerer = small_analyst(url) if ctx.model(None).name.startswith("local/") else analyst(url)
+    if task.question:
+        return await ctx.run(answerer, task.question)
+    return await score(ctx, answerer, Case.read(task.questions), said)
 
 
-async def answer(task: Task, ctx: Context) -> str:
-    """Answer one question."""
-    return await ctx.run(await chosen(ctx), task.question)
-
-
-class Row(BaseModel):
-    question: str
-    answer: str
-    solved: bool
-
-
-async def count(ctx: Context) -> list[Row]:
-    """Ask every question side by side, and compare the answers with what is true."""
-    agent = await chosen(ctx)
-    told = [t.outcome for t in await ctx.gather([(agent, question) for question in QUESTIONS])]
-    rows = [
-        Row(question=question, answer=str(said)[:200], solved=plain(str(said)) == plain(true))
-        for (question, true), said in zip(QUESTIONS.items(), told, strict=True)
-    ]
-    ctx.emit(f"{sum(row.solved for row in rows)} of {len(rows)} solved")
-    return rows
-
-
-def plain(text: str) -> str:
-    """Return an answer without what does not count: case, a dot at its end, the part of a number that is zero."""
-    return text.strip().rstrip(".").removesuffix(".0").lower()
+def said(answer: str) -> str | None:
+    return None if answer == UNKNOWN else answer
 
 
 main = Graph("ferry_company", input=Task, budget=Budget(tokens=200_000))
-main.edge(START, answer, when=lambda task: bool(task.question))
-main.edge(START, count)
-main.edge([answer, count], END)
+main.chain(START, answer, END)
+
+
+# What follows is for small models alone. Each draft goes on with a line like those of the worked examples before it;
+# code links the question's words to columns and values, and the drafts that use all of them vote.
+
+
+NOTES = json.loads((HERE / "notes.json").read_text(encoding="utf-8"))
+TERMS: dict[str, str] = NOTES["terms"]
+"""The beginnings of the words by which people mean a column, or what is computed of one."""
+VALUES: dict[str, list[str]] = NOTES["values"]
+EXAMPLES = [json.loads(line) for line in (HERE / "examples.jsonl").read_text(encoding="utf-8").splitlines()]
+WORDS = (HERE / "words.txt").read_text(encoding="utf-8")
+"""Python that the examples compute with, named as questions put it: a small model repeats better than it translates."""
+
+
+class Draft(BaseModel):
+    """An answer, with the line of Python that computed it."""
+
+    question: str
+    line: str
+    answer: str
+
+
+class Lines:
+    """Write a question as text that goes on with a line of Python, below the examples that are most like it."""
+
+    stop = ("\n",)
+
+    def __init__(self, examples: int) -> None:
+        self.examples = examples
+
+    def write(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
+        question = messages[0].text
+        examples = [{key: text.format(**subjects(question)) for key, text in example.items()} for example in EXAMPLES]
+        likest = sorted(examples, key=lambda example: likeness(question, example["question"]))[-self.examples :]
+        shots = "".join(f"{self.turn(e['question'])} {e['line']}\n\n" for e in likest)
+        tried = zip(messages[1::2], messages[2::2], strict=True)
+        return shots + self.turn(question) + "".join(f" {a.text}\nError: {b.text}\nPython:" for a, b in tried)
+
+    def turn(self, question: str) -> str:
+        return f"Question: {question}\nWords: {', '.join(links(question))}\nPython:"
+
+    def read(self, text: str, messages: Sequence[Message]) -> AssistantMessage:
+        line = text.strip()
+        code = json.dumps({"code": f"{WORDS}\nprint({line})"})
+        return AssistantMessage(line, (ToolCall(f"work{len(messages)}", "python", code),))
+
+    def answer(self, messages: Sequence[Message]) -> str:
+        return Draft(question=messages[0].text, line=messages[-2].text, answer=messages[-1].text).model_dump_json()
+
+
+def subjects(question: str) -> dict[str, str]:
+    """Return what the examples are about: what the question names, so that nothing else can be copied from them."""
+    number = next(iter(re.findall(r"\d+", question)), "70")
+    named = {column: next((v for v in known if v in question), known[0]) for column, known in VALUES.items()}
+    return {**named, "number": number}
+
+
+def links(question: str) -> list[str]:
+    """Return what the question's words mean, and its values and numbers as SQL writes them."""
+    found = [link for word in re.findall(r"\w+", question) for link in linked(word)]
+    return [link for link in dict.fromkeys(found) if link != "name"]
+
+
+def linked(word: str) -> list[str]:
+    if word.isdigit():
+        return [word]
+    if any(word in known for known in VALUES.values()):
+        return [f"'{word}'"]
+    return [c for c, starts in TERMS.items() if word.lower().startswith(tuple(starts.split()))]
+
+
+def shape(question: str) -> set[str]:
+    """Return the words of a question, with columns in place of what means them and of their values."""
+    kinds = {value: f"a {column}" for column, known in VALUES.items() for value in known}
+    words = re.findall(r"\w+", re.sub(r"\d+", "number", question))
+    return {part for w in words for part in ([kinds[w]] if w in kinds else linked(w) or [w.lower()])}
+
+
+def likeness(question: str, other: str) -> float:
+    ours, theirs = shape(question), shape(other)
+    return len(ours & theirs) / len(ours | theirs)
+
+
+def grounded(draft: Draft) -> bool:
+    """Say whether a draft uses all that the question names, and no value that it does not name."""
+    used, named = set(re.findall(r"'\w+'|\w+", draft.line)), set(links(draft.question))
+    return named <= used and all(part in named for part in used if part[0] == "'" or part.isdigit())
+
+
+def drafter(name: str, url: str, examples: int) -> Agent[object, Draft]:
+    query, _ = sql(url, untrusted=False)
+    tool = Python([query])
+    settings = ModelSettings(max_tokens=60, temperature=0.0)
+    return Agent(
+        name, output=Draft, format=Lines(examples), tools=[tool], stop_at=[tool], settings=settings, max_turns=2
+    )
+
+
+def small_analyst(url: str) -> Node[str, str]:
+    """Return a node in which drafters that see more and fewer examples vote, and say nothing without a majority."""
+    drafters = [drafter(f"drafter_{n}", url, n) for n in (1, 2, 4)]
+    panel = self_consistency(drafters, key=lambda draft: draft.answer, keep=grounded, name="panel")
+
+    async def vote(question: str, ctx: Context) -> str:
+        consensus = await ctx.run(panel, question)
+        if consensus.answer is None or 2 * consensus.votes <= len(consensus.ballots):
+            return UNKNOWN
+        return consensus.answer.answer
+
+    return FunctionNode(vote)
