@@ -17,7 +17,7 @@ from agentrt.errors import DefinitionError, IndexTaken, IndexUnavailable
 from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
 from agentrt.index.fusion import fused
 from agentrt.index.stored import DEPTH, K1, TITLE_WEIGHT, Made, Mode, StoredIndex
-from agentrt.index.words import MOST_RANKED, plain, rarest, words_in
+from agentrt.index.words import Choice, chosen, plain, words_in
 from agentrt.passage import Fact, Passage
 from agentrt.retrieval import Between, Condition, Query, Where
 from agentrt.stores.link import shown
@@ -298,13 +298,34 @@ class PostgresIndex(StoredIndex):
         asked_words = " ".join(words_in(plain(query.text)))
         asked = await connection.fetch("SELECT lexeme FROM unnest(to_tsvector('stems', $1))", asked_words)
         counts = {row[0]: await snapshot.count(connection, row[0]) for row in asked}
-        if not (kept := rarest(counts, MOST_RANKED)):
+        choice = chosen(counts, n, passages=snapshot.passages)
+        if choice.more and query.where:
+            where, values = _where(query.where, 1)
+            size = await connection.fetchval(f"SELECT count(*) FROM passages WHERE {where}", *values)
+            choice = chosen(counts, n, passages=snapshot.passages, among=size)
+        weights = {lexeme: _idf(snapshot.passages, count) for lexeme, count in counts.items()}
+        found = await self._ranked(connection, choice, weights, query.where, n)
+        if query.where and choice.more and len(found) < n:  # rare words may not be there among these at all
+            return await self._ranked(connection, choice.whole(), weights, query.where, n)
+        return found
+
+    async def _ranked(
+        self, connection: Any, choice: Choice, weights: Mapping[str, float], where: Where, n: int
+    ) -> list[tuple[int, float]]:
+        """Return the n best passages, by the score of all words."""
+        if not choice.any:
             return []
-        where, values = _where(query.where, 6)
-        weights = [_idf(snapshot.passages, counts[lexeme]) for lexeme in kept]
-        each = list(map(_quoted, kept))
-        ranking = _RANK.format(where=where)
-        rows = await connection.fetch(ranking, " | ".join(each), each, weights, snapshot.length, n, *values)
+        tests, values = _where(where, 6)
+        asked = [*choice.any, *choice.more]
+        rows = await connection.fetch(
+            _RANK.format(where=tests),
+            " | ".join(map(_quoted, choice.any)),
+            list(map(_quoted, asked)),
+            [weights[lexeme] for lexeme in asked],
+            self._snapshot.length,
+            n,
+            *values,
+        )
         return [(row[0], row[1]) for row in rows]
 
     async def _current(self, connection: Any) -> _Snapshot:

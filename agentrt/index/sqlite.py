@@ -18,7 +18,7 @@ from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
 from agentrt.index.fusion import fused
 from agentrt.index.stored import DEPTH, K1, TITLE_WEIGHT, Made, Mode, StoredIndex
 from agentrt.index.vectors import StoredVectors, packed, unpacked
-from agentrt.index.words import MOST_RANKED, any_of, rarest, words_in
+from agentrt.index.words import Choice, any_of, both, chosen, words_in
 from agentrt.passage import Passage
 from agentrt.retrieval import Between, Condition, Query, Where
 
@@ -317,6 +317,7 @@ class _Snapshot:
         self.version = version
         rows: Any = connection.execute("SELECT id, vector FROM vectors ORDER BY id")
         self.vectors = StoredVectors(rows)
+        self.passages: int = _value(connection, "SELECT count(*) FROM passages")
         self.counts: dict[str, int] = {}
 
 
@@ -393,9 +394,20 @@ def _json(piece: Piece) -> str:
 def _by_words(
     connection: Connection, snapshot: _Snapshot, text: str, n: int, among: Sequence[int] | None
 ) -> list[tuple[int, float]]:
-    words = words_in(text)
-    counts = {word: _count(connection, snapshot, word) for word in words}
-    if not (kept := rarest(counts, MOST_RANKED)):
+    counts = {word: _count(connection, snapshot, word) for word in words_in(text)}
+    size = None if among is None else len(among)
+    choice = chosen(counts, n, passages=snapshot.passages, among=size)
+    if among is None:  # what is in most passages weighs nothing, says FTS5
+        choice = choice._replace(more=[word for word in choice.more if counts[word] < snapshot.passages / 2])
+    found = _ranked(connection, choice, n, among)
+    if among is not None and choice.more and len(found) < n:  # rare words may not be there among these at all
+        return _ranked(connection, choice.whole(), n, among)
+    return found
+
+
+def _ranked(connection: Connection, choice: Choice, n: int, among: Sequence[int] | None) -> list[tuple[int, float]]:
+    """Return the n best passages, by the score of all words: the greater of those of a passage is that."""
+    if not choice.any:
         return []
     within = "" if among is None else "AND +rowid IN (SELECT value FROM json_each(?))"
     query = (
@@ -403,7 +415,12 @@ def _by_words(
         f"WHERE words MATCH ? {within} "
         "ORDER BY score DESC, rowid LIMIT ?"
     )
-    return _rows(connection, query, any_of(kept), *(() if among is None else (json.dumps(among),)), n)
+    values = () if among is None else (json.dumps(among),)
+    scores = dict[int, float](_rows(connection, query, any_of(choice.any), *values, n))
+    if choice.more:
+        for i, score in _rows(connection, query, both(choice.any, choice.more), *values, n):
+            scores[i] = max(score, scores.get(i, score))
+    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:n]
 
 
 def _count(connection: Connection, snapshot: _Snapshot, word: str) -> int:

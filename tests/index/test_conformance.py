@@ -12,7 +12,7 @@ import pytest
 
 from agentrt import Between, IndexTaken, Passage, Query
 from agentrt.errors import DefinitionError
-from agentrt.index import Changes, Document, StoredIndex
+from agentrt.index import Changes, Document, StoredIndex, words
 from agentrt.testing import FunctionEmbedder
 from tests.index.conftest import Open
 from tests.index.embedders import topical
@@ -147,6 +147,32 @@ async def test_where(opened: Open, index: StoredIndex, mode: str, where: dict[st
     searched = await opened(embedder=topical(), mode=mode)
     query = Query("zura inn ondry ferry soup bread boat night", where=where)  # type: ignore[arg-type]
     assert set(await found(searched, query)) == sources
+
+
+@pytest.mark.parametrize("most", [3, 10])
+async def test_where_finds_what_words_are_common_elsewhere(
+    opened: Open, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which words are looked for does not depend on how common they are in passages that may not be found at all."""
+    monkeypatch.setattr(words, "MOST_RANKED", most)
+    index = await opened()
+    others = [Document(source=f"o{i}", text="invoice refund", metadata={"of": "them"}) for i in range(40)]
+    rarer = [Document(source=f"r{i}", text="refund", metadata={"of": "them"}) for i in range(4)]
+    mine = [Document(source=f"m{i}", text=f"invoice {i}", metadata={"of": "me"}) for i in range(5)]
+    await index.update([*others, *rarer, *mine])
+    for query in ("invoice", "invoice refund", "zebra refund invoice"):
+        assert len(await index.search(Query(query, where={"of": "me"}), 9)) == 5, query
+
+
+async def test_common_words_count_where_rare_ones_choose(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the passages that have the rare words of a query, those that have its common ones, too, are best."""
+    monkeypatch.setattr(words, "MOST_RANKED", 150)
+    index = await opened()
+    rare = [Document(source=f"r{i}", text="zebra and so on") for i in range(110)]
+    common = [Document(source=f"c{i}", text="pony and so on") for i in range(200)]
+    last = Document(source="both", text="zebra pony and so")
+    await index.update([*rare, *common, *(Document(source=f"n{i}", text="cat") for i in range(200)), last])
+    assert [p.source for p in await index.search("zebra pony", 1)] == ["both"]
 
 
 @pytest.mark.parametrize(
