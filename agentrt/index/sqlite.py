@@ -306,8 +306,8 @@ class SqliteIndex(StoredIndex):
         with _transaction(connection, writes=True):  # meanwhile, somebody may have written to it
             made = self._take_embedder(_made_with(connection), is_new=_is_new(connection))
             if made is not None:
-                query = "INSERT OR REPLACE INTO settings VALUES ('embedder', ?), ('dimensions', ?)"
-                connection.execute(query, made).fetchall()
+                query = "INSERT OR REPLACE INTO settings VALUES ('embedder', ?), ('dimensions', ?), ('options', ?)"
+                connection.execute(query, (made.name, made.dimensions, made.options)).fetchall()
 
 
 class _Snapshot:
@@ -477,9 +477,9 @@ def _passage(row: Sequence[Any], score: float) -> Passage:
 
 
 def _made_with(connection: Connection) -> Made | None:
-    query = "SELECT value FROM settings WHERE name IN ('embedder', 'dimensions') ORDER BY name DESC"
-    found = _rows(connection, query)
-    return (found[0][0], found[1][0]) if found else None
+    query = "SELECT name, value FROM settings WHERE name IN ('embedder', 'dimensions', 'options')"
+    known = dict(_rows(connection, query))
+    return Made(known["embedder"], known["dimensions"], known.get("options", "{}")) if known else None
 
 
 def _is_new(connection: Connection) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Final, Literal, Self, TypeAlias
 
@@ -36,8 +38,33 @@ Embed: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[Vector]]]
 Settle: TypeAlias = Callable[[str, Survey], Survey]
 """Is told what is to be done, and by what name that goes; returns what was to be done when it was first looked at."""
 Documents: TypeAlias = Iterable[Document] | AsyncIterable[Document]
-Made: TypeAlias = tuple[str, int]
-"""The name of the embedder that an index was made with, and how many numbers its vectors have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Hold the name of the embedder that an index was made with, how many numbers its vectors have, and what besides
+    its name makes it again, as JSON: none that is `null` is found again by its name.
+    """
+
+    name: str
+    dimensions: int
+    options: str = field(default="{}", compare=False)
+
+    @classmethod
+    def by(cls, embedder: Embedder) -> Made:
+        return cls(embedder.name, embedder.dimensions, json.dumps(getattr(embedder, "options", None)))
+
+    def again(self) -> Embedder:
+        """Return the embedder once more; raises `DefinitionError` for one that only code can make."""
+        options = json.loads(self.options)
+        if options is None or options.keys() - {"dimensions"}:  # a file does not say where queries and keys are sent
+            where = f", at {options['api_base']}" if options and options.get("api_base") else ""
+            raise DefinitionError(
+                f"the index was made with {self.name}{where}: its name alone does not lead there; open the index with "
+                'embedder=…, or by words alone with mode="text"'
+            )
+        return embedder_named(self.name, **options)
+
 
 DEPTH: Final = 100
 """How many passages of each ranking are fused, at least."""
@@ -69,7 +96,7 @@ class StoredIndex(ABC):
             raise DefinitionError(f"mode={mode!r}: use hybrid, text or vector")
         self._is_own = isinstance(embedder, str)
         self._embedder = embedder_named(embedder) if isinstance(embedder, str) else embedder
-        self._made: Made | None = None if self._embedder is None else (self._embedder.name, self._embedder.dimensions)
+        self._made: Made | None = None if self._embedder is None else Made.by(self._embedder)
         self.mode: Mode = mode
         self.weights = weights
         self._is_closed = False
@@ -306,7 +333,7 @@ class StoredIndex(ABC):
         """
         if self._made is None:
             if made_with is not None and self.mode != "text":
-                self._embedder, self._is_own, self._made = embedder_named(made_with[0]), True, made_with
+                self._embedder, self._is_own, self._made = made_with.again(), True, made_with
             return None
         if not is_new:
             self._must_agree(made_with)
@@ -389,4 +416,4 @@ def _check(documents: object) -> None:
 
 
 def _told(made: Made | None) -> str:
-    return "without an embedder" if made is None else f"with {made[0]} ({made[1]} dimensions)"
+    return "without an embedder" if made is None else f"with {made.name} ({made.dimensions} dimensions)"

@@ -13,6 +13,7 @@ import pytest
 from agentrt import Between, IndexTaken, Passage, Query
 from agentrt.errors import DefinitionError
 from agentrt.index import Changes, Document, StoredIndex, words
+from agentrt.models.embedding import LitellmEmbedder
 from agentrt.testing import FunctionEmbedder
 from tests.index.conftest import Open
 from tests.index.embedders import topical
@@ -397,6 +398,28 @@ async def test_another_embedder_is_refused(opened: Open, index: StoredIndex) -> 
         await opened(embedder=topical("test/other"))
     with pytest.raises(DefinitionError, match="test/topics"):
         await opened()  # it is asked for by its name, and nobody knows that
+
+
+SMALL = "openai/text-embedding-3-small"
+
+
+async def test_an_embedder_is_made_again_as_it_was(opened: Open) -> None:
+    """Dimensions that were chosen are chosen again."""
+    await opened(embedder=LitellmEmbedder(SMALL, dimensions=4))
+    made_by = (await opened()).made_by
+    assert isinstance(made_by, LitellmEmbedder)
+    assert made_by.dimensions == 4
+
+
+async def test_queries_go_nowhere_else(opened: Open) -> None:
+    """An index that was made at a server of one's own is opened with that again, or by words alone."""
+    own = LitellmEmbedder(SMALL, dimensions=4, api_base="http://me:secret@[::1]:1/v1?key=2")
+    await opened(embedder=own)
+    with pytest.raises(DefinitionError, match=r"3-small, at http://\[::1\]:1/v1: .* with embedder=") as raised:
+        await opened()
+    assert "secret" not in str(raised.value)
+    assert (await opened(mode="text")).made_by is None
+    assert (await opened(embedder=own)).made_by is own
 
 
 async def test_no_embedder_later(opened: Open) -> None:
