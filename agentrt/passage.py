@@ -33,10 +33,12 @@ class Passage:
         return f"{self.source}#{self.position}"
 
     def for_model(self) -> Mapping[str, object]:
-        """Return what a model should read of it: what it is cited by, and what it says."""
-        known = {"id": self.id, "title": self.title, "text": self.text}
-        rest = {name: value for name, value in self.metadata.items() if name not in known}
-        return {name: value for name, value in (known | rest).items() if value != ""}
+        """Return what a model should read of it: what it is cited by, and what it says.
+
+        What others have written about it is kept apart, so that no metadata pass for its source.
+        """
+        shown = {"id": self.id, "title": self.title, "text": self.text, "metadata": dict(self.metadata)}
+        return {name: value for name, value in shown.items() if value}
 
 
 CITED: Final = "passage-id"
