@@ -20,7 +20,7 @@ from agentrt.messages import Message
 from agentrt.model import ModelRequest, ModelResponse
 from agentrt.node import Node
 from agentrt.options import Options, ReplayOptions, ResumeOptions
-from agentrt.permission import policy_named
+from agentrt.permission import check_allow, policy_named
 from agentrt.question import Question, mistakes
 from agentrt.recorded import Recorded
 from agentrt.replay import RecordedPast, input_of, output_of
@@ -197,6 +197,7 @@ def _continued(
     if (allow := cast("list[str] | None", recorded.options.get("allow"))) is not None:
         known["allow"] = allow
     given = {name: value for name, value in given.items() if value is not None or name not in ("allow", "policy")}
+    check_allow(cast("list[str] | None", given.get("allow")), node)
     if "policy" not in given and isinstance(policy := recorded.options.get("policy"), str) and not offline:
         known["policy"] = policy_named(policy)
     options = cast("Options", {**known, **given})

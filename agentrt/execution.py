@@ -36,7 +36,7 @@ class Execution:
             if (refusal := self._context.denial) is not None:  # its very start was refused
                 self._context.record_denial(refusal)
                 raise refusal
-            if self._context.is_guarded:
+            if self._scheduler.permissions is not None:
                 self._value = await self._permitted()
             # Only what is declared stands around the node: each layer would cost something at every switch of tasks.
             limit = self._soonest()

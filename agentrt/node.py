@@ -178,8 +178,6 @@ class Context(ABC, Generic[D]):
     """The path of this step (docs/design.md, "Paths")."""
     state: object
     """What the step keeps for wrapping up, if its budget is exhausted; None at the start of every attempt."""
-    is_guarded: bool
-    """Whether the run has permissions: not every tool may be used as it is."""
     untrusted: frozenset[str]
     """The untrusted nodes whose results this step may have met: in its input, or from what it has called."""
 
@@ -361,6 +359,11 @@ class Context(ABC, Generic[D]):
     @abstractmethod
     def mark_untrusted(self, *sources: str) -> None:
         """Note that this step has met what comes from outside, from the sources named."""
+
+    @property
+    @abstractmethod
+    def is_guarded(self) -> bool:
+        """Say whether the run has permissions: not every tool may be used as it is."""
 
     @abstractmethod
     def allows(self, node: Node[Any, Any]) -> bool:

@@ -47,7 +47,8 @@ class Options(ResumeOptions, total=False):
     journal: keeps the run's events.
     run_id: names the run; without it a new id is made.
     allow: the names of the tools and retrievers it may use; it is offered no others, and a call of one is denied.
-        `files` allows `files.read` and all its family. Without it all may be used that agents are given.
+        `files` allows `files.read` and all its family. Without it all may be used that agents are given. A name that
+        no tool has is a `DefinitionError`, or, where code may call what nobody knows before, a warning.
     """
 
     allow: Sequence[str] | None

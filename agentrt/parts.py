@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from agentrt.node import Node
 
 T = TypeVar("T", bound=Hashable)
 
@@ -27,3 +30,8 @@ def walk(root: T, parts: Callable[[T], Iterable[T]]) -> Iterator[tuple[T, Mappin
                 break
         else:
             around.popitem()
+
+
+def nodes_below(nodes: Iterable[Node[Any, Any]]) -> set[Node[Any, Any]]:
+    """Return the nodes and all that they are made of: graphs' nodes and agents' tools."""
+    return {part for node in nodes for part, _ in walk(node, lambda n: n.parts)}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
+from agentrt.budget import STEPS
 from agentrt.errors import CallDenied, DefinitionError
+from agentrt.interval import Outlook
 from agentrt.messages import tool_name
 from agentrt.node import Effect, Node
+from agentrt.parts import nodes_below
 
 Verdict: TypeAlias = Literal["allow", "approve", "deny"]
 
@@ -49,6 +54,7 @@ _READY: Final[Mapping[str, Policy]] = {p.__name__: p for p in (approve_untrusted
 
 
 _NAMELESS: Final = " (which no name leads to)"
+_logger = logging.getLogger("agentrt")
 
 
 class Permissions:
@@ -143,6 +149,32 @@ def _found(module: object, name: str) -> object:
     for part in name.split("."):
         found = getattr(found, part, None)
     return found
+
+
+def check_allow(allow: Sequence[str] | None, *nodes: Node[Any, Any]) -> None:
+    """Raise `DefinitionError` for names that no tool has, of these nodes and all that they are made of.
+
+    Where code among them may call nodes that are not its parts, the names may be right: there the logger warns.
+    """
+    names = Permissions(allow).allow or ()
+    below = nodes_below(nodes) if names else set()
+    tools = sorted({node.name for node in below if node.tool_effect is not None})
+    unknown = [name for name in names if not any(Permissions([name]).allows(tool) for tool in tools)]
+    if not unknown:
+        return
+    label = ", ".join(node.name for node in nodes)
+    told = f"allow={unknown}: {label} has no such tool (there are {', '.join(tools) or 'none'})"
+    if not any(_calls_others(node) for node in below):
+        raise DefinitionError(told)
+    _logger.warning("%s, unless its code calls one", told)
+
+
+def _calls_others(node: Node[Any, Any]) -> bool:
+    """Say whether a node has no parts, and yet may call others: the bounds of its steps tell."""
+    if node.parts or node.kind in ("agent", "graph"):
+        return False
+    interval = node.interval(Outlook(path=node.name, models=lambda _: None))
+    return math.isinf(interval.most[STEPS].value)
 
 
 def proposed(node: Node[Any, Any], path: str, arguments: Mapping[str, Any], untrusted: frozenset[str]) -> ProposedCall:

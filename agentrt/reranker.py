@@ -83,6 +83,7 @@ class Reranker(Node[Candidates, list[Passage]]):
 
 
 def shown(passage: Passage) -> str:
+    """Return a passage as a model reads it."""
     return f"{passage.title}: {passage.text}" if passage.title else passage.text
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import anyio
 
 from agentrt.errors import BudgetExceeded, DefinitionError, ModelUnavailable, RateLimited, StepTimeout
+from agentrt.group import errors_in
 
 if TYPE_CHECKING:
     from agentrt.node import Context
@@ -53,7 +54,7 @@ class Retry:
 
     def covers(self, error: Exception) -> bool:
         """Say whether this is an error to try again."""
-        if isinstance(error, BudgetExceeded) or (isinstance(error, ExceptionGroup) and error.subgroup(BudgetExceeded)):
+        if any(isinstance(one, BudgetExceeded) for one in errors_in(error)):
             return False
         if isinstance(self.on, (type, tuple)):
             return isinstance(error, self.on)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 
 from agentrt.budget import Budget, tightest
 from agentrt.clock import event_clock
-from agentrt.context import StepContext, check_policy
+from agentrt.context import StepContext
 from agentrt.deps import check_all_deps
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch, StepFailed
 from agentrt.events import (
@@ -42,6 +42,7 @@ from agentrt.events import (
     Traced,
 )
 from agentrt.graph import Graph
+from agentrt.group import one_error
 from agentrt.guardrail import unguarded
 from agentrt.guidance import Guidance
 from agentrt.journal import JournalWriter
@@ -60,6 +61,7 @@ from agentrt.replay import RecordedPast
 from agentrt.result import Result, StopReason
 from agentrt.scheduler import DEFAULT_CONCURRENCY, Scheduler
 from agentrt.statistics import RunStatistics, SchedulerStatistics
+from agentrt.step import check_policy
 from agentrt.validation import fits
 
 _IDLE: Final = SchedulerStatistics(running=0, queued=0, resuming=0)
@@ -284,8 +286,7 @@ class Run:
         for event in self._cut_off:
             record(event)
         root = Activation(self.node, self.input, name)
-        caller = StepContext(scheduler, "", self.ledger.root, root, -1, None)
-        caller.past = self.past
+        caller = StepContext(scheduler, "", self.ledger.root, root, -1, None, math.inf, self.past)
         try:
             outcome = await scheduler.step(root, caller, self.budget, 0.0)
         except BaseException:
@@ -471,20 +472,6 @@ class _Watch:
         if self._is_native and self._host is not None and self._host.cancelling():
             return True
         return self._is_over or (self._task is not None and self._task.has_pending_cancellation())
-
-
-@asynccontextmanager
-async def one_error() -> AsyncIterator[None]:
-    """Raise one error of a task group as it was raised: nobody should have to catch a group.
-
-    Where there are several, what asks the program to exit goes first, then the error of the group's own body.
-    """
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        errors = group.exceptions
-        error = next((e for e in errors if not isinstance(e, Exception)), errors[0])
-        raise error from error.__cause__
 
 
 class _Recorder:

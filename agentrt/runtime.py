@@ -9,10 +9,12 @@ from typing import Any, TypeVar, Unpack, overload
 import anyio
 
 from agentrt.function import as_node
+from agentrt.group import one_error
 from agentrt.node import Node
 from agentrt.options import Options
+from agentrt.permission import check_allow
 from agentrt.result import Result
-from agentrt.runs import Run, one_error
+from agentrt.runs import Run
 from agentrt.stream import DEFAULT_BUFFER, Feed, Stream
 
 T = TypeVar("T")
@@ -31,7 +33,7 @@ async def run(node: Any, input: Any, **options: Unpack[Options]) -> Result[Any]:
     Raises `GraphError` before anything runs, `BudgetExceeded`, or `StepFailed` naming the step that failed first.
     Cancelling the call cancels every step.
     """
-    return await Run(as_node(node), input, options).execute()
+    return await _prepared(node, input, options).execute()
 
 
 @overload
@@ -44,9 +46,15 @@ def run_sync(node: Any, input: Any, **options: Unpack[Options]) -> Result[Any]:
     """Run as `run` does, blocking; for scripts without an event loop of their own."""
 
     async def main() -> Result[Any]:
-        return await Run(as_node(node), input, options).execute()
+        return await _prepared(node, input, options).execute()
 
     return anyio.run(main)
+
+
+def _prepared(node: Any, input: Any, options: Options) -> Run:
+    prepared = Run(as_node(node), input, options)
+    check_allow(options.get("allow"), prepared.node)
+    return prepared
 
 
 @overload
@@ -71,9 +79,17 @@ async def stream(
     The run never waits for whoever reads: beyond `buffer` events, or 100 characters of text for each of these,
     text is dropped first, then the oldest events, and `EventsDropped` says how many.
     """
+    check_allow(options.get("allow"), as_node(node))
+    async with streamed(as_node(node), input, options, buffer) as events:
+        yield events
+
+
+@asynccontextmanager
+async def streamed(node: Node[Any, T], input: Any, options: Options, buffer: int) -> AsyncIterator[Stream[T]]:
+    """Do what `stream` does, for who has checked what the run is allowed."""
     feed: Feed[Any] = Feed(buffer)
-    options["observers"] = (*options.get("observers", ()), feed.put)
-    started = Run(as_node(node), input, options)
+    observers = (*options.get("observers", ()), feed.put)
+    started = Run(node, input, {**options, "observers": observers})
     events = Stream(feed, started.statistics)
 
     async def work() -> None:

@@ -22,11 +22,12 @@ from anyio.lowlevel import checkpoint
 from agentrt.blame import blame, blamed
 from agentrt.budget import NAMES, Budget
 from agentrt.cancellation import is_stray
-from agentrt.context import GuardedContext, StepContext
+from agentrt.context import StepContext
 from agentrt.drive import Drive
 from agentrt.errors import AgentrtError, BudgetExceeded, DefinitionError, ReplayMismatch
 from agentrt.events import ErrorInfo, Event, StepCancelled, StepFailed, StepFinished, StepParked, StepStarted
 from agentrt.execution import Execution
+from agentrt.group import errors_in
 from agentrt.guidance import Guidance
 from agentrt.journal import Notes
 from agentrt.ledger import Ledger
@@ -97,7 +98,6 @@ class Scheduler:
         self.deps = deps
         self.guidance = guidance
         self.permissions = permissions
-        self._new_context = StepContext if permissions is None else GuardedContext
         self.notes = notes
         self._abort = abort
         self._is_aborted = False
@@ -174,7 +174,7 @@ class Scheduler:
             )
         try:
             try:
-                if context.limits or node.retry is not None or node.timeout is not None or context.is_guarded:
+                if context.limits or node.retry is not None or node.timeout is not None or self.permissions is not None:
                     output = await Execution(context, node, value).run()
                 else:
                     output = await node.invoke(context, value)
@@ -251,7 +251,7 @@ class Scheduler:
         """
         node, path, branch = activation.node, activation.path, activation.branch
         account = caller.account if branch is None or branch.account is None else branch.account
-        context = self._new_context(self, path, account, activation, depth, caller)
+        context = StepContext(self, path, account, activation, depth, caller, caller.deadline, caller.past)
         if activation.given or caller.untrusted:
             context.untrusted = activation.given | caller.untrusted
         if caller.past is None and budget is None and node.budget is None:  # most steps: nothing but their start counts
@@ -452,8 +452,8 @@ def _besides_parked(error: BaseException) -> tuple[Parked | None, BaseException]
         parked, rest = error.split(Parked)
         if parked is not None and rest is not None:
             return None, rest
-        while isinstance(error, BaseExceptionGroup) and parked is not None:
-            error = error.exceptions[0]
+        if parked is not None:
+            error = next(errors_in(parked))
     return (error if isinstance(error, Parked) else None), error
 
 

@@ -9,6 +9,8 @@ from functools import cache, cached_property, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from agentrt.text import shortened
+
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
@@ -244,5 +246,4 @@ def _linear(pattern: str) -> Any:
 
 
 def _short(text: object) -> str:
-    said = str(text)
-    return said if len(said) <= 200 else f"{said[:199]}…"
+    return shortened(str(text), 200)

@@ -1,10 +1,16 @@
 """What every test shares: the event loop, in virtual time, and how hard hypothesis tries."""
 
+from __future__ import annotations
+
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+if TYPE_CHECKING:
+    from tests.stores.postgresql import Server
 
 pytest_plugins = ["agentrt.testing.plugin", "pytester"]
 
@@ -26,6 +32,15 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     from agentrt.testing import virtual_backend
 
     return virtual_backend()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Run PostgreSQL while tests need it."""
+    from tests.stores.postgresql import Server
+
+    with Server() as started:
+        yield started
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -42,10 +42,10 @@ from agentrt import (
 from agentrt import events as ev
 from agentrt.function import as_node
 from agentrt.ledger import Request
-from agentrt.runs import Run, one_error
+from agentrt.runs import Run
 from agentrt.testing import FunctionModel, call
 from tests.steploop import StepLoop, run_stepwise
-from tests.test_scheduler import check_record
+from tests.test_scheduler import check_record, fan
 
 pytestmark = pytest.mark.anyio
 CAP = 5000
@@ -267,21 +267,10 @@ async def forever(x: int) -> int:
     return x
 
 
-def waiting(n: int) -> Graph[Any, Any]:
-    async def split(x: int) -> list[int]:
-        return list(range(n))
-
-    graph = Graph("g")
-    graph.edge(START, split)
-    graph.edge(split, forever, each=True)
-    graph.edge(forever, END, join=collect)
-    return graph
-
-
 async def cpu_of_cancelling(n: int) -> float:
     """Return the CPU seconds it takes to cancel so many waiting steps, to the end of the run."""
     counts: Counter[str] = Counter()
-    run = Run(waiting(n), 1, {"concurrency": n + 1, "observers": [lambda e: counts.update([type(e).__name__])]})
+    run = Run(fan(forever, n), 1, {"concurrency": n + 1, "observers": [lambda e: counts.update([type(e).__name__])]})
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run.execute)
         while counts["StepStarted"] < n + 2:
@@ -540,15 +529,3 @@ async def test_concurrent_maps_of_one_name_need_keys() -> None:
     with pytest.raises(StepFailed) as error:
         await Run(as_node(root), (None, None), {}).execute()
     assert "already runs 'leaf'" in str(error.value.cause.exceptions[0])  # type: ignore[attr-defined]
-
-
-async def test_of_several_errors_one_comes_out() -> None:
-    """Nobody has to catch a group; what asks the program to exit goes first, and a user's own group stays whole."""
-    mine = ExceptionGroup("mine", [ValueError()])
-    with pytest.raises(KeyboardInterrupt):
-        async with one_error():
-            raise BaseExceptionGroup("", [mine, KeyboardInterrupt()])
-    with pytest.raises(ExceptionGroup) as error:
-        async with one_error():
-            raise ExceptionGroup("", [mine, KeyError()])
-    assert error.value is mine

@@ -319,14 +319,14 @@ async def in_a_group(text: str, ctx: Context) -> list[str]:
     return [answers[name] for name in "abc"]
 
 
-def in_a_fork() -> Graph[Any, Any]:
+def in_a_fork(join: Any = collect) -> Graph[Any, Any]:
     async def items(text: str) -> list[str]:
         return ["a", "b", "c"]
 
     graph = Graph("g")
     graph.edge(START, items)
     graph.edge(items, ask, each=True)
-    graph.edge(ask, END, join=collect)
+    graph.edge(ask, END, join=join)
     return graph
 
 
@@ -349,15 +349,7 @@ async def test_several_questions_are_answered_in_any_order(node: Any, order: Seq
 
 async def test_a_race_is_won_by_the_first_answer() -> None:
     """A question of a branch that has lost waits for nobody."""
-
-    async def items(text: str) -> list[str]:
-        return ["a", "b", "c"]
-
-    graph = Graph("g")
-    graph.edge(START, items)
-    graph.edge(items, ask, each=True)
-    graph.edge(ask, END, join=first(1))
-    desk = Desk(graph)
+    desk = Desk(in_a_fork(first(1)))
     await desk.begin()
     await answer(desk.journal, RUN, "x", sorted(await desk.open())[1])
     assert (await desk.go_on()).output == "b=x"

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from agentrt import (
+    END,
+    START,
     Agent,
     CallDenied,
     Context,
     DefinitionError,
+    Graph,
     Node,
     Passage,
     ProposedCall,
@@ -26,6 +29,7 @@ from agentrt import (
     replay,
     resume,
     run,
+    stream,
     tool,
 )
 from agentrt import events as ev
@@ -88,6 +92,28 @@ def test_what_is_no_list_of_names_is_told(allow: Any) -> None:
         Permissions(allow)
 
 
+async def test_a_name_that_no_tool_has_is_told_before_anything_runs(caplog: pytest.LogCaptureFixture) -> None:
+    """Where code may call what nobody knows before, the name may be right: there it is a warning."""
+    inner = Graph("inner", input=str, output=str)
+    inner.chain(START, Agent("agent", model=ScriptedModel([]), tools=[fetch]), END)
+    journal = MemoryJournal()
+    with pytest.raises(DefinitionError, match=r"allow=\['fetsh'\]: inner has no such tool \(there are fetch\)"):
+        await run(inner, "go", allow=["fetch", "fetsh"], journal=journal)
+    with pytest.raises(DefinitionError, match="fetsh"):
+        async with stream(inner, "go", allow=["fetsh"]):
+            pass
+    assert not await journal.runs()
+    assert not caplog.messages
+
+    async def by_code(x: str, ctx: Context) -> str:
+        return await ctx.run(fetch, x)
+
+    assert (await run(by_code, "a", allow=["fetch"])).output == "page of a"
+    assert caplog.messages == [
+        "allow=['fetch']: by_code has no such tool (there are by_code), unless its code calls one"
+    ]
+
+
 async def test_a_tool_that_is_not_allowed_is_not_offered_and_denied_if_it_is_called_all_the_same() -> None:
     site = Site()
     model = ScriptedModel([[call("post", words="a"), call("fetch", url="b")], text("done")])
@@ -124,7 +150,7 @@ class Nothing:
 
 async def test_retrievers_are_held_to_it() -> None:
     with pytest.raises(StepFailed, match="wiki is not among the tools"):
-        await run(Retriever("wiki", Nothing()), "a", allow=["files"])
+        await run(Retriever("wiki", Nothing()), "a", allow=[])
 
 
 async def test_a_policy_sees_the_call_and_its_verdict_counts() -> None:
@@ -301,7 +327,7 @@ async def test_tools_that_do_their_own_are_held_to_it_too() -> None:
     assert denied.stop_reason is StopReason.DONE
     sage = ask_model(ScriptedModel([]), name="sage")
     model = ScriptedModel([call("sage", input="?"), text("done")])
-    await run(Agent("agent", model=model, tools=[sage]), "go", allow=["other"])
+    await run(Agent("agent", model=model, tools=[sage]), "go", allow=[])
     assert model.requests[0].tools == ()
     assert "sage is not among the tools" in model.requests[1].messages[-1].text
 
@@ -355,7 +381,7 @@ async def test_a_guarded_tool_is_the_tool_it_guards() -> None:
     assert result.stop_reason is StopReason.WAITING
     assert not site.posts
     model = ScriptedModel([text("done")])
-    await run(Agent("agent", model=model, tools=[inner]), "go", allow=["other"])
+    await run(Agent("agent", model=model, tools=[inner]), "go", allow=[])
     assert model.requests[0].tools == ()
 
 

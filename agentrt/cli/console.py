@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentrt.events import QuestionAnswered
+from agentrt.text import shortened
 from agentrt.usage import PICO
 
 _UNSEEN: dict[int, str | None] = {c: None for c in (*range(32), *range(0x7F, 0xA0)) if chr(c) not in "\n\t"}
@@ -51,8 +52,7 @@ def quoted(text: str) -> str:
 def one_line(value: object, most: int) -> str:
     """Return a value as one line of at most so many characters."""
     text = value if isinstance(value, str) else as_json(value)
-    text = " ".join(clean(text[: 4 * most]).split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return shortened(" ".join(clean(text[: 4 * most]).split()), most)
 
 
 def as_json(value: object, *, indent: int | None = None) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
 
 from agentrt.cli.console import console, note, on_terminal
+from agentrt.group import beside
 
 _FRAMES_A_SECOND: Final = 8
 _LINE_EVERY: Final = 5.0
@@ -21,13 +23,8 @@ async def counted(describe: Callable[[], str], *, quiet: bool) -> AsyncIterator[
     if quiet:
         yield
         return
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_draw if on_terminal(sys.stderr) else _write, describe)
-            yield
-            tasks.cancel_scope.cancel()
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
+    async with beside(partial(_draw if on_terminal(sys.stderr) else _write, describe)):
+        yield
 
 
 async def _draw(describe: Callable[[], str]) -> None:

@@ -35,6 +35,7 @@ def foretell(order: Order) -> ExitStatus:
 
 
 def bounds_of_run(order: Order, source: Source, value: Any, budget: Budget | None) -> Bounds:
+    """Return the bounds of the run that was typed."""
     return foresee(source.node, value, budget, model=order.model, widths=parse_widths(order.widths))
 
 

@@ -7,27 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import typer
-from rich.text import Text
 
 from agentrt.cli import options
-from agentrt.cli.console import clean, console, loose_json, note, one_line, plural, print_json, print_table
+from agentrt.cli.console import loose_json, note, plural, print_json, print_table
 from agentrt.cli.counting import counted
 from agentrt.cli.exits import UsageError, told
-from agentrt.cli.indexing import Plan, carry_out, open_new, open_old, read_report
+from agentrt.cli.findings import print_passages, print_report
+from agentrt.cli.indexing import IndexJob, carry_out, open_new, open_old, read_report
 
 if TYPE_CHECKING:
     from agentrt.passage import Passage
     from agentrt.retrieval import Condition, Query
 
 app = typer.Typer(no_args_is_help=True, help="Index documents, search them, and measure how well that works.")
-
-_NAMED: Final = 3
-_MOST_LINES: Final = 10
-_SNIPPET: Final = 300
 
 
 class SearchMode(StrEnum):
@@ -102,7 +98,7 @@ def build(
       agentrt index build notes wiki --to all.db --language en --chunk-words 120
     """
     with told(debug=debug, json=json):
-        plan = Plan(
+        job = IndexJob(
             folders=folders,
             to=to,
             embedder=embedder,
@@ -114,7 +110,7 @@ def build(
             replace=replace,
             quiet=quiet,
         )
-        _tell(anyio.run(carry_out, plan), json=json)
+        _tell(anyio.run(carry_out, job), json=json)
 
 
 @app.command()
@@ -136,7 +132,7 @@ def add(
       agentrt index add minutes/2026 --to docs.db
     """
     with told(debug=debug, json=json):
-        plan = Plan(
+        job = IndexJob(
             folders=folders,
             to=to,
             chunk_words=chunk_words,
@@ -145,7 +141,7 @@ def add(
             languages=language or (),
             quiet=quiet,
         )
-        _tell(anyio.run(carry_out, plan), json=json)
+        _tell(anyio.run(carry_out, job), json=json)
 
 
 @app.command()
@@ -164,7 +160,7 @@ def report(index: IndexFile, json: options.Json = False, debug: options.Debug = 
             return
         note(f"{index} holds {plural(documents, 'document')}")
         if last is not None:
-            _print_report(last, short=False)
+            print_report(last, short=False)
 
 
 @app.command()
@@ -192,7 +188,7 @@ def search(
         if json:
             print_json([{"id": p.id, **asdict(p)} for p in found])
         else:
-            _print_passages(found)
+            print_passages(found)
             if found and not has_words:
                 note("none of them has a word of this: they are the nearest by meaning, and that may be far", "yellow")
 
@@ -252,8 +248,8 @@ def evaluate(
         if not target.is_dir() and (queries is None or qrels is None):
             raise UsageError("an index is measured with --queries FILE and --qrels FILE")
         places = queries or target / "queries.jsonl", qrels or target / "qrels.tsv"
-        plan = Plan(folders=(), to=target, embedder=embedder, chunk_words=chunk_words, overlap=overlap, quiet=quiet)
-        measured = anyio.run(_measure, plan, places, k)
+        job = IndexJob(folders=(), to=target, embedder=embedder, chunk_words=chunk_words, overlap=overlap, quiet=quiet)
+        measured = anyio.run(_measure, job, places, k)
         if json:
             print_json(measured)
             return
@@ -327,31 +323,31 @@ async def _delete(path: Path, named: Sequence[str]) -> list[str]:
         return list(gone)
 
 
-async def _measure(plan: Plan, places: tuple[Path, Path], k: int) -> dict[str, Any]:
+async def _measure(job: IndexJob, places: tuple[Path, Path], k: int) -> dict[str, Any]:
     from agentrt.index.collection import Collection
 
     collection = Collection.read(*places)
-    if not plan.to.is_dir():
-        await open_old(plan.to).aclose()
-        return await _compared(plan.to, collection, k, plan)
+    if not job.to.is_dir():
+        await open_old(job.to).aclose()
+        return await _compared(job.to, collection, k, job)
     from agentrt.index.chunking import Chunker
     from agentrt.index.collection import corpus
 
     with tempfile.TemporaryDirectory(prefix="agentrt-eval-") as folder:
         path = Path(folder, "index.db")
         async with (
-            open_new(path, plan.embedder) as index,
-            counted(lambda: "indexing", quiet=plan.quiet),
+            open_new(path, job.embedder) as index,
+            counted(lambda: "indexing", quiet=job.quiet),
         ):
-            await index.update(corpus(plan.to / "corpus.jsonl"), chunk=Chunker(plan.chunk_words, plan.overlap))
-        return await _compared(path, collection, k, plan)
+            await index.update(corpus(job.to / "corpus.jsonl"), chunk=Chunker(job.chunk_words, job.overlap))
+        return await _compared(path, collection, k, job)
 
 
-async def _compared(path: Path, collection: Any, k: int, plan: Plan) -> dict[str, Any]:
+async def _compared(path: Path, collection: Any, k: int, job: IndexJob) -> dict[str, Any]:
     from agentrt.index.comparison import rankings
     from agentrt.index.evaluation import estimate, metrics, scores, verdict
 
-    async with counted(lambda: f"asking {_queries(len(collection.queries))}", quiet=plan.quiet):
+    async with counted(lambda: f"asking {_queries(len(collection.queries))}", quiet=job.quiet):
         ways = await rankings(path, collection.queries, k)
     measures = metrics(k)
     figures: dict[str, dict[str, Any]] = {}
@@ -370,48 +366,5 @@ def _tell(report: Mapping[str, Any], *, json: bool) -> None:
     if json:
         print_json(report)
         return
-    _print_report(report, short=True)
+    print_report(report, short=True)
     note(f"search it: agentrt index search {report['index']} QUERY")
-
-
-def _print_report(report: Mapping[str, Any], *, short: bool) -> None:
-    """Write what was read, what was left out and why, and the first problems."""
-    changes = report["changes"]
-    parts = [f"{changes[name]:,} {name}" for name in ("added", "changed", "removed", "unchanged") if changes[name]]
-    read = f"{plural(report['files'], 'file')} read; documents: {', '.join(parts) or 'none'}"
-    note(f"{read}; {plural(changes['embedded'], 'passage')} embedded", "green")
-    if report["curation"] is not None:
-        from agentrt.index.curation import Report
-
-        rows = Report.read(report["curation"]).rows(_MOST_LINES if short else None)
-        print_table(("DOCUMENTS", "COUNT", "EXAMPLES"), rows)
-    _print_problems(report["problems"], short=short)
-    if short and len(report["problems"]) > _NAMED:
-        note(f"each of them: agentrt index report {report['index']}", "yellow")
-
-
-def _print_problems(problems: Sequence[Mapping[str, Any]], *, short: bool) -> None:
-    """Write problems, those of one reason on a line; or each on its own."""
-    if not short:
-        for problem in problems:
-            note(clean(problem["told"]), "yellow" if problem["lost"] else "dim")
-        return
-    alike: dict[str, list[Mapping[str, Any]]] = {}
-    for problem in problems:
-        alike.setdefault(problem["why"], []).append(problem)
-    for why, ones in alike.items():
-        named = ", ".join(problem["told"].removesuffix(f": {why}") for problem in ones[:_NAMED])
-        more = f" and {len(ones) - _NAMED:,} more" if len(ones) > _NAMED else ""
-        note(clean(f"{named}{more}: {why}"), "yellow" if any(problem["lost"] for problem in ones) else "dim")
-
-
-def _print_passages(found: Sequence[Passage]) -> None:
-    out = console()
-    for number, passage in enumerate(found, 1):
-        title = f"  {one_line(passage.title, 100)}" if passage.title else ""
-        page = f"  page {passage.metadata['page']}" if "page" in passage.metadata else ""
-        head = ((f"{number}. ", "dim"), (clean(passage.id), "bold"), title, page, (f"  {passage.score:.4f}", "dim"))
-        out.print(Text.assemble(*head), soft_wrap=True)
-        out.print(Text(f"   {one_line(passage.text, _SNIPPET)}"), soft_wrap=True)
-    if not found:
-        note("nothing fits")

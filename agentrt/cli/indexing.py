@@ -28,7 +28,7 @@ _MOST_TOLD: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class IndexJob:
     """Hold what to index and how; `languages` empty keeps all.
 
     prune: removes what is gone. replace: lets it remove what was read from elsewhere.
@@ -63,7 +63,7 @@ class _Counted:
         return f"reading · {plural(self.documents, 'document')}"
 
 
-async def carry_out(plan: Plan) -> dict[str, Any]:
+async def carry_out(job: IndexJob) -> dict[str, Any]:
     """Bring an index up to date with folders; return the report, which is also kept in the index.
 
     Raises `UsageError` where there is nothing to index, or where something else would be removed, before anything is
@@ -72,76 +72,76 @@ async def carry_out(plan: Plan) -> dict[str, Any]:
     from agentrt.index import Chunker, Curation, Loading
     from agentrt.index.language import language_detector
 
-    _check(plan)
-    chunk = Chunker(plan.chunk_words, plan.overlap)
-    language = language_detector(*plan.languages) if plan.languages else None
-    curation = Curation(language=language, languages=frozenset(plan.languages)) if plan.curation else None
+    _check(job)
+    chunk = Chunker(job.chunk_words, job.overlap)
+    language = language_detector(*job.languages) if job.languages else None
+    curation = Curation(language=language, languages=frozenset(job.languages)) if job.curation else None
     async with AsyncExitStack() as stack:
-        index = await stack.enter_async_context(open_new(plan.to, plan.embedder)) if is_there(plan.to) else None
-        roots = await _roots(plan, index)
-        loading = Loading(*_read_now(plan, roots), base=roots.base)
+        index = await stack.enter_async_context(open_new(job.to, job.embedder)) if is_there(job.to) else None
+        roots = await _roots(job, index)
+        loading = Loading(*_read_now(job, roots), base=roots.base)
         counted_documents = _Counted(loading)
-        async with counted(lambda: str(counted_documents), quiet=plan.quiet):
+        async with counted(lambda: str(counted_documents), quiet=job.quiet):
             kept = iter(counted_documents if curation is None else curation.curate(counted_documents))
             documents = await anyio.to_thread.run_sync(_some, kept)
             if documents is None:
-                named = ", ".join(map(str, plan.folders))
+                named = ", ".join(map(str, job.folders))
                 raise UsageError(f"nothing to index in {named}: {_why_none(loading, curation)}")
             if index is None:
-                index = await stack.enter_async_context(open_new(plan.to, plan.embedder))
-            await index.write_note(_ROOTS, roots.write(plan.to))
-            changes = await index.update(documents, chunk=chunk, prune=loading.is_gone if plan.prune else False)
+                index = await stack.enter_async_context(open_new(job.to, job.embedder))
+            await index.write_note(_ROOTS, roots.write(job.to))
+            changes = await index.update(documents, chunk=chunk, prune=loading.is_gone if job.prune else False)
         report = {
-            "index": str(plan.to),
+            "index": str(job.to),
             "roots": list(map(str, roots.paths)),
             "files": loading.files,
             "changes": asdict(changes),
             "curation": curation.report.document() if curation is not None else None,
             "problems": [{**asdict(p), "told": str(p)} for p in loading.problems],
-            "chunk_words": plan.chunk_words,
-            "overlap": plan.overlap,
+            "chunk_words": job.chunk_words,
+            "overlap": job.overlap,
         }
         await index.write_note(_REPORT, json.dumps(report))
         return report
 
 
-def _check(plan: Plan) -> None:
+def _check(job: IndexJob) -> None:
     """Tell what is mistyped before anything is read."""
     from agentrt.embedding import embedder
 
-    for folder in plan.folders:
+    for folder in job.folders:
         if not folder.exists():
             raise UsageError(f"{folder} does not exist")
-    if plan.embedder not in (None, NO_EMBEDDER):
-        embedder(plan.embedder)
+    if job.embedder not in (None, NO_EMBEDDER):
+        embedder(job.embedder)
 
 
-async def _roots(plan: Plan, index: SqliteIndex | None) -> Roots:
+async def _roots(job: IndexJob, index: SqliteIndex | None) -> Roots:
     """Return the roots that the index is to have; raises `UsageError` for others than it was built from."""
     from agentrt.index.roots import Roots
 
-    given = Roots.of(plan.folders)
-    if index is None or plan.replace or not (there := await index.sources()):
+    given = Roots.of(job.folders)
+    if index is None or job.replace or not (there := await index.sources()):
         return given
     written = await index.note(_ROOTS)
     if written is None:
         raise UsageError(
-            f"{plan.to} holds {plural(len(there), 'document')} that agentrt index did not read: choose another file"
-            + (", or have them removed with --replace" if plan.prune else "")
+            f"{job.to} holds {plural(len(there), 'document')} that agentrt index did not read: choose another file"
+            + (", or have them removed with --replace" if job.prune else "")
         )
-    known = Roots.read(written, plan.to)
-    if not plan.prune:
-        return known.together(plan.folders)
+    known = Roots.read(written, job.to)
+    if not job.prune:
+        return known.together(job.folders)
     if set(known.paths) != set(given.paths):
         raise UsageError(
-            f"{plan.to} was built from {known}, and not from {given}: --replace removes what else it holds, "
+            f"{job.to} was built from {known}, and not from {given}: --replace removes what else it holds, "
             f"and agentrt index add keeps it"
         )
     return known
 
 
-def _read_now(plan: Plan, roots: Roots) -> Sequence[Path]:
-    return roots.paths if plan.prune else plan.folders
+def _read_now(job: IndexJob, roots: Roots) -> Sequence[Path]:
+    return roots.paths if job.prune else job.folders
 
 
 def _some(documents: Iterator[Document]) -> Iterable[Document] | None:

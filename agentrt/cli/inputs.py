@@ -17,6 +17,7 @@ from agentrt.edge import START
 from agentrt.function import FunctionNode
 from agentrt.graph import Graph
 from agentrt.node import Node
+from agentrt.text import shortened
 
 _UNTYPED: Final = (object, Any)
 _MISSING: Final = object()
@@ -229,5 +230,4 @@ def _validated(adapter: TypeAdapter[Any], value: object, label: str = "") -> Any
 
 def _mistake(label: str, place: tuple[int | str, ...], message: str, value: object) -> str:
     name = ".".join(str(p) for p in (*([label] if label else []), *place)) or "INPUT"
-    shown = repr(value)
-    return f"{name}: {message}, not {shown if len(shown) <= 60 else shown[:59] + '…'}"
+    return f"{name}: {message}, not {shortened(repr(value), 60)}"

@@ -8,16 +8,14 @@ from typing import Annotated
 import anyio
 import typer
 
-from agentrt.budget import Budget
 from agentrt.cli import options
 from agentrt.cli.console import note
 from agentrt.cli.exits import UsageError, told
 from agentrt.cli.models import fetch_missing
-from agentrt.cli.order import Order, permit, refuse_deps
+from agentrt.cli.order import Order, check
 from agentrt.cli.output import stdout_kept
-from agentrt.cli.perform import journal_of, traced
+from agentrt.cli.perform import traced
 from agentrt.cli.source import Source, load_all
-from agentrt.graph import Graph
 from agentrt.options import Options
 from agentrt.scheduler import DEFAULT_CONCURRENCY
 
@@ -64,29 +62,20 @@ def mcp(
         policy=policy,
         store=store,
         record=not no_store,
+        concurrency=concurrency,
     )
     with told(debug=debug):
         address = _address(http) if http is not None else None
         with stdout_kept():
             sources = _read(order, names or ())
-            limits = Budget.parse(budget) if budget is not None else None
-        how: Options = {
-            "budget": limits,
-            "model": order.model,
-            "concurrency": concurrency,
-            "journal": journal_of(order),
-        }
-        permit(how, order, *sources)
         with traced(quiet=True):
-            anyio.run(_serve, sources, how, address)
+            anyio.run(_serve, sources, order.options(order.limits()), address)
 
 
 def _read(order: Order, names: Sequence[str]) -> list[Source]:
     sources = load_all(order.target, names)
     for source in sources:
-        if isinstance(source.node, Graph):
-            source.node.validate()
-        refuse_deps(source)
+        check(source)
         fetch_missing(source, order.model)
     return sources
 

@@ -11,8 +11,9 @@ from agentrt.agent import Agent
 from agentrt.cli import options
 from agentrt.cli.console import note, print_json, print_table
 from agentrt.cli.exits import told
-from agentrt.cli.source import Source, nodes_below
+from agentrt.cli.source import Source
 from agentrt.model import EMBEDDED_MODEL, default_model, resolve_model
+from agentrt.parts import nodes_below
 
 _ACCEPTED: Final = """
 --model takes

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentrt.budget import Budget
 from agentrt.cli.exits import UsageError
 from agentrt.cli.inputs import read_input
-from agentrt.cli.source import Source, load, nodes_below
+from agentrt.cli.source import Source, load
 from agentrt.deps import check_all_deps
-from agentrt.errors import DefinitionError
+from agentrt.errors import DefinitionError, JournalError
 from agentrt.graph import Graph
+from agentrt.journal import Journal
 from agentrt.options import Options
-from agentrt.permission import Permissions, policy_named
+from agentrt.permission import policy_named
 from agentrt.scheduler import DEFAULT_CONCURRENCY
+from agentrt.stores import open_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,34 +41,38 @@ class Order:
     def read(self) -> tuple[Source, Any, Budget | None]:
         """Return what is to be run, on what, within which budget; raises `GraphError`, `UsageError` and the like."""
         source = load(self.target)
-        if isinstance(source.node, Graph):
-            source.node.validate()
-        refuse_deps(source)
+        check(source)
         value = read_input(source.node, self.arguments, self.target)
-        return source, value, Budget.parse(self.budget) if self.budget is not None else None
+        return source, value, self.limits()
+
+    def limits(self) -> Budget | None:
+        """Return the budget that was typed; raises `DefinitionError` for what is none."""
+        return Budget.parse(self.budget) if self.budget is not None else None
+
+    def options(self, budget: Budget | None) -> Options:
+        """Return how to run, with the store opened.
+
+        Raises `DefinitionError` for no policy, and `UsageError` for a store that cannot be opened.
+        """
+        how: Options = {"budget": budget, "model": self.model, "concurrency": self.concurrency}
+        if self.allow is not None:
+            how["allow"] = [name.strip() for name in self.allow.split(",") if name.strip()]
+        if self.policy is not None:
+            how["policy"] = policy_named(self.policy)
+        how["journal"] = self._journal()  # last, since whoever is given it closes it
+        return how
+
+    def _journal(self) -> Journal | None:
+        try:
+            return open_store(self.store) if self.record else None
+        except JournalError as error:
+            raise UsageError(f"{error} (--no-store records nothing)") from error
 
 
-def permit(how: Options, order: Order, *sources: Source) -> None:
-    """Add the permissions that were typed; raises `UsageError` for a tool that no node has, and for no policy."""
-    if order.allow is not None:
-        how["allow"] = _tools(order.allow, sources)
-    if order.policy is not None:
-        how["policy"] = policy_named(order.policy)
-
-
-def _tools(names: str, sources: Sequence[Source]) -> list[str]:
-    allowed = [name.strip() for name in names.split(",") if name.strip()]
-    nodes = nodes_below(source.node for source in sources)
-    tools = sorted(node.name for node in nodes if node.tool_effect is not None)
-    for name in allowed:
-        if not any(Permissions([name]).allows(tool) for tool in tools):
-            label = ", ".join(source.label for source in sources)
-            raise UsageError(f"--allow {name}: {label} has no such tool (there are {', '.join(tools) or 'none'})")
-    return allowed
-
-
-def refuse_deps(source: Source) -> None:
-    """Raise `UsageError` for a node that needs what only a program can give it."""
+def check(source: Source) -> None:
+    """Raise `GraphError` for a graph that is wrong, and `UsageError` for a node that only a program can give deps."""
+    if isinstance(source.node, Graph):
+        source.node.validate()
     try:
         check_all_deps(source.node, None)
     except DefinitionError as error:

@@ -6,22 +6,23 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
 
 from agentrt.cli.console import dollars, note, plural, print_json, seconds, tokens_of
-from agentrt.cli.exits import ExitStatus, UsageError, error_document, status_of, tell
+from agentrt.cli.exits import ExitStatus, error_document, status_of, tell
 from agentrt.cli.order import Order
 from agentrt.cli.output import print_output, stdout_kept, usage_document
 from agentrt.cli.progress import Progress, keep_ticking, shown
 from agentrt.cli.tally import Tally
-from agentrt.errors import BudgetExceeded, JournalError, RunTaken
+from agentrt.errors import BudgetExceeded, RunTaken
 from agentrt.events import Event, RunFailed, RunParked, RunResumed, RunStarted
+from agentrt.group import beside
 from agentrt.journal import Journal
 from agentrt.options import Observer
 from agentrt.result import Result, StopReason
-from agentrt.stores import open_store
 
 _TRACE_VARIABLES = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("TRACES_", "", "METRICS_"))
 
@@ -134,33 +135,15 @@ def _attempt(order: Order, prepare: Prepare, tally: Tally) -> Result[Any]:
         return anyio.run(_run, work, (tally, open_, progress), progress)
 
 
-def journal_of(order: Order) -> Journal | None:
-    try:
-        return open_store(order.store) if order.record else None
-    except JournalError as error:
-        raise UsageError(f"{error} (--no-store records nothing)") from error
-
-
 async def _run(work: Work, observers: Sequence[Observer], progress: Progress) -> Result[Any]:
     """Run it, recorded and displayed; what it raises leaves unwrapped."""
-    failure: Exception | None = None
-    result: Result[Any] | None = None
     try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(keep_ticking, progress)
-            try:
-                result = await work.begin(observers)
-            except Exception as error:  # noqa: BLE001 - raised below, outside the task group that would wrap it
-                failure = error
-            tasks.cancel_scope.cancel()
+        async with beside(partial(keep_ticking, progress)):
+            return await work.begin(observers)
     finally:
         if work.journal is not None:
             with anyio.CancelScope(shield=True):
                 await work.journal.aclose()
-    if result is None:
-        assert failure is not None
-        raise failure
-    return result
 
 
 @contextmanager

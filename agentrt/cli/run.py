@@ -14,9 +14,9 @@ from agentrt.cli.dryrun import bounds_of_run, foretell
 from agentrt.cli.exits import ExitStatus, told
 from agentrt.cli.inputs import entry, fields, type_name
 from agentrt.cli.models import fetch_missing
-from agentrt.cli.order import Order, permit
+from agentrt.cli.order import Order
 from agentrt.cli.output import stdout_kept
-from agentrt.cli.perform import Work, execute, journal_of
+from agentrt.cli.perform import Work, execute
 from agentrt.cli.source import Source, load
 from agentrt.cli.tally import Tally
 from agentrt.options import Observer, Options
@@ -131,15 +131,7 @@ def _prepare(order: Order, tally: Tally) -> Work:
         for name, limit in (limits.limits() if limits else {}).items():
             tally.limits[name] = min(limit, tally.limits.get(name, limit))
     fetch_missing(source, order.model)
-    how: Options = {
-        "budget": budget,
-        "model": order.model,
-        "concurrency": order.concurrency,
-        "run_id": new_run_id(),
-        "journal": journal_of(order),
-        "target": source.address,
-    }
-    permit(how, order, source)
+    how: Options = {**order.options(budget), "run_id": new_run_id(), "target": source.address}
     opening = _opening(order, node.name, how)
 
     def begin(observers: Sequence[Observer]) -> Awaitable[Result[Any]]:

@@ -20,7 +20,7 @@ from agentrt.function import as_node
 from agentrt.graph import Graph
 from agentrt.guardrail import unguarded
 from agentrt.node import Node
-from agentrt.parts import walk
+from agentrt.parts import nodes_below
 
 _USUAL_NAMES: Final = ("main", "graph", "agent")
 
@@ -176,8 +176,3 @@ def _is_own_function(value: object, module: ModuleType) -> bool:
     return (
         isinstance(value, FunctionType) and value.__module__ == module.__name__ and not value.__name__.startswith("_")
     )
-
-
-def nodes_below(nodes: Iterable[Node[Any, Any]]) -> set[Node[Any, Any]]:
-    """Return the nodes and all that they are made of: graphs' nodes and agents' tools."""
-    return {part for node in nodes for part, _ in walk(node, lambda n: n.parts)}

@@ -40,11 +40,14 @@ class Piece:
 
 
 def embedded_text(passage: Passage) -> str:
+    """Return the text of a passage that its vector is made of."""
     return f"{passage.title}\n{passage.text}" if passage.title else passage.text
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPiece:
+    """Hold of a piece in the index what is compared."""
+
     id: int
     content: bytes
     place: bytes
@@ -52,6 +55,8 @@ class StoredPiece:
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
+    """Hold of a document in the index what is compared."""
+
     id: int
     digest: bytes
     pieces: Sequence[StoredPiece] = ()

@@ -43,6 +43,7 @@ async def _documents(index: SqliteIndex, text: str, k: int) -> list[str]:
 
 
 def is_installed(module: str) -> bool:
+    """Say whether a module can be imported."""
     return importlib.util.find_spec(module) is not None
 
 

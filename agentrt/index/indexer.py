@@ -8,9 +8,10 @@ from dataclasses import asdict
 from agentrt.budget import Budget
 from agentrt.embedding import Embeddings, Vector, embed_all
 from agentrt.errors import DefinitionError
+from agentrt.index.batches import Documents
 from agentrt.index.changes import Changes, Chunk, Survey, whole
 from agentrt.index.document import Document
-from agentrt.index.stored import Documents, StoredIndex
+from agentrt.index.stored import StoredIndex
 from agentrt.interval import Interval, Outlook, anything
 from agentrt.node import Context, Node
 from agentrt.retry import Retry

@@ -17,8 +17,9 @@ _NO_LANGUAGE: Final = "zxx"
 def language_detector(*wanted: str) -> Callable[[str], str]:
     """Return what tells the language of a text from its first 5,000 characters, as ISO 639 has it, such as "en".
 
-    Of a text that may well be in another it says "": of many that are short, and of code. Raises `DefinitionError` for a wanted language that is none it can tell,
-    and without the extra `agentrt[curation]`.
+    Of a text that may well be in another it says "": of many that are short, and of code.
+
+    Raises `DefinitionError` for a wanted language that is none it can tell, and without the extra `agentrt[curation]`.
     """
     try:
         import py3langid

@@ -30,7 +30,6 @@ class Loading:
     """Iterate over the documents of files and folders, one file at a time; `problems` tells what was not read.
 
     base: documents are named by their path from there; without it from the folder, or that which holds all of them.
-    encoding: that of text that does not say its own; without it UTF-8, or what makes most sense.
     largest: files of more bytes are left out. CSV and JSON lines are read line by line and may be of any size.
     seconds: how long one page of HTML or one PDF may take.
 
@@ -41,13 +40,11 @@ class Loading:
         self,
         *paths: str | Path,
         base: str | Path | None = None,
-        encoding: str | None = None,
         largest: int = 100_000_000,
         seconds: float = 60.0,
     ) -> None:
         self.paths = [Path(p) for p in paths]
         self.base = base
-        self.encoding = encoding
         self.largest = largest
         self.seconds = seconds
         self.problems: list[Problem] = []
@@ -106,8 +103,7 @@ class Loading:
         elif kind == "pdf":
             yield from _pdf(source, file, parsers)
         else:
-            declared = _declared(file) if kind == "html" else self.encoding
-            encoding, guessed = encoding_of(file, declared or self.encoding)
+            encoding, guessed = encoding_of(file, _declared(file) if kind == "html" else None)
             if guessed:
                 yield Problem(source, f"it is not UTF-8; read as {encoding}", lost=False)
             yield from _text(source, file, kind, encoding, parsers)

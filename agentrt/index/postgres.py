@@ -9,23 +9,24 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from math import log
 from typing import Any, Final, Self
 
 from agentrt.embedding import Embedder, Vector
 from agentrt.errors import DefinitionError, IndexTaken, IndexUnavailable
-from agentrt.index.changes import Change, Piece, StoredDocument, StoredPiece
-from agentrt.index.fusion import fused
-from agentrt.index.stored import DEPTH, K1, TITLE_WEIGHT, Made, Mode, StoredIndex
-from agentrt.index.words import Choice, chosen, plain, words_in
-from agentrt.passage import Fact, Passage
-from agentrt.retrieval import Between, Condition, Query, Where
+from agentrt.index.changes import Change, Piece, StoredDocument
+from agentrt.index.fusion import best
+from agentrt.index.made import Made
+from agentrt.index.postgres_search import VECTOR_TYPE, Snapshot, by_words, nearest, passages_of, text_of
+from agentrt.index.rows import NOTE, PASSAGE, passage_of, stored_documents
+from agentrt.index.stored import DEPTH, Mode, StoredIndex
+from agentrt.index.words import plain
+from agentrt.passage import Passage
+from agentrt.retrieval import Query
 from agentrt.stores.link import shown
 
 SCHEMA_VERSION: Final = 1
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,40}")
 _MOST_CONNECTIONS: Final = 4
-_B: Final = 0.75
 _MOST_CHARACTERS: Final = 500_000
 """How much of a passage is searched by words: a tsvector holds a megabyte."""
 _SCHEMA: Final = """
@@ -62,8 +63,6 @@ ALTER TABLE passages DROP COLUMN IF EXISTS vector;
 ALTER TABLE passages ADD COLUMN vector {type}({dimensions});
 CREATE INDEX passages_by_vector ON passages USING hnsw (vector {type}_cosine_ops);
 """
-_TYPE: Final = "halfvec"
-_NOTE: Final = "note "
 _STORED: Final = (
     "SELECT source, documents.id, digest, passages.id, content, place FROM documents "
     "LEFT JOIN passages ON document = documents.id WHERE source = ANY($1::text[]) ORDER BY documents.id, position"
@@ -84,30 +83,6 @@ _MOVE: Final = (
     "AS new (id, position, start, metadata, place) WHERE passages.id = new.id"
 )
 _BUMP: Final = "UPDATE settings SET value = (value::int8 + 1)::text WHERE name = 'version'"
-# For one word `ts_rank` is Σ 1/i² over its n occurrences, divided by π²/6. What is missing to 1 is 1/(n + ½), nearly:
-# so n is found without taking apart the passage's other words, which takes several times as long.
-_TIMES: Final = "1 / (1.6449341 * (1 - least(ts_rank('{weights}', words, word), 0.999))) - 0.5"
-_TIMES_AT_ALL: Final = _TIMES.format(weights="{{1,1,1,1}}")
-_IN_TITLE: Final = "ts_rank('{{0,0,0,1}}', words, word) > 0"
-_TIMES_IN_TITLE: Final = _TIMES.format(weights="{{0,0,0,1}}")
-_RANK: Final = f"""
-SELECT id, sum(idf * n * {K1 + 1} / (n + {K1} * ({1 - _B} + {_B} * length / $4::float8))) AS score
-FROM passages, unnest($2::text[]::tsquery[], $3::float8[]) AS asked (word, idf),
-    LATERAL (
-        SELECT {_TIMES_AT_ALL} + CASE WHEN {_IN_TITLE} THEN {TITLE_WEIGHT - 1} * ({_TIMES_IN_TITLE}) ELSE 0 END AS n
-    ) AS counted
-WHERE words @@ $1::tsquery AND words @@ word AND {{where}}
-GROUP BY id ORDER BY score DESC, id LIMIT $5
-"""
-_NEAREST: Final = (
-    f"SELECT id, 1 - (vector <=> $1::text::{_TYPE}) AS score FROM passages WHERE vector IS NOT NULL AND {{where}} "
-    f"ORDER BY vector <=> $1::text::{_TYPE} LIMIT $2"  # by nothing else, or the HNSW index would not be used
-)
-_BOUND: Final = "metadata -> {{name}} {sign} {{value}}::jsonb AND jsonb_typeof(metadata -> {{name}}) = '{kind}'"
-_PASSAGE: Final = (
-    "SELECT passages.id, text, source, position, title, metadata, start FROM passages "
-    "JOIN documents ON documents.id = document"
-)
 
 
 class PostgresIndex(StoredIndex):
@@ -126,7 +101,7 @@ class PostgresIndex(StoredIndex):
         self._schema = schema
         self._pool: Any = None
         self._writer: Any = None
-        self._snapshot = _Snapshot()
+        self._snapshot = Snapshot()
 
     @classmethod
     async def open(
@@ -181,17 +156,17 @@ class PostgresIndex(StoredIndex):
         return [row[0] for row in rows]
 
     async def passages(self, source: str) -> list[Passage]:
-        rows = await self._fetch(f"{_PASSAGE} WHERE source = $1 ORDER BY position", source)
-        return [_passage(row, 0.0) for row in rows]
+        rows = await self._fetch(f"{PASSAGE} WHERE source = $1 ORDER BY position", source)
+        return [passage_of(row) for row in rows]
 
     async def note(self, name: str) -> str | None:
-        for row in await self._fetch("SELECT value FROM settings WHERE name = $1", _NOTE + name):
+        for row in await self._fetch("SELECT value FROM settings WHERE name = $1", NOTE + name):
             return str(row[0])
         return None
 
     async def write_note(self, name: str, text: str) -> None:
         query = "INSERT INTO settings VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-        await self._fetch(query, _NOTE + name, text)
+        await self._fetch(query, NOTE + name, text)
 
     async def _close(self) -> None:
         await self._pool.close()
@@ -218,14 +193,7 @@ class PostgresIndex(StoredIndex):
             await self._pool.release(connection)  # which lets go of the lock
 
     async def _stored(self, sources: Sequence[str]) -> Mapping[str, StoredDocument]:
-        found: dict[str, StoredDocument] = {}
-        pieces: dict[str, list[StoredPiece]] = {}
-        for source, document, digest, *piece in await self._fetch(_STORED, list(sources)):
-            held = pieces.setdefault(source, [])
-            found.setdefault(source, StoredDocument(document, digest, held))
-            if piece[0] is not None:
-                held.append(StoredPiece(*piece))
-        return found
+        return stored_documents(await self._fetch(_STORED, list(sources)))
 
     async def _known(self, contents: Sequence[bytes]) -> Mapping[bytes, Vector]:
         query = "SELECT content, vector::real[] FROM passages WHERE content = ANY($1::bytea[]) AND vector IS NOT NULL"
@@ -262,7 +230,7 @@ class PostgresIndex(StoredIndex):
         columns = list(map(list, zip(*rows, strict=True)))
         query = _INSERT.format(
             vector=", vector" if has_vectors else "",
-            cast=f", vector::{_TYPE}" if has_vectors else "",
+            cast=f", vector::{VECTOR_TYPE}" if has_vectors else "",
             array=", $11::text[]" if has_vectors else "",
         )
         await self._writer.execute(query, *columns[: 11 if has_vectors else 10])
@@ -281,58 +249,18 @@ class PostgresIndex(StoredIndex):
 
     async def _search(self, connection: Any, query: Query, k: int) -> list[Passage]:
         depth = max(DEPTH, k)
-        rankings = list[list[tuple[int, float]]]()
+        rankings = list[Sequence[tuple[int, float]]]()
         if self.mode != "vector":
-            rankings.append(await self._by_words(connection, query, depth))
+            rankings.append(await by_words(connection, await self._current(connection), query, depth))
         if query.vector is not None and self.mode != "text":
-            where, values = _where(query.where, 3)
-            near = await connection.fetch(_NEAREST.format(where=where), _text(query.vector), depth, *values)
-            rankings.append([(row[0], row[1]) for row in near])
-        if len(rankings) == 1:
-            return await _passages(connection, rankings[0][:k])
-        ranked_ids = [([i for i, _ in ranking], w) for ranking, w in zip(rankings, self.weights, strict=True)]
-        return await _passages(connection, fused(ranked_ids, k))
+            rankings.append(await nearest(connection, query.vector, query.where, depth))
+        return await passages_of(connection, best(rankings, self.weights, k))
 
-    async def _by_words(self, connection: Any, query: Query, n: int) -> list[tuple[int, float]]:
-        snapshot = await self._current(connection)
-        asked_words = " ".join(words_in(plain(query.text)))
-        asked = await connection.fetch("SELECT lexeme FROM unnest(to_tsvector('stems', $1))", asked_words)
-        counts = {row[0]: await snapshot.count(connection, row[0]) for row in asked}
-        choice = chosen(counts, n, passages=snapshot.passages)
-        if choice.more and query.where:
-            where, values = _where(query.where, 1)
-            size = await connection.fetchval(f"SELECT count(*) FROM passages WHERE {where}", *values)
-            choice = chosen(counts, n, passages=snapshot.passages, among=size)
-        weights = {lexeme: _idf(snapshot.passages, count) for lexeme, count in counts.items()}
-        found = await self._ranked(connection, choice, weights, query.where, n)
-        if query.where and choice.more and len(found) < n:  # rare words may not be there among these at all
-            return await self._ranked(connection, choice.whole(), weights, query.where, n)
-        return found
-
-    async def _ranked(
-        self, connection: Any, choice: Choice, weights: Mapping[str, float], where: Where, n: int
-    ) -> list[tuple[int, float]]:
-        """Return the n best passages, by the score of all words."""
-        if not choice.any:
-            return []
-        tests, values = _where(where, 6)
-        asked = [*choice.any, *choice.more]
-        rows = await connection.fetch(
-            _RANK.format(where=tests),
-            " | ".join(map(_quoted, choice.any)),
-            list(map(_quoted, asked)),
-            [weights[lexeme] for lexeme in asked],
-            self._snapshot.length,
-            n,
-            *values,
-        )
-        return [(row[0], row[1]) for row in rows]
-
-    async def _current(self, connection: Any) -> _Snapshot:
+    async def _current(self, connection: Any) -> Snapshot:
         version = await connection.fetchval("SELECT value FROM settings WHERE name = 'version'")
         if self._snapshot.version != version:
             total, length = await connection.fetchrow("SELECT count(*), coalesce(avg(length), 1)::float8 FROM passages")
-            self._snapshot = _Snapshot(version, total, length)
+            self._snapshot = Snapshot(version, total, length)
         return self._snapshot
 
     async def _fetch(self, query: str, *values: object) -> list[Any]:
@@ -369,28 +297,11 @@ class PostgresIndex(StoredIndex):
                 "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
             )
             await connection.execute(query, made.name, str(made.dimensions), made.options)
-            await connection.execute(_VECTORS.format(type=_TYPE, dimensions=made.dimensions))
+            await connection.execute(_VECTORS.format(type=VECTOR_TYPE, dimensions=made.dimensions))
 
     async def _to_be_noted(self, connection: Any) -> Made | None:
         has_documents = await connection.fetchval("SELECT EXISTS (SELECT 1 FROM documents)")
         return self._take_embedder(await _made_with(connection), is_new=not has_documents)
-
-
-class _Snapshot:
-    """Hold in memory what searches need of one version of the index; counts of words are added as they are asked."""
-
-    def __init__(self, version: str = "", passages: int = 0, length: float = 1.0) -> None:
-        self.version = version
-        self.passages = passages
-        self.length = length
-        self._counts: dict[str, int] = {}
-
-    async def count(self, connection: Any, lexeme: str) -> int:
-        """Return how many passages have a lexeme."""
-        if lexeme not in self._counts:
-            query = "SELECT count(*) FROM passages WHERE words @@ $1::tsquery"
-            self._counts[lexeme] = await connection.fetchval(query, _quoted(lexeme))
-        return self._counts[lexeme]
 
 
 async def _make(connection: Any, schema: str) -> None:
@@ -411,72 +322,11 @@ def _row(document: int, piece: Piece, vectors: Mapping[bytes, Vector]) -> tuple[
     p, vector = piece.passage, vectors.get(piece.content)
     place = (document, p.position, p.title, p.text, p.start, _json(piece), piece.content, piece.place)
     words = plain(p.title[:_MOST_CHARACTERS]), plain(p.text[:_MOST_CHARACTERS])
-    return (*place, *words, None if vector is None else _text(vector))
+    return (*place, *words, None if vector is None else text_of(vector))
 
 
 def _json(piece: Piece) -> str:
     return json.dumps(dict(piece.passage.metadata))
-
-
-def _text(vector: Vector) -> str:
-    return f"[{','.join(map(repr, vector))}]"
-
-
-def _quoted(lexeme: str) -> str:
-    """Write a lexeme as a tsquery: nothing in it is syntax."""
-    escaped = lexeme.replace("\\", "\\\\").replace("'", "''")
-    return f"'{escaped}'"
-
-
-def _idf(passages: int, count: int) -> float:
-    return log(1 + (passages - count + 0.5) / (count + 0.5))
-
-
-def _where(where: Where, first: int) -> tuple[str, list[object]]:
-    """Write the conditions on metadata, and their values, numbered from `first`."""
-    tests, values = list[str](), list[object]()
-    for name, condition in where.items():
-        for test, given in _conditions(condition):
-            values += [name, given]
-            at = first + len(values)
-            tests.append(test.format(name=f"${at - 2}::text", value=f"${at - 1}"))
-    return " AND ".join(tests) or "true", values
-
-
-def _conditions(condition: Condition) -> list[tuple[str, object]]:
-    """Return the tests of one condition, each with its value."""
-    if isinstance(condition, Between):
-        given = ((">=", condition.least), ("<=", condition.most))
-        return [
-            (_BOUND.format(sign=sign, kind="string" if isinstance(bound, str) else "number"), json.dumps(bound))
-            for sign, bound in given
-            if bound is not None
-        ] or [("metadata ? {name} AND {value}::bool", True)]
-    if isinstance(condition, str):
-        return [("metadata @> jsonb_build_object({name}, {value}::jsonb)", json.dumps(condition))]
-    wanted = [condition] if isinstance(condition, int | float) else condition
-    return [("metadata -> {name} = ANY({value}::jsonb[])", [text for v in wanted for text in _equal(v)])]
-
-
-def _equal(value: Fact) -> list[str]:
-    """Return the JSON of all that is equal to a value: 1 is true here as in Python and SQLite, and 0 is false."""
-    if isinstance(value, str) or value not in (0, 1):
-        return [json.dumps(value)]
-    return [json.dumps(int(value)), json.dumps(bool(value))]
-
-
-async def _passages(connection: Any, found: Sequence[tuple[int, float]]) -> list[Passage]:
-    rows = await connection.fetch(f"{_PASSAGE} WHERE passages.id = ANY($1::int8[])", [i for i, _ in found])
-    by_id = {row[0]: row for row in rows}
-    return [_passage(by_id[i], score) for i, score in found]
-
-
-def _passage(row: Sequence[Any], score: float) -> Passage:
-    _, text, source, position, title, metadata, start = row
-    facts = json.loads(metadata)
-    return Passage(
-        text=text, source=source, position=position, title=title, score=score, metadata=facts, start=start
-    )  # fmt: skip
 
 
 @contextmanager

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from os import PathLike
 from typing import Final, Literal, Self, TypeAlias
 
 import anyio
@@ -16,6 +13,8 @@ import anyio.to_thread
 from agentrt.embedding import Embedder, Vector, vectors_of
 from agentrt.embedding import embedder as embedder_named
 from agentrt.errors import DefinitionError, IndexTaken
+from agentrt.group import one_error
+from agentrt.index.batches import MOST_PIECES, Documents, batches, check_documents
 from agentrt.index.changes import (
     Change,
     Changes,
@@ -24,12 +23,11 @@ from agentrt.index.changes import (
     StoredDocument,
     Survey,
     change,
-    cut,
     digest_of,
     whole,
 )
 from agentrt.index.conditions import checked_where, storable
-from agentrt.index.document import Document
+from agentrt.index.made import Made
 from agentrt.passage import Passage
 from agentrt.retrieval import Query, plain_query
 
@@ -37,34 +35,6 @@ Mode: TypeAlias = Literal["hybrid", "text", "vector"]
 Embed: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[Vector]]]
 Settle: TypeAlias = Callable[[str, Survey], Survey]
 """Is told what is to be done, and by what name that goes; returns what was to be done when it was first looked at."""
-Documents: TypeAlias = Iterable[Document] | AsyncIterable[Document]
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """Hold the name of the embedder that an index was made with, how many numbers its vectors have, and what besides
-    its name makes it again, as JSON: none that is `null` is found again by its name.
-    """
-
-    name: str
-    dimensions: int
-    options: str = field(default="{}", compare=False)
-
-    @classmethod
-    def by(cls, embedder: Embedder) -> Made:
-        return cls(embedder.name, embedder.dimensions, json.dumps(getattr(embedder, "options", None)))
-
-    def again(self) -> Embedder:
-        """Return the embedder once more; raises `DefinitionError` for one that only code can make."""
-        options = json.loads(self.options)
-        if options is None or options.keys() - {"dimensions"}:  # a file does not say where queries and keys are sent
-            where = f", at {options['api_base']}" if options and options.get("api_base") else ""
-            raise DefinitionError(
-                f"the index was made with {self.name}{where}: its name alone does not lead there; open the index with "
-                'embedder=…, or by words alone with mode="text"'
-            )
-        return embedder_named(self.name, **options)
-
 
 DEPTH: Final = 100
 """How many passages of each ranking are fused, at least."""
@@ -72,8 +42,6 @@ TITLE_WEIGHT: Final = 4.0
 """How much more a word counts in a title than in the text."""
 K1: Final = 1.7
 """How late BM25 takes a word that comes again for nothing new; both were chosen on the odd queries of Cranfield."""
-_BATCH_CHARACTERS: Final = 1_000_000
-_BATCH_PIECES: Final = 1000
 _CALLS_AT_ONCE: Final = 4
 _MOST_FOUND: Final = 1_000_000
 _LOOK_EVERY: Final = 0.05
@@ -165,12 +133,12 @@ class StoredIndex(ABC):
 
         Raises `IndexTaken` where that takes longer, and `DefinitionError` for two documents of one source.
         """
-        _check(documents)
+        check_documents(documents)
         embed, settle = embed or self._embed, settle or _as_it_is
         total, seen = Changes(), set[str]()
         async with self._turn(wait):
             self._must_agree(await self._made_with())
-            async for batch in _batches(documents, chunk):
+            async for batch in batches(documents, chunk):
                 for document in batch:
                     if document.source in seen:
                         raise DefinitionError(f"two documents are named {document.source!r}: sources name documents")
@@ -295,18 +263,15 @@ class StoredIndex(ABC):
             async with limit:
                 made[start] = await vectors_of(embedder, texts[start : start + size])
 
-        try:
-            async with anyio.create_task_group() as tasks:
-                for start in range(0, len(texts), size):
-                    tasks.start_soon(ask, start)
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from group
+        async with one_error(), anyio.create_task_group() as tasks:
+            for start in range(0, len(texts), size):
+                tasks.start_soon(ask, start)
         return [vector for start in sorted(made) for vector in made[start]]
 
     async def _remove(self, sources: Sequence[str]) -> Changes:
         removed = 0
-        for i in range(0, len(sources), _BATCH_PIECES):
-            removed += await self._delete(sources[i : i + _BATCH_PIECES])
+        for i in range(0, len(sources), MOST_PIECES):
+            removed += await self._delete(sources[i : i + MOST_PIECES])
         return Changes(removed=removed)
 
     @asynccontextmanager
@@ -356,44 +321,6 @@ class StoredIndex(ABC):
             raise DefinitionError(f"{self!r} is closed: use it within its `async with`, or before aclose()")
 
 
-class _Batch:
-    """Gather documents until there are enough to write."""
-
-    def __init__(self) -> None:
-        self.cuts: list[Cut] = []
-        self._characters = self._pieces = 0
-
-    def add(self, document: Cut) -> bool:
-        """Take a document; say whether the batch is full."""
-        self.cuts.append(document)
-        self._pieces += len(document.pieces)
-        self._characters += sum(len(piece.passage.text) for piece in document.pieces)
-        return self._pieces >= _BATCH_PIECES or self._characters >= _BATCH_CHARACTERS
-
-
-async def _batches(documents: Documents, chunk: Chunk) -> AsyncIterator[list[Cut]]:
-    if isinstance(documents, AsyncIterable):
-        batch = _Batch()
-        async for document in documents:
-            if batch.add(await anyio.to_thread.run_sync(cut, document, chunk)):
-                yield batch.cuts
-                batch = _Batch()
-        if batch.cuts:
-            yield batch.cuts
-    else:
-        left = iter(documents)
-        while cuts := await anyio.to_thread.run_sync(_next_batch, left, chunk):
-            yield cuts
-
-
-def _next_batch(documents: Iterator[Document], chunk: Chunk) -> list[Cut]:
-    batch = _Batch()
-    for document in documents:
-        if batch.add(cut(document, chunk)):
-            break
-    return batch.cuts
-
-
 def _as_it_is(_: str, survey: Survey) -> Survey:
     return survey
 
@@ -403,16 +330,6 @@ def _survey(found: Sequence[Change | None], texts: Mapping[bytes, str], known: M
     unchanged = sum(c is None for c in found)
     missing = [place for place, content in enumerate(texts) if content in known and known[content] is None]
     return Survey(added=new, changed=len(found) - new - unchanged, unchanged=unchanged, missing=missing)
-
-
-def _check(documents: object) -> None:
-    """Raise `DefinitionError` for what is no iterable of documents, and looks like one."""
-    if isinstance(documents, Document):
-        raise DefinitionError("an update takes documents: write update([document])")
-    if isinstance(documents, str | bytes | PathLike):
-        raise DefinitionError(f"{documents!r} is no document: write update(load(PATH)) with agentrt.index.load")
-    if not isinstance(documents, Iterable | AsyncIterable):
-        raise DefinitionError(f"{documents!r} holds no documents: an update takes an iterable of Document")
 
 
 def _told(made: Made | None) -> str:

@@ -31,6 +31,7 @@ def read_frame(stream: BinaryIO) -> Any:
 
 
 def write_frame(stream: BinaryIO, value: object) -> None:
+    """Write a value as JSON, its length before it."""
     data = json.dumps(value).encode()
     stream.write(len(data).to_bytes(8, "big") + data)
     stream.flush()

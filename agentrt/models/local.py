@@ -6,19 +6,12 @@ the end of the generation, errors get lost and leaving with a call in flight cra
 
 from __future__ import annotations
 
-import atexit
-import importlib
-import importlib.util
 import json
-import os
-import secrets
-import shutil
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +24,7 @@ from agentrt.model import ModelRequest, ModelResponse
 from agentrt.models import weights
 from agentrt.models.coalesce import Coalescer, Draw, is_greedy
 from agentrt.models.constraint import read_answer, render_messages, schema_of
+from agentrt.models.llama import Server, new_client, require_extra, running_server
 from agentrt.models.prefix import Slot, SlotTable
 from agentrt.usage import FREE, Price, Usage
 
@@ -59,13 +53,13 @@ class LocalModel:
         self._source = name.removeprefix("local/")
         self._is_path = self._source.endswith(".gguf")
         self._slots, self._context = slots, context
-        _require_extra(name)
+        require_extra(name)
         if self._is_path:
             self._check_file(Path(self._source).expanduser())
         else:
             weights.find(self._source)
         self._client: httpx.AsyncClient | None = None
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self._starting = anyio.Lock()
         self._saving = anyio.Lock()
         self._counts: OrderedDict[tuple[object, ...], int] = OrderedDict()
@@ -230,20 +224,20 @@ class LocalModel:
             if self._server is None:
                 self._server = await self._start()
             if self._client is None:
-                self._client = _new_client(self._server)
+                self._client = new_client(self._server)
             return self._client
 
-    async def _start(self) -> _Server:
+    async def _start(self) -> Server:
         cancelled = threading.Event()
         try:
             return await anyio.to_thread.run_sync(self._load, cancelled, abandon_on_cancel=True)
         finally:
             cancelled.set()  # a download under way in the thread stops
 
-    def _load(self, cancelled: threading.Event) -> _Server:
+    def _load(self, cancelled: threading.Event) -> Server:
         path = Path(self._source).expanduser() if self._is_path else weights.pull(self._source, cancelled=cancelled)
         self._check_file(path)
-        return _running_server(self._name, path.resolve(), self._slots, self._context)
+        return running_server(self._name, path.resolve(), self._slots, self._context)
 
     def _check_file(self, path: Path) -> None:
         try:
@@ -337,19 +331,6 @@ def _asked(request: ModelRequest) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
 
 
-def _new_client(server: _Server) -> httpx.AsyncClient:
-    import httpx
-
-    return httpx.AsyncClient(
-        base_url=server.url,
-        headers={"Authorization": f"Bearer {server.key}"},
-        timeout=None,  # the step's own deadline counts: an answer may take as long as its budget says
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=server.slots),
-        trust_env=False,  # no proxy stands between a process and itself
-        verify=False,  # nothing is encrypted here, and loading the certificates takes 20 ms
-    )
-
-
 class _Mapped:
     """Map httpx's errors to this package's, once."""
 
@@ -378,81 +359,3 @@ def _refusal(model: str, status: int, body: bytes) -> ModelError:
     if 400 <= status < 500:
         return RequestRefused(message, model=model)
     return ModelUnavailable(message or f"status {status}", model=model, billed=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Server:
-    """Hold a loaded model; `context` is what one slot has, in tokens."""
-
-    url: str
-    key: str
-    slots: int
-    context: int
-    handle: object
-    table: SlotTable
-
-
-_servers: dict[tuple[Path, int, int], _Server] = {}
-_servers_lock = threading.Lock()
-
-
-def _require_extra(name: str) -> None:
-    if importlib.util.find_spec("xllamacpp") is None or importlib.util.find_spec("httpx") is None:
-        raise UnknownModel("embedded models need an extra: pip install 'agentrt[local]'", model=name)
-
-
-def _running_server(model: str, path: Path, slots: int, context: int) -> _Server:
-    """Return the process's server for a file, loading it first if need be: seconds, and a worker thread's job."""
-    key = (path, slots, context)
-    with _servers_lock:
-        if key not in _servers:
-            if not _servers:
-                atexit.register(_servers.clear)  # llama.cpp's threads must end before the interpreter does
-            _servers[key] = _start_server(model, path, slots, context)
-        return _servers[key]
-
-
-def _start_server(model: str, path: Path, slots: int, context: int) -> _Server:
-    # OpenMP's threads spin while they wait; beside any other load that makes generation five times slower. Read once,
-    # when the library is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    xllamacpp = importlib.import_module("xllamacpp")
-    key = secrets.token_hex(16)
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.model_alias = {path.stem}
-    params.n_parallel = slots
-    params.n_ctx = slots * context
-    # One stream alone is faster on half the cores: the threads wait for each other more than they work (26 against
-    # 39 tokens/s on two). Reading, and several streams, take them all.
-    params.cpuparams.n_threads = max(1, _cores() // 2)
-    params.cpuparams_batch.n_threads = _cores()
-    params.n_threads_http = 2 * slots + 8  # draws hold a thread each; counting tokens must not wait for them
-    params.cache_ram_mib = 64
-    params.api_keys = [key]
-    params.ui = params.endpoint_slots = False
-    params.fit_params = False  # measuring the memory takes longer than loading the model
-    params.slot_save_path = _scratch_folder() + os.sep
-    params.verbosity = -1
-    try:
-        handle = xllamacpp.Server(params)
-    except RuntimeError as error:
-        raise ModelUnavailable(
-            f"llama.cpp cannot load {path}: is the file whole, and is there memory for {slots} x {context:,} tokens?",
-            model=model,
-            billed=False,
-        ) from error
-    return _Server(handle.listening_address, key, slots, context, handle, SlotTable(slots))
-
-
-def _scratch_folder() -> str:
-    """Return a new folder for saved beginnings of prompts, 23 KB a token, that goes when the process ends."""
-    folder = tempfile.mkdtemp(prefix="agentrt-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # pragma: no cover - macOS and Windows tell no process its cores

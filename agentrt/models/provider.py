@@ -20,6 +20,7 @@ from agentrt.errors import (
     RequestRefused,
     UnknownModel,
 )
+from agentrt.text import shortened
 
 OWN_MACHINE: Final = frozenset(
     {"docker_model_runner", "hosted_vllm", "llamafile", "lm_studio", "ollama", "ollama_chat", "oobabooga", "vllm"}
@@ -143,6 +144,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
 
 
 def translated(error: Exception, model: str, *, has_key: bool) -> ModelError:
+    """Return this package's error for one of litellm's."""
     kinds = frozenset(kind.__name__ for kind in type(error).__mro__)
     # The class litellm chose may say less than the status the provider sent, which lies deepest.
     status = [s for e in _chain(error) if isinstance(s := getattr(e, "status_code", None), int)]
@@ -162,6 +164,7 @@ def _no_key(variables: Iterable[str]) -> str:
 
 
 def unknown_provider(model: str) -> UnknownModel:
+    """Return the error for a name that leads to no provider."""
     return UnknownModel(
         f"unknown provider {model.partition('/')[0]!r}: write provider/model, like openai/gpt-5-mini or "
         "ollama/llama3.2 (all of them: https://docs.litellm.ai/docs/providers)",
@@ -184,8 +187,7 @@ _CLASS_NAMES: Final = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Exception)(?:: 
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
-    line = _CLASS_NAMES.sub("", text.splitlines()[0])
-    return line if len(line) <= 300 else line[:299] + "…"
+    return shortened(_CLASS_NAMES.sub("", text.splitlines()[0]), 300)
 
 
 def _cause_line(error: BaseException) -> str:

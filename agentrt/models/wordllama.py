@@ -35,7 +35,7 @@ class WordllamaEmbedder:
     batch_size: int = _BATCH
     window: int = 1_000_000
     price: Price | None = FREE
-    options: Mapping[str, int] = {}  # noqa: RUF012 - nobody writes to it
+    options: Mapping[str, int] = {}
 
     def __init__(self) -> None:
         if importlib.util.find_spec("wordllama") is None:

@@ -16,7 +16,8 @@ from agentrt.function import FunctionNode
 from agentrt.messages import tool_name
 from agentrt.node import Node
 from agentrt.options import Options
-from agentrt.runtime import stream
+from agentrt.permission import check_allow
+from agentrt.runtime import streamed
 from agentrt.tool import as_text, as_tool
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def mcp_server(
 
     A client that cancels a call, or goes away, cancels its run.
 
-    Raises `DefinitionError` for two nodes of one name.
+    Raises `DefinitionError` for two nodes of one name, and for names in `allow` that no tool has.
     """
     if find_spec("mcp") is None:
         raise DefinitionError("serving MCP needs a package that is not installed: pip install 'agentrt[mcp]'")
@@ -50,7 +51,9 @@ def mcp_server(
     from agentrt import __version__
 
     found = targets or [options.get("target")] * len(nodes)
-    tools = _Tools([_Served(as_tool(n), {**options, "target": t}) for n, t in zip(nodes, found, strict=True)])
+    served = [as_tool(node) for node in nodes]
+    check_allow(options.get("allow"), *served)
+    tools = _Tools([_Served(n, {**options, "target": t}) for n, t in zip(served, found, strict=True)])
     return Server(name, version=__version__, on_list_tools=tools.listed, on_call_tool=tools.called)
 
 
@@ -117,7 +120,7 @@ class _Served:
 
     async def _run(self, arguments: Mapping[str, Any], report: Callable[..., Any]) -> Any:
         begun = 0
-        async with stream(self._node, self._input(arguments), buffer=_BUFFER, **self._options) as events:
+        async with streamed(self._node, self._input(arguments), self._options, _BUFFER) as events:
             async for event in events:
                 if isinstance(event, StepStarted):
                     begun += 1

@@ -11,7 +11,8 @@ from agentrt.events import Event, QuestionAsked
 from agentrt.guidance import Guidance
 from agentrt.journal import Note, OpenQuestion, RunSummary
 from agentrt.stores.content import StoredRow, guidance_of, to_events
-from agentrt.stores.record import Kept, OperatedJournal, Operation, Records, RunRow, unknown_run, writable
+from agentrt.stores.operations import OperatedJournal, Operation, Records, unknown_run
+from agentrt.stores.record import Kept, RunRow, writable
 
 
 class MemoryJournal(OperatedJournal):

@@ -19,15 +19,12 @@ from agentrt.journal import Note, OpenQuestion, RunSummary
 from agentrt.stores.combiner import Combiner
 from agentrt.stores.content import StoredRow, guidance_of, hashes, to_events
 from agentrt.stores.link import Link, Refused, Server, check_loop, shown
+from agentrt.stores.operations import OperatedJournal, Operation, Records, unknown_run
 from agentrt.stores.record import (
     COLUMNS,
-    OperatedJournal,
-    Operation,
     QuestionRow,
-    Records,
     RunRow,
     columns,
-    unknown_run,
     writable,
 )
 

@@ -82,8 +82,10 @@ def stop_reason(event: RunFinished | RunFailed | RunCancelled | RunParked) -> st
 
 
 def error_status(error: ErrorInfo) -> Status:
+    """Return the status of a span that failed."""
     return Status(StatusCode.ERROR, error.message[: content.MOST_BYTES])
 
 
 def error_type(error: ErrorInfo) -> str:
+    """Return what the conventions call the type of an error."""
     return c.BUDGET_EXCEEDED if error.type == "BudgetExceeded" else error.type

@@ -42,8 +42,8 @@ from agentrt.tracing import conventions as c
 from agentrt.tracing.carriers import leading_to
 from agentrt.tracing.earlier import Earlier
 from agentrt.tracing.endings import CountsDrops, close, error_status, error_type, retried, run_ended
-from agentrt.tracing.notes import Note, marked, told
 from agentrt.tracing.operations import Attributes, answered, model_named, operation, totals
+from agentrt.tracing.span_events import SpanEvent, marked, told
 from agentrt.tracing.starts import Starts
 from agentrt.tracing.steps import Segment, Step, continues, nanoseconds, predecessors
 from agentrt.usage import Usage
@@ -271,7 +271,7 @@ class RunSpans:
             step.span.set_attribute(c.REQUEST_STREAM, True)
             step.span.add_event(c.FIRST_CHUNK, timestamp=nanoseconds(event.at))
 
-    def tell(self, event: Note) -> None:
+    def tell(self, event: SpanEvent) -> None:
         """Tell what held a step back, on its span; one that was refused before it began has none of its own."""
         step = self._nearest(event.path)
         if isinstance(event, BudgetExhausted):
@@ -310,7 +310,7 @@ _TAKERS: Final[Mapping[type[Event], Callable[[RunSpans, Any], None]]] = {
     UsageRecorded: RunSpans.charge,
     TextDelta: RunSpans.stream,
     BranchDied: RunSpans.lose_branch,
-    **dict.fromkeys(Note.__args__, RunSpans.tell),
+    **dict.fromkeys(SpanEvent.__args__, RunSpans.tell),
     **dict.fromkeys((StepFinished, StepFailed, StepCancelled, StepParked), RunSpans.end),
     **dict.fromkeys((RunFinished, RunFailed, RunCancelled, RunParked), RunSpans.end_run),
 }

@@ -116,6 +116,7 @@ def sources(event: StepStarted) -> Attributes:
 
 
 def predecessors(event: StepStarted, graph: Step) -> list[Link]:
+    """Return links to the steps of a graph that a step follows."""
     attributes = {c.LINK_TYPE: "edge" if event.join is None else "join"}
     return [Link(graph.ended[path], attributes) for path in event.after if path in graph.ended]
 
@@ -126,4 +127,5 @@ def continues(earlier: Span) -> list[Link]:
 
 
 def nanoseconds(at: float) -> int:
+    """Return seconds since the epoch as OpenTelemetry counts them."""
     return int(at * 1_000_000_000)

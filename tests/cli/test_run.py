@@ -255,7 +255,7 @@ def test_a_policy_is_named(shell: Shell, write: Write) -> None:
 @pytest.mark.parametrize(
     ("option", "told"),
     [
-        (("--allow", "fetsh"), "--allow fetsh: "),
+        (("--allow", "fetsh"), "allow=['fetsh']: go has no such tool (there are fetch, go, post)"),
         (("--policy", "approve_all"), "no policy 'approve_all'"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import pytest
 
 from agentrt.index import PostgresIndex, SqliteIndex, StoredIndex
-from tests.stores.postgresql import Server
 
 Open: TypeAlias = Callable[..., Awaitable[StoredIndex]]
 
@@ -18,13 +17,6 @@ Open: TypeAlias = Callable[..., Awaitable[StoredIndex]]
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """Run PostgreSQL while tests need it."""
-    with Server() as started:
-        yield started
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

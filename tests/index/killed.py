@@ -15,7 +15,7 @@ import anyio
 from agentrt.embedding import Vector
 from agentrt.index import Document, SqliteIndex
 from agentrt.index.changes import Change
-from agentrt.index.sqlite import _Writing
+from agentrt.index.sqlite_writing import Writing
 from tests.index.embedders import topical
 
 BATCH = 20
@@ -25,7 +25,7 @@ def documents(n: int) -> list[Document]:
     return [Document(source=f"{i:04}", text=f"word{i} inn", metadata={"i": i}) for i in range(n)]
 
 
-class Killed(_Writing):
+class Killed(Writing):
     batches = 0
 
     def __init__(self, connection: object, vectors: Mapping[bytes, Vector]) -> None:
@@ -39,11 +39,11 @@ class Killed(_Writing):
 
 
 async def main(path: str) -> None:
+    import agentrt.index.batches
     import agentrt.index.sqlite
-    import agentrt.index.stored
 
-    agentrt.index.sqlite._Writing = Killed  # type: ignore[misc]
-    agentrt.index.stored._BATCH_PIECES = BATCH  # type: ignore[misc]
+    agentrt.index.sqlite.Writing = Killed  # type: ignore[misc]
+    agentrt.index.batches.MOST_PIECES = BATCH  # type: ignore[misc]
     await SqliteIndex(path, make=True, embedder=topical()).update(documents(4 * BATCH))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from agentrt.errors import DefinitionError, IndexUnavailable
 from agentrt.index import Document, PostgresIndex
-from agentrt.index import postgres as module
+from agentrt.index import postgres_search as module
 from tests.index.embedders import topical
 from tests.stores.postgresql import Server
 

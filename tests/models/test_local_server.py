@@ -15,7 +15,8 @@ from agentrt.errors import ContextOverflow, ModelError, ModelUnavailable, Reques
 from agentrt.messages import ToolSpec, UserMessage
 from agentrt.model import ModelRequest, ModelSettings
 from agentrt.models import local
-from agentrt.models.local import LocalModel, _Server
+from agentrt.models.llama import Server
+from agentrt.models.local import LocalModel
 from agentrt.models.prefix import WORTH, SlotTable
 
 pytestmark = pytest.mark.anyio
@@ -69,9 +70,9 @@ def _last(chunk: dict[str, Any], usage: dict[str, int]) -> str:
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServer]:
     fake = FakeServer()
-    running = _Server("http://server", "key", slots=2, context=100, handle=None, table=SlotTable(2))
-    monkeypatch.setattr(local, "_running_server", lambda *_: running)
-    monkeypatch.setattr(local, "_new_client", lambda _: fake.client)
+    running = Server("http://server", "key", slots=2, context=100, handle=None, table=SlotTable(2))
+    monkeypatch.setattr(local, "running_server", lambda *_: running)
+    monkeypatch.setattr(local, "new_client", lambda _: fake.client)
     yield fake
     await fake.client.aclose()
 

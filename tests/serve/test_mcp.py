@@ -162,6 +162,16 @@ async def test_a_cancelled_call_cancels_its_run() -> None:
     assert sorted(run.status for run in await journal.runs()) == ["cancelled", "done"]
 
 
+async def test_calls_are_narrowed_to_tools_of_whatever_is_served() -> None:
+    """A name need not be one of each node; one of none is refused."""
+    with pytest.raises(DefinitionError, match=r"allow=\['ad'\]: add, shout has no such tool"):
+        mcp_server([add, shout], allow=["ad"])
+    async with mcp.Client(mcp_server([add, shout], allow=["add"])) as client:
+        assert await told(client, "add", a=1) == (False, '{"total":3}')
+        refused = "shout: shout is not among the tools that this run allows: add"
+        assert await told(client, "shout", text="a") == (True, refused)
+
+
 def test_what_cannot_be_served_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two nodes of one name; anything without the SDK."""
     with pytest.raises(DefinitionError, match="two nodes of one name cannot be served: add, add"):

@@ -18,13 +18,6 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """Run PostgreSQL while tests need it."""
-    with Server() as started:
-        yield started
-
-
 @pytest.fixture
 def mortal(server: Server) -> Iterator[Server]:
     """Return the server, for a test that may end it."""

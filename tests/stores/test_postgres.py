@@ -18,7 +18,7 @@ from agentrt.errors import JournalError
 from agentrt.events import Event, RunStarted, StepFinished
 from agentrt.stores import PostgresJournal, open_store
 from agentrt.stores import postgres as module
-from agentrt.stores.record import Append
+from agentrt.stores.operations import Append
 from tests.stores.postgresql import Server
 
 pytestmark = pytest.mark.anyio

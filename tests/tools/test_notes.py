@@ -81,7 +81,7 @@ async def test_all_notes_are_listed_newest_first() -> None:
     await told(journal, write("old", "x " * 500), write("new", "line\nline"))
     listed = (await told(journal, call("notes_search"))).splitlines()
     assert listed[0] == "new: line line"
-    assert listed[1] == f"old: {'x ' * 100}…"
+    assert listed[1] == f"old: {'x ' * 99}x…"
 
 
 async def test_long_answers_come_in_pieces() -> None:

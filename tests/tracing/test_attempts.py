@@ -35,8 +35,6 @@ from agentrt.events import (
     ErrorInfo,
     Event,
     RateLimitWaited,
-    RunFinished,
-    RunStarted,
     StepCancelled,
     StepFinished,
     StepRetried,
@@ -46,6 +44,7 @@ from agentrt.events import (
 from agentrt.testing import FunctionModel, ScriptedModel, call
 from agentrt.tracing import spans as spans_module
 from agentrt.usage import Usage
+from tests.tracing.chats import chat_run
 
 if TYPE_CHECKING:
     from tests.tracing.conftest import Measures, Spans
@@ -214,13 +213,8 @@ def replay(spans: Spans, *events: Event) -> None:
     """Trace a run of one chat in which these events happen."""
     observer = spans_module.run_observer("r")
     assert observer is not None
-    observer(RunStarted(run_id="r", at=1.0, name="g", input="", limits={}))
-    observer(StepStarted(path="g", at=1.0, name="g", kind="graph", input=""))
-    observer(StepStarted(path="g/m", at=1.0, name="m", kind="chat", input="", attributes={"model": "test/m"}))
-    for event in events:
+    for event in chat_run(*events):
         observer(event)
-    observer(StepFinished(path="g", at=9.0, output=""))
-    observer(RunFinished(run_id="r", at=9.0, output="", usage=Usage(), stop_reason="done"))
 
 
 def retried(model: str | None = None) -> StepRetried:

@@ -35,8 +35,6 @@ from agentrt.events import (
     ErrorInfo,
     Event,
     RateLimitWaited,
-    RunFinished,
-    RunStarted,
     StepCancelled,
     StepFinished,
     StepRetried,
@@ -50,6 +48,7 @@ from agentrt.testing import FunctionEmbedder, FunctionModel, ScriptedModel, call
 from agentrt.tracing import conventions as c
 from agentrt.tracing import run_metrics, run_observers
 from agentrt.usage import Usage
+from tests.tracing.chats import chat_run
 
 if TYPE_CHECKING:
     from tests.tracing.conftest import Measures
@@ -152,13 +151,8 @@ def replay(*events: Event) -> None:
     """Measure a run of one chat in which these events happen."""
     observe = run_metrics()
     assert observe is not None
-    observe(RunStarted(run_id="r", at=1.0, name="g", input="", limits={}))
-    observe(StepStarted(path="g", at=1.0, name="g", kind="graph", input=""))
-    observe(StepStarted(path="g/m", at=1.0, name="m", kind="chat", input="", attributes={"model": "test/m"}))
-    for event in events:
+    for event in chat_run(*events):
         observe(event)
-    observe(StepFinished(path="g", at=9.0, output=""))
-    observe(RunFinished(run_id="r", at=9.0, output="", usage=Usage(), stop_reason="done"))
 
 
 def retried(model: str | None = None, delay: float = 2.0) -> StepRetried:

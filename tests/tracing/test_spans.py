@@ -36,10 +36,7 @@ from agentrt.events import (
     BudgetOverrun,
     BudgetWaited,
     Event,
-    RunFinished,
-    RunStarted,
     StepFinished,
-    StepStarted,
     UsageRecorded,
 )
 from agentrt.join import Join
@@ -48,6 +45,7 @@ from agentrt.model import ModelResponse
 from agentrt.testing import FunctionEmbedder, FunctionModel, ScriptedModel, call
 from agentrt.tracing import spans as spans_module
 from agentrt.tracing import steps as steps_module
+from tests.tracing.chats import chat_run
 
 if TYPE_CHECKING:
     from tests.tracing.conftest import Spans
@@ -504,14 +502,8 @@ def replay(spans: Spans, *events: Event) -> None:
     """Trace a run of one chat in which these events happen."""
     observer = spans_module.run_observer("r")
     assert observer is not None
-    observer(RunStarted(run_id="r", at=1.0, name="g", input="", limits={}))
-    observer(StepStarted(path="g", at=1.0, name="g", kind="graph", input=""))
-    observer(StepStarted(path="g/m", at=1.0, name="m", kind="chat", input="", attributes={"model": "test/m"}))
-    for event in events:
+    for event in chat_run(*events, StepFinished(path="g/m", at=2.0, output="")):
         observer(event)
-    observer(StepFinished(path="g/m", at=2.0, output=""))
-    observer(StepFinished(path="g", at=2.0, output=""))
-    observer(RunFinished(run_id="r", at=2.0, output="", usage=Usage(), stop_reason="done"))
 
 
 def test_a_bill_tells_subsets_and_cost(spans: Spans) -> None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from agentrt import Agent, Budget, Model, ModelSettings, Retry
+from agentrt.node import Effect
 
 _DESCRIPTION = (
     "Ask the model {model} and return its answer. It sees nothing but your question: write all that it needs into it."
 )
 ANSWER: Final = ModelSettings(max_tokens=2_000)
 """How long an answer may be, unless it is told otherwise."""
+
+
+class AskedModel(Agent[str, str]):
+    """Be an agent that answers as another model; what it is asked leaves the run, so a narrowed one has to allow it."""
+
+    effect: Effect | None = "read"
 
 
 def ask_model(
@@ -31,7 +38,7 @@ def ask_model(
     of this one, too.
     """
     label = model if isinstance(model, str) else model.name
-    asked = Agent(
+    return AskedModel(
         name,
         input=str,
         output=str,
@@ -44,5 +51,3 @@ def ask_model(
         retry=retry,
         timeout=timeout,
     )
-    asked.effect = "read"  # what is asked leaves the run: one that is narrowed has to allow it
-    return asked

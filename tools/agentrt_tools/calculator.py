@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Final
 
 from agentrt import AgentrtError, tool
+from agentrt.text import shortened
 
 MOST_CHARACTERS: Final = 500
 MOST_BITS: Final = 4_096
@@ -130,10 +131,10 @@ def _bounded(value: Fraction) -> Fraction:
 
 
 def _misread(text: str) -> CalculationError:
-    shown = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
     advice = next((advice for pattern, advice in _ADVICE if pattern.search(text)), "")
     return CalculationError(
-        f"{shown!r} is not arithmetic: {advice}write it like 9 * 74, with numbers and + - * / // % ** ( )"
+        f"{shortened(text, _QUOTED)!r} is not arithmetic: "
+        f"{advice}write it like 9 * 74, with numbers and + - * / // % ** ( )"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from agentrt import AgentrtError, Context, InvalidArguments, Tool
 from agentrt.journal import Note
 from agentrt.passage import Passage
+from agentrt.text import shortened
 from agentrt_tools.excerpt import MOST_CHARACTERS, excerpt
 
 MOST_NOTES: Final = 1_000
@@ -113,8 +114,7 @@ class _Notes:
 
 
 def _line(note: Note) -> str:
-    text = " ".join(note.text.split())
-    return f"{note.name}: {text[:_SHOWN]}{'…' * (len(text) > _SHOWN)}"
+    return f"{note.name}: {shortened(' '.join(note.text.split()), _SHOWN)}"
 
 
 def _same(name: str, known: Mapping[str, Note]) -> str | None:

@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 
 from agentrt import AgentrtError, DefinitionError, InvalidArguments
-from agentrt_tools.source import Source
+from agentrt_tools.cell import Cell
 
 if TYPE_CHECKING:
     from pydantic_monty import (
@@ -162,18 +162,18 @@ class Sandbox:
         self._session: MontySession | None = None
         self._worker: int | None = None
         self._computes = False
-        self._sources: dict[str, Source] = {}
+        self._cells: dict[str, Cell] = {}
 
     async def run(self, code: str, host: Host) -> Outcome:
         """Run code; raises `SandboxError`, and what the host raises."""
         from pydantic_monty import MontyCrashedError, MontyRuntimeError, MontySyntaxError
 
         session = await self._opened()
-        source, printed = Source(code), Printed(self._most)
-        self._register(source)
+        cell, printed = Cell(code), Printed(self._most)
+        self._register(cell)
         try:
-            await self._drive(partial(session.feed_start, source.text, print_callback=printed), host)
-            value = await self._value(session) if source.has_value else None
+            await self._drive(partial(session.feed_start, cell.text, print_callback=printed), host)
+            value = await self._value(session) if cell.has_value else None
         except (MontySyntaxError, MontyRuntimeError) as error:
             spent = _spent(error)
             text = self._over if spent == "TimeoutError" else self._told(error, printed)
@@ -190,7 +190,7 @@ class Sandbox:
 
     async def close(self) -> None:
         """Give the interpreter up, if there is one: the next code finds a fresh one."""
-        session, self._session, self._sources = self._session, None, {}
+        session, self._session, self._cells = self._session, None, {}
         if session is not None:
             if self._computes and self._worker is not None:
                 with suppress(ProcessLookupError):
@@ -205,8 +205,8 @@ class Sandbox:
             self._session, self._worker = session, session.worker_pid
         return self._session
 
-    def _register(self, source: Source) -> None:
-        self._sources[f"<python-input-{len(self._sources)}>"] = source
+    def _register(self, cell: Cell) -> None:
+        self._cells[f"<python-input-{len(self._cells)}>"] = cell
 
     async def _drive(self, start: Callable[[], SyncSnapshot], host: Host) -> None:
         """Run code from one question to its host to the next, until it ends."""
@@ -245,8 +245,8 @@ class Sandbox:
         if call.name not in host.names:
             return {"exc_type": "NameError", "message": f"name '{call.name}' is not defined"}
         where = snapshot.position
-        source = self._sources.get(where.filename)
-        if source is not None and (where.start, where.end) in source.awaited:
+        cell = self._cells.get(where.filename)
+        if cell is not None and (where.start, where.end) in cell.awaited:
             later[snapshot.call_id] = call
             return {"future": ...}
         (outcome,) = await host.call([call])
@@ -254,7 +254,7 @@ class Sandbox:
 
     async def _value(self, session: MontySession) -> Written | None:
         """Write the last value where it is: only a text of bounded length leaves the process."""
-        self._register(Source(""))
+        self._register(Cell(""))
         code = f"None if _ is None else (lambda text: [text[:{self._most}], len(text)])(repr(_))"
         match await self._turn(partial(session.feed_run, code)):
             case [str(text), int(length)]:
@@ -271,15 +271,15 @@ class Sandbox:
         """Say how code failed: the error first, then its lines, then what had been printed."""
         frames = error.traceback()
         shown = [*frames[: _MOST_FRAMES // 2], *frames[-_MOST_FRAMES // 2 :]] if len(frames) > _MOST_FRAMES else frames
-        current = f"<python-input-{len(self._sources) - 1}>"
+        current = f"<python-input-{len(self._cells) - 1}>"
         lines = [_advised(error.display("type-msg"))]
         for frame in shown:
-            source = self._sources.get(frame.filename)
+            cell = self._cells.get(frame.filename)
             place = f"line {frame.line}" + (
                 "" if frame.function_name in (None, "<module>") else f", in {frame.function_name}"
             )
-            earlier = "" if frame.filename == current or source is None else " of an earlier call"
-            lines.append(f"{place}{earlier}: {source.line(frame.line) if source else ''}".rstrip(": "))
+            earlier = "" if frame.filename == current or cell is None else " of an earlier call"
+            lines.append(f"{place}{earlier}: {cell.line(frame.line) if cell else ''}".rstrip(": "))
         if printed.text:
             lines.append(f"Printed before that:\n{printed.text}")
         return "\n".join(lines)

@@ -9,13 +9,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Final
 
 from agentrt import AgentrtError, DefinitionError, InvalidArguments, Tool
 from agentrt.tool import Approval
 from agentrt_tools.excerpt import MOST_CHARACTERS
+from agentrt_tools.session import LONGEST_END, kill_session
 from agentrt_tools.thread import run_stoppable
 
 MOST_OUTPUT: Final = 1_000_000
@@ -24,7 +24,6 @@ _MOST_COMMAND: Final = 10_000
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG")
 _CHUNK: Final = 65_536
 _PAUSE: Final = 0.02
-_LONGEST_END: Final = 5.0
 
 
 class ShellError(AgentrtError):
@@ -75,7 +74,7 @@ def shell(
         effect="unsafe",
         approval=approval,
         untrusted=True,
-        timeout=seconds + 2 * _LONGEST_END,
+        timeout=seconds + 2 * LONGEST_END,
     )
 
 
@@ -154,40 +153,8 @@ class _Job:
         """Kill the whole session, before its first process is forgotten and its number is given to another."""
         if process.returncode is not None:
             return
-        left = _session(process.pid)
-        os.killpg(process.pid, signal.SIGKILL)
-        ends = time.monotonic() + _LONGEST_END
-        while left and time.monotonic() < ends:
-            for pid in left:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            left = _session(process.pid)  # they may have started others meanwhile
-        process.wait(_LONGEST_END)
-
-
-def _session(leader: int) -> set[int]:
-    """Return the processes of a session, in whatever groups, and all that those have started; none without /proc."""
-    found = {pid: status for entry in Path("/proc").glob("[0-9]*") if (status := _status_of(pid := int(entry.name)))}
-    members = {leader}
-    while more := {p for p, s in found.items() if p not in members and (s.session == leader or s.parent in members)}:
-        members |= more
-    return members & {pid for pid, status in found.items() if status.is_alive}
-
-
-class _Status(NamedTuple):
-    """Hold what the system says of a process."""
-
-    is_alive: bool
-    parent: int
-    session: int
-
-
-def _status_of(pid: int) -> _Status | None:
-    try:
-        state, parent, _, session = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()[:4]
-    except OSError:  # it has gone
-        return None
-    return _Status(state not in "ZX", int(parent), int(session))
+        kill_session(process.pid)
+        process.wait(LONGEST_END)
 
 
 def _signal_name(number: int) -> str:

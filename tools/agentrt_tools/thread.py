@@ -10,6 +10,8 @@ import anyio
 from anyio import to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from agentrt.group import beside
+
 T = TypeVar("T")
 
 
@@ -19,14 +21,6 @@ async def run_stoppable(work: Callable[[threading.Event], T]) -> T:
     Raises what the work raises.
     """
     unwanted = threading.Event()
-    outcome: list[T] = []
-    failure: list[Exception] = []
-
-    def attempt() -> None:
-        try:
-            outcome.append(work(unwanted))
-        except Exception as error:  # noqa: BLE001 - raised below, where it comes in no group
-            failure.append(error)
 
     async def watch() -> None:
         try:
@@ -34,11 +28,8 @@ async def run_stoppable(work: Callable[[threading.Event], T]) -> T:
         finally:
             unwanted.set()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
-        await to_thread.run_sync(attempt)
-        tasks.cancel_scope.cancel()
-    await checkpoint_if_cancelled()  # waiting for the thread heard of no cancellation
-    for error in failure:
-        raise error
-    return outcome[0]
+    try:
+        async with beside(watch):
+            return await to_thread.run_sync(work, unwanted)
+    finally:
+        await checkpoint_if_cancelled()  # waiting for the thread heard of no cancellation

@@ -119,8 +119,9 @@ def start() -> None:
             note(f"{os.getpid()} {child.pid}")
             time.sleep(600)
         case "parent":
-            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-            note(f"{os.getpid()} {child.pid}")
+            sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+            child, apart = subprocess.Popen(sleep), subprocess.Popen(sleep, process_group=0)
+            note(f"{os.getpid()} {child.pid} {apart.pid}")
 
 
 def main() -> None:

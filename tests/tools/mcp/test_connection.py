@@ -90,11 +90,11 @@ async def test_a_server_that_heeds_nothing_is_killed_with_its_children(hostile: 
 
 
 async def test_what_a_server_started_ends_with_it(hostile: Command, log: Log) -> None:
-    """A server that ends by itself leaves nobody behind."""
+    """A server that ends by itself leaves nobody behind, in groups of their own neither."""
     async with connected(hostile("parent")) as opened:
         assert await said(opened) == "hi"
     started = log.processes()
-    assert len(started) == 2
+    assert len(started) == 3
     assert await gone(started)
 
 

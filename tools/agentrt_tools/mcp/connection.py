@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from agentrt.runs import one_error
+from agentrt.group import errors_in, one_error
+from agentrt.text import shortened
 from agentrt_tools.mcp.kept import KeptResults
-from agentrt_tools.mcp.notes import Notes
+from agentrt_tools.mcp.log import ServerLog
 from agentrt_tools.mcp.server import Server, ServerFailed, ToolFailed
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ MOST_FAILURES: Final = 5
 _FIRST_DELAY: Final = 0.1
 _LEAVE: Final = 1.0
 """Seconds that taking leave of a server may take."""
+_LONGEST: Final = 2_000
 _LOGGERS: Final = ("mcp", "client")
 """Those of the SDK; without a handler Python would write to stderr what they say of a server."""
 
@@ -96,11 +98,11 @@ class Connection:
             raise self._failed(f"did not answer within {self.server.timeout:g} s", session) from error
         except MCPError as error:
             if not _is_lost(error):
-                raise ToolFailed(_short(str(error))) from error
+                raise ToolFailed(shortened(str(error), _LONGEST)) from error
             await session.end()
             self._lose(session)
             raise _Lost(
-                str(self._failed(f"broke off: {session.notes.reason or session.why or error}", session))
+                str(self._failed(f"broke off: {session.log.reason or session.why or error}", session))
             ) from error
         except ValidationError as error:
             raise self._failed("answered with what is no answer of the protocol", session) from error
@@ -148,8 +150,8 @@ class Connection:
             self._failures += 1
 
     def _failed(self, why: str, session: _Session) -> ServerFailed:
-        notes = str(session.notes)
-        return ServerFailed(f"MCP server {self.server.label}: {why}" + (f"; it said last:\n{notes}" if notes else ""))
+        said = str(session.log)
+        return ServerFailed(f"MCP server {self.server.label}: {why}" + (f"; it said last:\n{said}" if said else ""))
 
 
 class _Lost(Exception):
@@ -166,7 +168,7 @@ class _Session:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.notes = Notes()
+        self.log = ServerLog()
         self.settled = anyio.Event()
         self.over = anyio.Event()
         self.is_ready = False
@@ -221,7 +223,7 @@ class _Session:
             return http_transport(self.server)
         from agentrt_tools.mcp.process import process_transport
 
-        return process_transport(self.server, self.notes)
+        return process_transport(self.server, self.log)
 
 
 def _is_lost(error: MCPError) -> bool:
@@ -233,10 +235,5 @@ def _is_lost(error: MCPError) -> bool:
 
 def _reason(error: BaseException) -> str:
     """Return the first reason in what the SDK raised, which may be groups of groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error) if isinstance(error, ServerFailed) else _short(f"{type(error).__name__}: {error}")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 2_000 else f"{text[:1_999]}…"
+    first = next(errors_in(error))
+    return str(first) if isinstance(first, ServerFailed) else shortened(f"{type(first).__name__}: {first}", _LONGEST)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentrt import DefinitionError
 from agentrt.schema import Schema, SchemaRefused
+from agentrt.text import shortened
 from agentrt_tools.mcp.server import ServerFailed
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _schema(label: str, stated: Stated, schema: dict[str, Any], what: str) -> Sc
 def _described(stated: Stated) -> str:
     text = (stated.description or stated.title or stated.name)[: 2 * MOST_DESCRIPTION]
     text = "".join(c for c in text if c.isprintable() or c in "\n\t").strip() or "A tool that says nothing of itself."
-    return text if len(text) <= MOST_DESCRIPTION else f"{text[: MOST_DESCRIPTION - 1]}…"
+    return shortened(text, MOST_DESCRIPTION)
 
 
 def _effect(hints: ToolAnnotations | None) -> Effect:

@@ -14,10 +14,12 @@ from subprocess import PIPE
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.to_thread
 from anyio.abc import ByteReceiveStream, Process
 
-from agentrt_tools.mcp.notes import Notes
+from agentrt_tools.mcp.log import ServerLog
 from agentrt_tools.mcp.server import Server, ServerFailed
+from agentrt_tools.session import kill_session
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -31,7 +33,6 @@ _MOST_UNASKED: Final = 5_000
 _GRACE: Final = 1.0
 """Seconds that a server has to end once its stdin is closed, and once more when it is asked by a signal."""
 _POLL: Final = 0.01
-_KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 _WAITING: Final = 16
 """So many messages wait for a server that does not read; a call that is given up need not wait to say so."""
 _INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER") + (
@@ -43,7 +44,7 @@ _INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM
 
 
 @asynccontextmanager
-async def process_transport(server: Server, notes: Notes) -> AsyncGenerator[TransportStreams]:
+async def process_transport(server: Server, log: ServerLog) -> AsyncGenerator[TransportStreams]:
     """Start a server and yield the streams of its messages; it ends, with all that it has started, when left.
 
     Raises `OSError` where it cannot be started.
@@ -58,7 +59,7 @@ async def process_transport(server: Server, notes: Notes) -> AsyncGenerator[Tran
     )
     to_session, from_server = anyio.create_memory_object_stream["SessionMessage | Exception"](0)
     to_server, from_session = anyio.create_memory_object_stream["SessionMessage"](_WAITING)
-    wire = _Wire(process, notes)
+    wire = _Wire(process, log)
     async with to_session, from_server, to_server, from_session:
         try:
             async with anyio.create_task_group() as tasks:
@@ -71,15 +72,15 @@ async def process_transport(server: Server, notes: Notes) -> AsyncGenerator[Tran
                     tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await _end(process, patient=not notes.reason)
+                await _end(process, patient=not log.reason)
 
 
 class _Wire:
     """Carry messages between a session and a process."""
 
-    def __init__(self, process: Process, notes: Notes) -> None:
+    def __init__(self, process: Process, log: ServerLog) -> None:
         self._process = process
-        self._notes = notes
+        self._log = log
         self._unasked = 0
 
     async def carry(self, to_session: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
@@ -87,7 +88,7 @@ class _Wire:
         try:
             await self._read(to_session)
         except ServerFailed as failure:
-            self._notes.reason = str(failure)
+            self._log.reason = str(failure)
             raise
 
     async def _read(self, to_session: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
@@ -101,7 +102,7 @@ class _Wire:
             try:
                 message = jsonrpc_message_adapter.validate_json(line, by_name=False)
             except ValueError:
-                self._notes.add(line + b"\n")
+                self._log.add(line + b"\n")
                 continue
             with suppress(anyio.BrokenResourceError):  # the session is over
                 await to_session.send(SessionMessage(message))
@@ -122,7 +123,7 @@ class _Wire:
         """Keep the last of what the process writes to stderr."""
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             async for data in _stream(self._process.stderr):
-                self._notes.add(data)
+                self._log.add(data)
 
 
 def _stream(stream: ByteReceiveStream | None) -> ByteReceiveStream:
@@ -149,14 +150,18 @@ def _environment(given: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
 
 
 async def _end(process: Process, *, patient: bool) -> None:
-    """End a process and its group: its stdin is closed, then it is asked to, if patiently, and then it is killed."""
+    """End a process and its session: its stdin is closed, then it is asked to, if patiently, then all are killed."""
     assert process.stdin is not None
     with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
         await process.stdin.aclose()
     if patient and not await _has_ended(process):
-        _signal(process, signal.SIGTERM)
+        _ask_to_end(process)
         await _has_ended(process)
-    _signal(process, _KILL)  # and those that it has left behind
+    if os.name == "nt":
+        with suppress(ProcessLookupError):
+            process.kill()
+    else:  # and those that it has left behind
+        await anyio.to_thread.run_sync(kill_session, process.pid)
     await _has_ended(process)
     await _close(process)
 
@@ -180,10 +185,10 @@ async def _close(process: Process) -> None:
         transport.close()
 
 
-def _signal(process: Process, number: signal.Signals) -> None:
-    """Send a signal to a process and all that it has started."""
+def _ask_to_end(process: Process) -> None:
+    """Ask a process and its group to end."""
     with suppress(ProcessLookupError, PermissionError):
         if os.name == "nt":
-            process.send_signal(number)
+            process.terminate()
         else:
-            os.killpg(process.pid, number)
+            os.killpg(process.pid, signal.SIGTERM)

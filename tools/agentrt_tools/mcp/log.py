@@ -1,15 +1,17 @@
-"""Notes: the last that an MCP server has said besides the protocol."""
+"""The log of an MCP server: the last that it has said besides the protocol."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Final
 
+from agentrt.text import shortened
+
 _MOST_LINES: Final = 10
 _LONGEST: Final = 300
 
 
-class Notes:
+class ServerLog:
     """Keep the last lines of a server's stderr, and of what on its stdout is no message; and why it was given up."""
 
     def __init__(self) -> None:
@@ -31,4 +33,4 @@ class Notes:
     def _keep(self, line: bytes) -> None:
         text = "".join(c for c in line[: 4 * _LONGEST].decode(errors="replace").strip() if c.isprintable())
         if text:
-            self._lines.append(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…")
+            self._lines.append(shortened(text, _LONGEST))

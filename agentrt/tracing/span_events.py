@@ -1,4 +1,4 @@
-"""Notes: what happens to a step while it runs, as events of its span."""
+"""Span events: what happens to a step while it runs."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from agentrt.tracing import conventions as c
 from agentrt.tracing.operations import Attributes
 from agentrt.tracing.steps import Step
 
-BudgetNote: TypeAlias = BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted
-ModelNote: TypeAlias = RateLimitWaited | CacheHit
-Note: TypeAlias = BudgetNote | ModelNote | PersonEvent | CallRefused
+BudgetSpanEvent: TypeAlias = BudgetClamped | BudgetWaited | BudgetDenied | BudgetOverrun | BudgetExhausted
+ModelSpanEvent: TypeAlias = RateLimitWaited | CacheHit
+SpanEvent: TypeAlias = BudgetSpanEvent | ModelSpanEvent | PersonEvent | CallRefused
 
 
-def told(event: Note) -> tuple[str, Attributes]:
+def told(event: SpanEvent) -> tuple[str, Attributes]:
     """Return the name and the attributes of a span's event."""
     if isinstance(event, PersonEvent):
         return _of_person(event)
     if isinstance(event, CallRefused):
         return c.CALL_REFUSED, {c.CALL_TOOL: event.tool, c.CALL_REASON: event.because}
-    return _of_model(event) if isinstance(event, ModelNote) else _of_budget(event)
+    return _of_model(event) if isinstance(event, ModelSpanEvent) else _of_budget(event)
 
 
-def _of_budget(event: BudgetNote) -> tuple[str, Attributes]:
+def _of_budget(event: BudgetSpanEvent) -> tuple[str, Attributes]:
     match event:
         case BudgetClamped():
             return c.BUDGET_CLAMPED, {c.BUDGET + "wanted": event.wanted, c.BUDGET + "granted": event.granted}
@@ -49,7 +49,7 @@ def _of_budget(event: BudgetNote) -> tuple[str, Attributes]:
             return c.BUDGET_EXHAUSTED, {c.BUDGET + "dimension": event.dimension, c.BUDGET + "policy": event.policy}
 
 
-def _of_model(event: ModelNote) -> tuple[str, Attributes]:
+def _of_model(event: ModelSpanEvent) -> tuple[str, Attributes]:
     if isinstance(event, CacheHit):
         return c.CACHE_HIT, {c.CACHE_MODEL: event.model}
     return c.RATELIMIT_WAIT, {c.RATELIMIT_SECONDS: event.seconds}
@@ -63,7 +63,7 @@ def _of_person(event: PersonEvent) -> tuple[str, Attributes]:
     return c.QUESTION_ANSWERED, {**said, c.QUESTION_WAIT: 1000 * event.waited}
 
 
-def marked(event: Note, step: Step) -> Attributes:
+def marked(event: SpanEvent, step: Step) -> Attributes:
     """Return what is to be found by searching spans, which no tool does for a span's events."""
     match event:
         case BudgetClamped():

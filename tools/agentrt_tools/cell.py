@@ -1,4 +1,4 @@
-"""Source: a piece of Python code as the sandbox runs it."""
+"""Cells: pieces of Python code as the sandbox runs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOGETHER: Final = ("gather", "create_task", "wait_for", "wait", "as_completed")
 """Functions of asyncio that take awaitables."""
 
 
-class Source:
+class Cell:
     """Hold code whose last expression is kept as `_`, as in Python's own shell.
 
     `awaited` are the places, in bytes, of the calls that stand in an `await`, or are handed to asyncio: code wants
