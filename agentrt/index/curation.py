@@ -83,7 +83,7 @@ class Report:
         """Return the report that was written as JSON."""
         left = [Left(**one) for one in document["left_out"]]
         lines = Counter(document["boilerplate"])
-        return cls(document["words"], left, document["language_unsure"], lines)
+        return cls(document.get("words", {}), left, document.get("language_unsure", []), lines)
 
     def rows(self, most: int | None = None) -> list[tuple[str, int, str]]:
         """Return a line for each reason: its name, how many, and examples; and one for each line that was blanked.
