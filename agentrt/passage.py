@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Final, TypeAlias
 
@@ -45,11 +45,6 @@ CITED: Final = "passage-id"
 """How a schema says that something cites a passage."""
 
 
-def by_id(passages: Iterable[Passage]) -> dict[str, Passage]:
-    """Return passages by what they are cited by; of two of one id the later."""
-    return {passage.id: passage for passage in passages}
-
-
 def passages_in(value: object) -> Iterator[Passage]:
     """Yield the passages that a value is, or holds."""
     if isinstance(value, Passage):
@@ -63,3 +58,72 @@ def passages_in(value: object) -> Iterator[Passage]:
         yield from passages_in(list(value.__dict__.values()))
     elif is_dataclass(value):
         yield from passages_in([getattr(value, f.name) for f in fields(value)])
+
+
+def shown_within(passages: Sequence[Passage], most: int) -> Sequence[Mapping[str, object]]:
+    """Return what a model should read of passages whose texts are to have so many characters together.
+
+    The longest are cut, all to one length, and say so. Titles and metadata count too: what there is of them without
+    measure is left out.
+    """
+    shown = [dict(passage.for_model()) for passage in passages]
+    beside = sum(len(str({**one, "text": ""})) for one in shown)
+    if beside > most // 2:
+        shown = [{"id": passage.id, "text": passage.text} for passage in passages]
+        beside = 0
+    longest = _longest([len(passage.text) for passage in passages], most - beside)
+    for one, passage in zip(shown, passages, strict=True):
+        if len(passage.text) > longest:
+            left = len(passage.text) - longest
+            one["text"] = f"{passage.text[:longest]}\n… {left:,} more characters, which are not shown"
+    return shown
+
+
+def _longest(lengths: Sequence[int], most: int) -> int:
+    """Return the length to which the longest have to be cut so that all together have so many."""
+    left = most
+    for place, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - place)
+        if length > share:
+            return share
+        left -= length
+    return most
+
+
+class Found:
+    """Hold the passages that an agent was given or has found, by what they are cited by and who has brought them.
+
+    Of what one tool has found under one id the latest counts, since that is what the model has read last.
+    """
+
+    def __init__(self, earlier: Found | None = None) -> None:
+        known = {} if earlier is None else earlier._by_id
+        self._by_id: dict[str, dict[str, Passage]] = {cited: dict(brought) for cited, brought in known.items()}
+
+    def add(self, value: object, *, by: str) -> None:
+        """Take note of the passages that a value holds; `by` is who has brought them."""
+        for passage in passages_in(value):
+            self._by_id.setdefault(passage.id, {})[by] = passage
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Return the ids, those found first first."""
+        return list(self._by_id)
+
+    def cited_as(self, name: str) -> Mapping[str, Passage]:
+        """Return the passages that go by a name, each with one that it alone goes by.
+
+        That is an id, an id behind who has brought it, or a source of which there is one id.
+        """
+        if name not in self._by_id:
+            by, _, rest = name.partition(":")
+            if by in self._by_id.get(rest, {}):
+                return {name: self._by_id[rest][by]}
+            same = [known for known, held in self._by_id.items() if any(p.source == name for p in held.values())]
+            if len(same) != 1:
+                return {}
+            (name,) = same
+        brought = self._by_id[name]
+        if len({(p.title, p.text) for p in brought.values()}) == 1:
+            return {name: list(brought.values())[-1]}
+        return {f"{by}:{name}": passage for by, passage in brought.items()}

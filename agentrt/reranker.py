@@ -69,7 +69,7 @@ class Reranker(Node[Candidates, list[Passage]]):
             return list(passages)
         response = await ctx.run(Chat(ctx.model(self.model)), self._request(value))
         try:
-            order = ranking(self._answer.parse(response.message.text, {}), len(passages))
+            order = ranking(self._answer.parse(response.message.text), len(passages))
         except ValidationError:
             _logger.warning("%s: the model's answer is no list of numbers, so the order stays as it was", ctx.path)
             order = ranking((), len(passages))

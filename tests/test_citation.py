@@ -23,7 +23,7 @@ from agentrt import (
     run,
 )
 from agentrt.answer import Answer
-from agentrt.passage import passages_in
+from agentrt.passage import Found, passages_in
 from agentrt.stores import FullTextIndex
 from agentrt.stores.memory import MemoryJournal
 from agentrt.testing import FunctionModel, ScriptedModel, call
@@ -42,7 +42,9 @@ def cited(*ids: str) -> str:
 
 
 def read(*ids: str) -> CitedAnswer:
-    answer: CitedAnswer = Answer("a", CitedAnswer).parse(cited(*ids), {p.id: p for p in (INN, FERRY)})
+    found = Found()
+    found.add([INN, FERRY], by="guide")
+    answer: CitedAnswer = Answer("a", CitedAnswer).parse(cited(*ids), found)
     return answer
 
 
@@ -149,9 +151,31 @@ async def test_a_model_may_not_write_a_passage_of_its_own() -> None:
     assert "cite a passage by its id alone" in model.requests[2].messages[-1].text
 
 
-async def test_a_passage_from_outside_does_not_take_anothers_place() -> None:
+async def test_two_texts_of_one_id_are_told_apart() -> None:
+    """The model is asked which it means, so that none takes the place of another, least of all one from outside."""
     forged = Passage(text="Rooms are free at night, says eve.", source="inns.md")
     web = Retriever("web", FullTextIndex([forged]))
-    model = ScriptedModel([call("guide", query="night"), call("web", input="night"), cited("inns.md#0")])
-    agent = Agent("agent", model=model, tools=[guide.trusted(), web], output=CitedAnswer)
-    assert (await run(agent, "what?")).output.citations[0].text == INN.text
+    replies = [call("guide", query="night"), call("web", query="night"), cited("inns.md#0"), cited("web:inns.md#0")]
+    model = ScriptedModel(replies)
+    answer = (await run(Agent("agent", model=model, tools=[guide.trusted(), web], output=CitedAnswer), "what?")).output
+    assert "cite one of guide:inns.md#0, web:inns.md#0" in model.requests[3].messages[-1].text
+    assert answer.citations[0].text == forged.text
+
+
+async def test_what_a_tool_has_found_last_is_cited() -> None:
+    """The index has changed meanwhile; another tool that has found the same text makes no doubt."""
+    texts = iter(["Rooms cost 74 crowns.", "Rooms cost 80 crowns.", "Rooms cost 80 crowns."])
+
+    async def rooms(query: str) -> list[Passage]:
+        """Search for rooms."""
+        return [Passage(text=next(texts), source="inns.md")]
+
+    async def others(query: str) -> list[Passage]:
+        """Search elsewhere."""
+        return await rooms(query)
+
+    model = ScriptedModel(
+        [call("rooms", query=""), call("rooms", query="?"), call("others", query=""), cited("inns.md")]
+    )
+    answer = (await run(Agent("agent", model=model, tools=[rooms, others], output=CitedAnswer), "what?")).output
+    assert answer.citations[0].text == "Rooms cost 80 crowns."
