@@ -24,7 +24,6 @@ from agentrt.messages import AssistantMessage, Message, ToolCall, ToolMessage, T
 from agentrt.model import Chat, Model, ModelRequest, ModelResponse, ModelSettings
 from agentrt.node import Context, Node
 from agentrt.partial import Partial
-from agentrt.passage import Found
 from agentrt.retry import Retry
 from agentrt.tool import as_text, as_tool, tool_spec
 from agentrt.toolbox import Repeats, Toolbox
@@ -235,7 +234,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
         conversation = Conversation(self.instructions, task, messages, tell_budget=self.tell_budget, guidance=guidance)
         if self._answer.may_cite:
             if said is not None:
-                conversation.passages = Found(said.passages)
+                conversation.passages = said.passages.copy()
             conversation.passages.add(task, by=_GIVEN)
         if earlier or isinstance(value, Handoff):  # it keeps its marks, whoever vouched for what has come of it
             ctx.mark_untrusted(*(_source(m, self.name) for m in messages if _is_untrusted(m)))

@@ -90,40 +90,42 @@ def _longest(lengths: Sequence[int], most: int) -> int:
     return most
 
 
+@dataclass(slots=True)
 class Found:
-    """Hold the passages that an agent was given or has found, by what they are cited by and who has brought them.
+    """Hold the passages that an agent was given or has found, by their ids, then by who has brought them.
 
     Of what one tool has found under one id the latest counts, since that is what the model has read last.
     """
 
-    def __init__(self, earlier: Found | None = None) -> None:
-        known = {} if earlier is None else earlier._by_id
-        self._by_id: dict[str, dict[str, Passage]] = {cited: dict(brought) for cited, brought in known.items()}
+    brought: dict[str, dict[str, Passage]] = field(default_factory=dict)
+
+    def copy(self) -> Found:
+        return Found({cited: dict(by) for cited, by in self.brought.items()})
 
     def add(self, value: object, *, by: str) -> None:
         """Take note of the passages that a value holds; `by` is who has brought them."""
         for passage in passages_in(value):
-            self._by_id.setdefault(passage.id, {})[by] = passage
+            self.brought.setdefault(passage.id, {})[by] = passage
 
     @property
     def ids(self) -> Sequence[str]:
         """Return the ids, those found first first."""
-        return list(self._by_id)
+        return list(self.brought)
 
     def cited_as(self, name: str) -> Mapping[str, Passage]:
         """Return the passages that go by a name, each with one that it alone goes by.
 
         That is an id, an id behind who has brought it, or a source of which there is one id.
         """
-        if name not in self._by_id:
+        if name not in self.brought:
             by, _, rest = name.partition(":")
-            if by in self._by_id.get(rest, {}):
-                return {name: self._by_id[rest][by]}
-            same = [known for known, held in self._by_id.items() if any(p.source == name for p in held.values())]
+            if by in self.brought.get(rest, {}):
+                return {name: self.brought[rest][by]}
+            same = [known for known, held in self.brought.items() if any(p.source == name for p in held.values())]
             if len(same) != 1:
                 return {}
             (name,) = same
-        brought = self._by_id[name]
-        if len({(p.title, p.text) for p in brought.values()}) == 1:
-            return {name: list(brought.values())[-1]}
-        return {f"{by}:{name}": passage for by, passage in brought.items()}
+        found = self.brought[name]
+        if len({(p.title, p.text) for p in found.values()}) == 1:
+            return {name: list(found.values())[-1]}
+        return {f"{by}:{name}": passage for by, passage in found.items()}

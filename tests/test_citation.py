@@ -115,12 +115,17 @@ async def test_passages_that_come_along_an_edge_may_be_cited() -> None:
     assert (await run(graph, "night")).output.citations[0].source == "inns.md"
 
 
+def go_on(answer: Any) -> str:
+    return "and now?"
+
+
 async def test_a_conversation_that_goes_on_may_cite_what_it_had_found() -> None:
     model = ScriptedModel([call("guide", query="night"), cited("inns.md#0"), cited("inns.md#0")])
     agent = Agent("agent", model=model, tools=[guide], output=CitedAnswer, history="branch")
     graph = Graph("g", input=str, output=Any)
     graph.edge(START, agent)
-    graph.edge(agent, agent, times=1)
+    graph.edge(agent, go_on, times=1)
+    graph.edge(go_on, agent)
     graph.edge(agent, END)
     assert (await run(graph, "night")).output.citations[0].source == "inns.md"
 

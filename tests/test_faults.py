@@ -237,7 +237,7 @@ FAULTS = [
     ("toolbox", "and (not is_guarded or ctx.allows(t))", "", PERMITTED),
     ("citation", "if len(named) == 1:", "if named:", CITED),
     ("agent", "conversation.passages.add(task, by=_GIVEN)", "pass", CITED),
-    ("agent", "conversation.passages = Found(said.passages)", "pass", CITED),
+    ("agent", "conversation.passages = said.passages.copy()", "pass", CITED),
     ("runs", 'tasks.start_soon(scheduler.resources.aclose, name="agentrt close")', "pass", RESOURCES),
     ("context", "            self._remember()\n        agent =", "            pass\n        agent =", RESOURCES),
     ("resources", "if resource is None or resource.is_over:", "if resource is None:", RESOURCES),
