@@ -257,7 +257,7 @@ def evaluate(
         print_table(("WAY", *(name.upper() for name in next(iter(measured["ways"].values())))), rows)
         note(f"{_queries(measured['queries'])}; intervals hold 95 % (bootstrap)")
         for line in measured["verdicts"]:
-            note(line, "green" if " beats " in line else "yellow")
+            note(line, "green" if " beats " in line or " not worse " in line else "yellow")
 
 
 def _queries(n: int) -> str:
@@ -345,7 +345,8 @@ async def _measure(job: IndexJob, places: tuple[Path, Path], k: int) -> dict[str
 
 async def _compared(path: Path, collection: Any, k: int, job: IndexJob) -> dict[str, Any]:
     from agentrt.index.comparison import rankings
-    from agentrt.index.evaluation import estimate, metrics, scores, verdict
+    from agentrt.index.evaluation import estimate, metrics, scores
+    from agentrt.index.verdict import verdict
 
     async with counted(lambda: f"asking {_queries(len(collection.queries))}", quiet=job.quiet):
         ways = await rankings(path, collection.queries, k)
