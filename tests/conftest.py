@@ -1,8 +1,9 @@
-"""What every test shares: the event loop, in virtual time, and how hard hypothesis tries."""
+"""What every test shares: the event loop, in virtual time, an environment, and how hard hypothesis tries."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
     from tests.stores.postgresql import Server
 
 pytest_plugins = ["agentrt.testing.plugin", "pytester"]
+
+_HEEDED = re.compile(r"OTEL_\w+|PG[A-Z]+|AGENTRT_(MODEL|RECORD|STORE)|USE_LITELLM_PROXY")
+"""What whoever runs the tests may have set for the package or a library that it uses."""
+for name in filter(_HEEDED.fullmatch, [*os.environ]):
+    del os.environ[name]
+for name in ("NO_PROXY", "no_proxy"):  # servers of tests are on this machine
+    os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
 
 _SEARCH = (Phase.explicit, Phase.generate)
 """A fault has only to be found, not to be shown in its smallest form."""

@@ -21,6 +21,11 @@ BLOCKS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGENTRT_RECORD", raising=False)
+
+
 def reply(request: ModelRequest) -> str:
     """Answer as the agents of the examples expect."""
     answers = {"planner": '{"result": ["prices", "support"]}', "writer": '{"title": "Churn", "body": "It rose."}'}
@@ -44,7 +49,9 @@ def test_tests_of_the_docs_pass(pytester: pytest.Pytester, monkeypatch: pytest.M
     journal = MemoryJournal()
     run_sync(Agent("reader", model=FunctionModel(lambda _: "A bird.")), "What is an owl?", journal=journal, run_id="r")
     (pytester.mkdir("runs") / "owl.jsonl").write_bytes(dump_record(anyio.run(journal.events, "r")))
-    pytester.runpytest_inprocess("-p", "agentrt.testing.plugin", "-p", "no:cacheprovider").assert_outcomes(passed=5)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    plugins = ("-p", "agentrt.testing.plugin", "-p", "anyio", "-p", "no:cacheprovider")
+    pytester.runpytest_inprocess(*plugins).assert_outcomes(passed=5)
     assert (pytester.path / "cassettes/test_reader/test_with_a_recording.jsonl").exists()
 
 

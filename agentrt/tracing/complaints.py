@@ -32,8 +32,9 @@ class Complaint(logging.Filter):
         return False
 
     def listen(self) -> None:
+        """Hear each complaint first: a filter of the SDK's takes those of one kind, whoever has them, for one."""
         for log in self._loggers:
-            log.addFilter(self)
+            log.filters.insert(0, self)
 
     def unlisten(self) -> None:
         """Let the exporters write to the log themselves again."""

@@ -1,6 +1,7 @@
 """A shell to type commands in: a folder of its own, a store of its own, nothing left behind."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from agentrt.cli import app
+from agentrt.models import weights
 
 Shell: TypeAlias = Callable[..., Result]
 Write: TypeAlias = Callable[..., str]
@@ -32,10 +34,23 @@ def _heeds_interruptions() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache in which the shell finds weights, so that it need not fetch any: a file that takes no space."""
+    folder = tmp_path_factory.mktemp("cache")
+    for known in weights.known():
+        file = folder / "models" / known.file
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        os.truncate(file, known.size)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> Iterator[None]:
     """Give each test its folder and store, and forget the modules it imported."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGENTRT_CACHE", str(cache))
     monkeypatch.setenv("AGENTRT_STORE", f"sqlite:///{tmp_path}/runs.db")
     monkeypatch.setenv("COLUMNS", "120")
     signals = [f"OTEL_EXPORTER_OTLP_{kind}ENDPOINT" for kind in ("", "TRACES_", "METRICS_")]

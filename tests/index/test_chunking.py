@@ -192,9 +192,9 @@ def _underlines(text: str) -> set[str]:
 @pytest.mark.parametrize("unit", ["# a\n", "```\n", "- ", ". ", "|", "x", "a\n===\n", "`", "* * "])
 def test_no_text_takes_long(unit: str) -> None:
     """Time grows with the length alone: what takes its square would take seconds here."""
-    begin = time.process_time()
+    begin = time.thread_time()
     list(Chunker()(document(unit * 4_000)))
-    assert time.process_time() - begin < 1
+    assert time.thread_time() - begin < 3
 
 
 PARTS = st.sampled_from(["# a", "## ", "#", " ", "\t", "-", "=", "`", "~", "|", "1.", ".", '"', "a", "\n", "\r", "。"])
@@ -212,11 +212,11 @@ def test_no_line_takes_long(begin: str, unit: str, end: str) -> None:
     text = begin + unit * 4_000 + end
 
     def seconds() -> float:
-        begun = time.process_time()
+        begun = time.thread_time()
         list(blocks(text, markdown=True))
         list(Chunker(10_000, 0)(document(text)))
         flaw(text, least_words=1)
         list(read_paragraphs(text, headings=True))
-        return time.process_time() - begun
+        return time.thread_time() - begun
 
     assert any(seconds() < 0.1 for _ in range(3))

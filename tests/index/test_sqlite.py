@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
 import sys
@@ -107,7 +108,7 @@ async def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     await index.update(documents(300))
     await index.aclose()
     data = bytearray(path.read_bytes())
-    data[8192:] = os.urandom(len(data) - 8192)
+    data[8192:] = random.Random(1).randbytes(len(data) - 8192)
     path.write_bytes(data)
     with pytest.raises(DefinitionError, match=r"index\.db: the file is damaged: move it away"):
         await SqliteIndex(path, embedder=topical()).search("inn word7", 3)

@@ -156,6 +156,7 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is(tiny: Weights, monkeypatch: pyt
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
     pull("tiny")
     assert "fetching tiny" in terminal.getvalue()
     assert "/3.0 MB" in terminal.getvalue()

@@ -205,7 +205,7 @@ async def test_a_server_that_never_was_is_told_at_once(url: str) -> None:
     """Without the password."""
     journal = open_store(url)
     with (
-        anyio.fail_after(5),
+        anyio.fail_after(20),
         pytest.raises(JournalError, match=r"postgresql://me@.* cannot be reached .*--store") as told,
     ):
         await journal.runs()
@@ -260,8 +260,9 @@ async def test_an_append_waits_for_a_server_that_is_gone(mortal: Server) -> None
 
 async def test_the_patience_ends(mortal: Server) -> None:
     """Then it is told; and when the server is back, the journal works again."""
-    journal = PostgresJournal(mortal.url, patience=0.2)
+    journal = PostgresJournal(mortal.url)
     epoch = await begin(journal)
+    journal._writer._server.patience = 0.2
     await anyio.to_thread.run_sync(mortal.crash)
     with pytest.raises(JournalError, match=r"cannot be reached for 0\.2 s: whether .* is not known"):
         await journal.append("r", epoch, [step(1)])
@@ -274,8 +275,9 @@ async def test_the_patience_ends(mortal: Server) -> None:
 
 async def test_a_deaf_server_is_told(mortal: Server) -> None:
     """Its connections stay open, and nothing comes; going on it may still do what it was asked, but once."""
-    journal = PostgresJournal(mortal.url, patience=0.4)
+    journal = PostgresJournal(mortal.url)
     epoch = await begin(journal)
+    journal._writer._server.patience = 0.4
     mortal.pause()
     with pytest.raises(JournalError, match=r"cannot be reached for 0\.4 s: .*\(no answer\)"):
         await journal.append("r", epoch, [step(1)])
@@ -396,7 +398,7 @@ async def test_a_leader_that_is_cancelled_leaves_the_others(journal: PostgresJou
     for i in range(1, 4):  # what waits for it is the next group, and b's the task that leads
         tasks += [asyncio.create_task(journal.append(r, epochs[r], [step(i), step("x" * 999)])) for r in "bca"]
     deadly.victim = tasks[1]
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [i for i, outcome in enumerate(outcomes) if outcome is not None] == [1]
     whole: list[object] = [m for i in range(1, 4) for m in (i, "x" * 999)]

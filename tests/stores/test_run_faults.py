@@ -219,9 +219,10 @@ async def test_a_server_that_comes_back(
 async def test_a_server_that_stays_away(undisturbed: Undisturbed, mortal: Server) -> None:
     """Stops the run, which goes on when the server is back."""
     mortal.sql("DROP SCHEMA IF EXISTS agentrt CASCADE")
-    journal = PostgresJournal(mortal.url, patience=0.5)
+    journal = PostgresJournal(mortal.url)
 
     async def end() -> None:
+        journal._writer._server.patience = 0.5
         await to_thread.run_sync(mortal.crash)
 
     world = World(end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from agentrt.cli import app
 
-PLUGIN = ("-p", "agentrt.testing.plugin", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+PLUGIN = ("-p", "agentrt.testing.plugin", "-p", "anyio", "-p", "no:cacheprovider")
 
 VIRTUAL = """
 import anyio, pytest, time
@@ -117,6 +118,7 @@ def test_missing(replay_run_sync):
 @pytest.fixture(autouse=True)
 def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AGENTRT_RECORD", raising=False)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # others that are installed may change order and output
 
 
 def test_marked_tests_run_in_virtual_time_with_their_fixtures(pytester: pytest.Pytester) -> None:
@@ -184,9 +186,11 @@ def test_all_is_recorded_anew(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*asked 1 times*"])
 
 
-def test_recorded_runs_are_replayed(pytester: pytest.Pytester) -> None:
+def test_recorded_runs_are_replayed(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """From files beside the test; of a change the test's line and the difference are shown, and nothing of what is
     between them."""
+    monkeypatch.delitem(sys.modules, "flow", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     flow = pytester.makepyfile(flow=FLOW)
     pytester.makeini("[pytest]\npythonpath = .")
     folder = pytester.mkdir("tests")
@@ -210,8 +214,11 @@ def recording(pytester: pytest.Pytester, mode: str) -> pytest.RunResult:
 
 
 @pytest.mark.parametrize("options", [(), PLUGIN[:2]])
-def test_the_entry_point_and_p_go_together(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
+def test_the_entry_point_and_p_go_together(
+    pytester: pytest.Pytester, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Installed and named as well, the plugin is registered once."""
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
     info = pytester.mkdir("somewhere-1.0.dist-info")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: somewhere\nVersion: 1.0\n")
     name = entry_point()

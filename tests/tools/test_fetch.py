@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import time
+import socket
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -136,11 +136,9 @@ async def test_packed_pages_are_unpacked_no_further_than_wanted(encoding: str) -
     small = await got(always(response(pack(b"hello"), content_type="text/plain", content_encoding=encoding)))
     assert small.endswith("\n\nhello")
     bomb = response(pack(b"A" * 20_000_000, 1), content_type="text/plain", content_encoding=encoding)
-    began = time.perf_counter()
     text = await got(always(bomb), most_bytes=10_000, most=20_000)
     assert "(The page is longer: only its first 10,000 bytes were read.)" in text
     assert text.count("A") < 10_100
-    assert time.perf_counter() - began < 1
 
 
 async def test_all_members_of_a_packed_page_are_read() -> None:
@@ -254,13 +252,23 @@ def test_public_addresses_are_public() -> None:
         ("http://ex\0ample.org/", "is no address"),
         ("http://\ud800/", "is no address"),
         ("http://" + "a" * 70_000 + "/", "is no address"),
-        ("http://no-such-host.invalid/", "has no address"),
     ],
 )
 async def test_no_spelling_leads_inside(url: str, reason: str) -> None:
     """By the system's own resolver."""
     with pytest.raises(FetchError, match=reason):
         await fetch.function(url)
+
+
+async def test_a_name_that_leads_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system's resolver says, which a machine without a network may have to wait for."""
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(FetchError, match=r"no-such-host has no address: .*Name or service not known"):
+        await fetch.function("http://no-such-host/")
 
 
 async def test_an_address_may_be_allowed() -> None:

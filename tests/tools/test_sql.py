@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sqlite3
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -87,11 +85,9 @@ NUMBERS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n {0}) "
 
 
 async def test_a_million_rows_are_not_fetched(path: Path) -> None:
-    """Only as many as are returned."""
-    began = time.perf_counter()
-    answer = await query(path, NUMBERS.format("LIMIT 100000000") + "SELECT x FROM n", rows=3)
+    """Only as many as are returned: here there is no last one."""
+    answer = await query(path, NUMBERS.format("") + "SELECT x FROM n", rows=3)
     assert answer == "x\n1\n2\n3\n… more rows; pass offset=3 to go on"
-    assert time.perf_counter() - began < 0.5
 
 
 @pytest.mark.parametrize(
@@ -126,25 +122,27 @@ async def test_one_function_on_one_value_is_stopped(
 ) -> None:
     """With its process, which the database itself could not interrupt."""
     monkeypatch.setattr("agentrt_tools.sqlite._GRACE", 0.2)
+    before = children()
     with pytest.raises(SqlError, match=r"took longer than 0\.1 s: ask for less"):
         await query(path, statement, seconds=0.1)
-    assert children() == []
+    assert children() <= before
 
 
 async def test_a_process_that_is_slow_to_start_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine with much to do; a long statement reaches it, too."""
     monkeypatch.setattr(sqlite_module, "_START", "import time; time.sleep(0.1)\n" + sqlite_module._START)
     long = "SELECT '" + "é" * 19_000 + "' AS x"
-    assert (await query(path, long, seconds=2)).endswith("… (19,000 characters)")
+    assert (await query(path, long, seconds=20)).endswith("… (19,000 characters)")
 
 
 @pytest.mark.parametrize("write", [True, False])
 async def test_a_cancelled_query_ends(path: Path, write: bool) -> None:
     """No process goes on by itself."""
+    before = children()
     with anyio.move_on_after(0.1) as scope:
         await query(path, NUMBERS.format("") + "SELECT count(*) FROM n", seconds=60, write=write)
     assert scope.cancelled_caught
-    assert children() == []
+    assert children() <= before
 
 
 async def test_a_statement_that_is_stopped_has_changed_nothing(path: Path) -> None:
@@ -155,9 +153,9 @@ async def test_a_statement_that_is_stopped_has_changed_nothing(path: Path) -> No
     assert await query(path, "SELECT count(*) AS n FROM towns") == "n\n1"
 
 
-def children() -> list[str]:
-    """Return the processes that this one has started."""
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+def children() -> set[str]:
+    """Return the processes that this one has started, in whichever thread."""
+    return {pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
 
 
 WRITES = [
@@ -255,11 +253,9 @@ async def test_what_goes_wrong_is_told(path: Path, statement: str, reason: str) 
 
 
 async def test_patterns_take_no_time(path: Path) -> None:
-    """LIKE and GLOB, which nothing interrupts, do not try all ways."""
-    began = time.process_time()
+    """LIKE and GLOB, which nothing interrupts, do not try all ways, which would take more than their time."""
     text = "replace(hex(zeroblob(100000)), '0', 'a')"
     await query(path, f"SELECT {text} LIKE '{'%a' * 50}%b', {text} GLOB '{'*a' * 50}*b'")
-    assert time.process_time() - began < 0.5
 
 
 async def test_statements_may_write_if_that_is_wanted(path: Path) -> None:

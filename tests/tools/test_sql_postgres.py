@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -72,13 +71,11 @@ async def test_rows_come_as_lines(server: Server) -> None:
 
 
 async def test_a_million_rows_are_not_fetched(server: Server) -> None:
-    """Only as many as are returned."""
-    began = time.perf_counter()
-    answer = await query(server, "SELECT generate_series(1, 100000000) AS x", rows=2, seconds=60)
+    """Only as many as are returned: here there are too many to come to an end."""
+    answer = await query(server, "SELECT generate_series(1, 1000000000000) AS x", rows=2, seconds=20)
     assert answer == "x\n1\n2\n… more rows; pass offset=2 to go on"
     rows = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
     assert await query(server, rows, 60, rows=1) == "x\n61\n… more rows; pass offset=61 to go on"
-    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize(
@@ -110,7 +107,7 @@ async def test_a_cancelled_query_ends(server: Server) -> None:
 
 async def idle(server: Server) -> None:
     """Wait until no connection is left."""
-    with anyio.fail_after(2):
+    with anyio.fail_after(20):
         while server.sql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'reader'") != "0":  # noqa: ASYNC110 - the server tells nobody
             await anyio.sleep(0.02)
 

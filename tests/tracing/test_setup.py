@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from opentelemetry import metrics, trace
@@ -48,6 +48,18 @@ def fan() -> Graph[int, int]:
     graph.edge(double, total, join=collect)
     graph.edge(total, END)
     return graph
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def seen(condition: Callable[[], bool]) -> bool:
+    """Wait for what threads do that nobody waits for any more."""
+    ends = time.monotonic() + 20
+    while not condition() and time.monotonic() < ends:
+        time.sleep(0.01)
+    return condition()
 
 
 @pytest.fixture(params=[("grpc", GrpcReceiver), ("http/protobuf", HttpReceiver)], ids=["grpc", "http"])
@@ -114,15 +126,16 @@ async def test_metrics_are_measured_again_after_shutdown(collector: Receiver) ->
 async def test_a_collector_of_traces_alone_is_asked_once(
     kind: type[GrpcReceiver | HttpReceiver], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Jaeger takes no metrics: its refusal ends the sending, and nobody is warned."""
+    """Jaeger takes no metrics: its refusal ends the sending, and nobody is warned, whoever refused before."""
     protocol: endpoints.Protocol = "grpc" if kind is GrpcReceiver else "http/protobuf"
-    with kind(takes_metrics=False) as receiver:
-        async with configure(endpoint=receiver.endpoint, protocol=protocol) as tracing:
-            await run(fan(), 1)
-            assert await tracing.flush()
-            assert await tracing.flush()
-        assert (receiver.refused, len(spans_of(receiver))) == (1, 4)
-    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+    for _ in range(2):
+        with kind(takes_metrics=False) as receiver:
+            async with configure(endpoint=receiver.endpoint, protocol=protocol) as tracing:
+                await run(fan(), 1)
+                assert await tracing.flush()
+                assert await tracing.flush()
+            assert (receiver.refused, len(spans_of(receiver))) == (1, 4)
+    assert warnings(caplog) == []
 
 
 async def test_a_meter_provider_of_the_users_own_stays(collector: Receiver) -> None:
@@ -167,7 +180,7 @@ async def test_metrics_alone_that_do_not_arrive_are_one_line(
     async with configure(endpoint=NOWHERE, protocol="grpc") as tracing:
         await run(fan(), 1)
         assert not await tracing.flush()
-    (line,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    (line,) = warnings(caplog)
     assert line.getMessage().startswith(f"metrics do not reach {NOWHERE}")
 
 
@@ -263,9 +276,9 @@ async def test_no_collector_is_one_line_and_no_hang(
     async with configure(endpoint=NOWHERE, protocol=protocol, timeout=0.1) as tracing:
         assert (await run(fan(), 3)).output == 6
         assert not await tracing.flush()
-    assert time.monotonic() - began < 5
-    assert tracing.dropped == 6
-    (line,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert time.monotonic() - began < 8
+    assert seen(lambda: (tracing.dropped, len(warnings(caplog))) == (6, 1))
+    (line,) = warnings(caplog)
     assert line.getMessage().startswith(f"spans do not reach {NOWHERE}")
 
 
@@ -308,7 +321,7 @@ async def test_evicted_spans_are_counted_and_told_on_the_root() -> None:
     tracer = provider.get_tracer("t")
     for _ in range(2):
         tracer.start_span("first").end()
-    assert stuck.entered.wait(5)
+    assert stuck.entered.wait(20)
     await run(fan(), 5)
     assert provider.dropped == 4
     stuck.release.set()
@@ -421,8 +434,8 @@ async def test_a_collector_that_never_answers_is_given_up(
         async with configure(endpoint=endpoint, protocol=protocol, timeout=0.1) as tracing:
             await run(fan(), 1)
             assert not await tracing.flush()
-    assert time.monotonic() - began < 3
-    assert tracing.dropped == (0 if off == "TRACES" else 4)
+    assert time.monotonic() - began < 8  # HTTP itself waits for ten
+    assert seen(lambda: tracing.dropped == (0 if off == "TRACES" else 4))
 
 
 async def test_the_runs_whose_losses_are_told_are_the_last(monkeypatch: pytest.MonkeyPatch) -> None:

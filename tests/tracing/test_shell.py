@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,13 @@ pytestmark = pytest.mark.usefixtures("no_provider")
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> str:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Write a file for the shell, and forget the module that it makes of it."""
     path = tmp_path / "flow.py"
     path.write_text("def shout(text: str) -> str:\n    return text.upper()\n")
-    return f"{path}:shout"
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield f"{path}:shout"
+    sys.modules.pop("flow", None)
 
 
 def shell(*words: str) -> Result:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio
 import mcp  # noqa: F401 - takes a second, which would be the first test's
 import pytest
+
+from agentrt_tools.mcp.connection import Connection, _Session
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 Command: TypeAlias = Callable[[str], list[str]]
@@ -57,9 +60,25 @@ def hostile(log: Log) -> Command:
     return lambda mode: [sys.executable, str(HOSTILE), mode, str(log.file)]
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers take their time to start: a short time-out then holds for requests alone."""
+    connect = Connection._connect
+
+    async def patiently(opened: Connection) -> _Session:
+        server = opened.server
+        opened.server = replace(server, timeout=20)
+        try:
+            return await connect(opened)
+        finally:
+            opened.server = server
+
+    monkeypatch.setattr(Connection, "_connect", patiently)
+
+
 async def gone(processes: list[int]) -> bool:
     """Wait until processes have ended, which a kill does not."""
-    with anyio.move_on_after(5):
+    with anyio.move_on_after(20):
         while any(map(alive, processes)):  # noqa: ASYNC110 - they are not this process's children
             await anyio.sleep(0.01)
     return not any(map(alive, processes))

@@ -117,7 +117,6 @@ def start() -> None:
                 signal.signal(number, signal.SIG_IGN)
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             note(f"{os.getpid()} {child.pid}")
-            time.sleep(600)
         case "parent":
             sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
             child, apart = subprocess.Popen(sleep), subprocess.Popen(sleep, process_group=0)
@@ -149,6 +148,8 @@ def main() -> None:
                 note("cancelled")
             case method if "id" in message and method and MODE != "mute":
                 send({"id": message["id"], "error": {"code": -32601, "message": "unknown"}})
+    if MODE == "deaf":
+        time.sleep(600)
 
 
 if __name__ == "__main__":

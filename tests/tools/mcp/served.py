@@ -66,7 +66,7 @@ def served() -> uvicorn.Server:
 
 
 def main() -> None:
-    listening = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+    listening = socket.create_server(("127.0.0.1", int(sys.argv[1])), reuse_port=True)
     print(listening.getsockname()[1], flush=True)
     served().run([listening])
 

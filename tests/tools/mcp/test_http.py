@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,14 +30,15 @@ pytestmark = pytest.mark.anyio
 
 
 class Mortal:
-    """Be a server of the SDK in a process of its own."""
+    """Be a server of the SDK in a process of its own, at a port that another may have after it."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int) -> None:
         command = [sys.executable, str(Path(__file__).with_name("served.py")), str(port)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
-        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        assert int(self.process.stdout.readline()) == port
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}/mcp"
 
     def end(self) -> None:
         self.process.kill()
@@ -60,11 +62,14 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def mortal() -> Iterator[list[Mortal]]:
-    """Return a list of servers that end with the test."""
-    servers = [Mortal()]
-    yield servers
-    for server in servers:
-        server.end()
+    """Return a list of servers that end with the test; their port is kept from everybody else meanwhile."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        kept.bind(("127.0.0.1", 0))
+        servers = [Mortal(kept.getsockname()[1])]
+        yield servers
+        for server in servers:
+            server.end()
 
 
 async def test_a_server_at_a_url_is_a_server(url: str) -> None:
@@ -85,15 +90,36 @@ async def test_a_server_at_a_url_is_a_server(url: str) -> None:
     assert (await run(prompts[0], 0)).output == "greet(name, [tone]): Greet somebody."
 
 
-async def test_what_is_cancelled_is_cancelled_there(url: str) -> None:
-    """Whether somebody cancels or the time is over."""
-    async with connection(Server.of(url, timeout=0.5)) as opened:
-        with pytest.raises(ServerFailed, match=r"did not answer within 0.5 s"):
-            await opened.request(lambda client: client.call_tool("stall", {}))
-        with anyio.fail_after(20):
-            while noted != ["called", "cancelled"]:  # noqa: ASYNC110 - a thread notes it
-                await anyio.sleep(0.01)
+async def happened(*what: str) -> None:
+    """Wait until that has happened to a call."""
+    with anyio.fail_after(20):
+        while noted != [*what]:  # noqa: ASYNC110 - a thread notes it
+            await anyio.sleep(0.01)
+
+
+async def test_who_is_cancelled_cancels_the_call_there(url: str) -> None:
+    """The connection is as good as before."""
+    noted.clear()
+    async with connection(Server.of(url, timeout=20)) as opened:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(opened.request, lambda client: client.call_tool("stall", {}))
+            await happened("called")
+            tasks.cancel_scope.cancel()
+        await happened("called", "cancelled")
         assert (await opened.request(listing)).name == "served"
+
+
+async def test_what_is_given_up_is_cancelled_there(url: str) -> None:
+    """When the time is over; a call that has not even begun by then is tried once more, with more time."""
+    async with connection(Server.of(url, timeout=20)) as opened:
+        for seconds in (0.3, 3, 20):
+            noted.clear()
+            opened.server = replace(opened.server, timeout=seconds)
+            with pytest.raises(ServerFailed, match=rf"did not answer within {seconds} s"):
+                await opened.request(lambda client: client.call_tool("stall", {}))
+            if noted:
+                break
+        await happened("called", "cancelled")
 
 
 @pytest.mark.slow
@@ -190,7 +216,7 @@ def odd() -> Iterator[str]:
 async def test_an_address_where_no_server_is_tells_so(odd: str, path: str, told: str) -> None:
     """Whatever is there instead: nothing is followed, unpacked or read without end."""
     with pytest.raises(ServerFailed, match=told):
-        async with connection(Server.of(f"{odd}/{path}", timeout=0.5)) as opened:
+        async with connection(Server.of(f"{odd}/{path}", timeout=0.5 if path == "stall" else 20)) as opened:
             await opened.request(listing)
 
 

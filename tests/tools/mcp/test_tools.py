@@ -170,6 +170,7 @@ async def test_progress_becomes_events_up_to_a_number(hostile: Command) -> None:
     assert emitted[7].value == {"progress": 7.0, "total": 300.0, "message": "part 7"}
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_time_out_is_told_to_the_model(hostile: Command) -> None:
     """It can go on without the tool."""
     echo = (await tools(hostile("stall"), timeout=0.5))["it.echo"]
