@@ -48,7 +48,7 @@ def is_installed(module: str) -> bool:
 
 
 def peer(
-    passages: Sequence[Passage], queries: Mapping[str, str], k: int, *, stopwords: str | Sequence[str] = "en"
+    passages: Sequence[Passage], queries: Mapping[str, str], k: int, *, stopwords: str | list[str] = "en"
 ) -> dict[str, list[str]]:
     """Return what bm25s finds, without English stop words or others, and with stems where PyStemmer is installed."""
     import bm25s
