@@ -44,8 +44,8 @@ class Guarded(Node[In, Out], Generic[In, Out]):
             retry=node.retry,
             timeout=node.timeout,
         )
-        self.kind = node.kind  # type: ignore[misc]
-        self.counts = node.counts  # type: ignore[misc]
+        self.kind = node.kind
+        self.counts = node.counts
         self.attributes = node.attributes
         self.effect, self.untrusted, self.is_trusted = node.effect, node.untrusted, node.is_trusted
         self.asks_policy = node.asks_policy  # it is invoked within this step

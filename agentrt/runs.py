@@ -82,12 +82,12 @@ class Run:
             graph.compile()
         self.deps = options.get("deps")
         check_all_deps(node, self.deps)
-        _check_input(node, input)
+        self.input = node.input_of(input)
+        _check_input(node, self.input)
         self.concurrency = options.get("concurrency", DEFAULT_CONCURRENCY)
         if self.concurrency < 1:
             raise DefinitionError(f"concurrency={self.concurrency}: let at least one step work at a time")
         self.node = node
-        self.input = input
         self.budget = options.get("budget")
         if self.budget is not None:
             check_policy(self.budget, node)

@@ -46,8 +46,8 @@ class _TooMuchWork(Exception):
 class Schema:
     """Check values against a JSON schema; nothing is fetched, and no regular expression can hold up the process.
 
-    Patterns that no linear engine reads, and names of properties by pattern, are not checked. formats: whether formats
-    are, such as that of dates.
+    Patterns that no linear engine reads, and names of properties by pattern, are not checked, which `unchecked` tells.
+    formats: whether formats are, such as that of dates.
     """
 
     def __init__(self, stated: Mapping[str, Any], *, formats: bool = False) -> None:
@@ -72,6 +72,15 @@ class Schema:
         except SchemaError as error:
             raise SchemaRefused(f"{error.json_path}: {_short(error.message)}") from error
         _References(self.stated).check()
+
+    def unchecked(self) -> list[str]:
+        """Return the regular expressions that no value is checked against."""
+        found = []
+        for part in parts_of(self.stated):
+            pattern, names = part.get("pattern"), part.get("patternProperties")
+            found += [pattern] if isinstance(pattern, str) and _linear(pattern) is None else []
+            found += list(names) if isinstance(names, Mapping) else []
+        return found
 
     def mistakes(self, value: Any) -> list[str]:
         """Return what is wrong with a value, one line a mistake, at most five."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, final, get_args, get_origin, overload
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from agentrt.budget import STEPS, TOOL_CALLS, Budget
@@ -36,6 +36,8 @@ class Tool(FunctionNode[R], Generic[P, R]):
         What the function does before it asks people itself (`ctx.ask`) it does again when they have answered.
     approval: whether a person has to approve each call, or a function of the arguments that says so of this call.
     untrusted: whether its result comes from the outside world, and may hold what others want a model to do.
+
+    A run of a tool alone takes its arguments by name, `run(price, {"hotel": "Zura Inn"})`, or the one it has as it is.
 
     Raises `DefinitionError` for a parameter without a type, and for a function that makes tools.
     """
@@ -92,6 +94,20 @@ class Tool(FunctionNode[R], Generic[P, R]):
             return self.read_output(answer.value)
         await ctx.begin_effect()
         return await self.use(ctx, (), given, why=why)
+
+    def input_of(self, given: Any) -> Any:
+        """Take arguments by name, as of several parameters, for one whose type takes no such mapping as it is.
+
+        Raises `InvalidArguments` where they do not fit.
+        """
+        if not self._single or not isinstance(given, Mapping):
+            return given
+        try:
+            TypeAdapter(self.input).validate_python(given, strict=True)
+        except ValidationError:
+            (value,) = self.arguments.parse(given).values()
+            return value
+        return given
 
     def _wants_approval(self, arguments: Mapping[str, Any]) -> bool:
         return self.approval(arguments) if callable(self.approval) else self.approval
@@ -190,7 +206,7 @@ class ToolUse(Node[str, Any]):
         self.name, self.description, self.input, self.output = node.name, node.description, object, node.output
         self.budget, self.retry, self.timeout = node.budget, node.retry, node.timeout
         self.attributes = {**(node.attributes or {}), "call_id": call_id}
-        self.kind = node.kind  # type: ignore[misc]
+        self.kind = node.kind
         self.node = node
         self.effect, self.untrusted, self.is_trusted = node.tool_effect, node.untrusted, node.is_trusted
         self.wraps_up = node.wraps_up

@@ -105,3 +105,10 @@ def test_no_schema_and_no_value_hold_up_the_process(stated: dict[str, Any], valu
     began = time.thread_time()
     assert len(schema.mistakes(value)) <= 5
     assert time.thread_time() - began < 4
+
+
+def test_what_is_not_checked_is_told() -> None:
+    """Patterns that no linear engine reads, and names of properties by pattern, wherever they are."""
+    stated = {"items": {"pattern": "("}, "properties": {"a": {"patternProperties": {"^b": {"pattern": "^c$"}}}}}
+    assert sorted(Schema(stated).unchecked()) == ["(", "^b"]
+    assert Schema({"pattern": "^(a+)+$", "properties": {"pattern": {"type": "string"}}}).unchecked() == []

@@ -20,10 +20,12 @@ from agentrt import (
     Node,
     StepFailed,
     StepTimeout,
+    replay,
     run,
     tool,
 )
 from agentrt.function import FunctionNode, as_node
+from agentrt.stores import MemoryJournal
 from agentrt.tool import Tool, ToolUse, as_text, as_tool, tool_spec
 
 pytestmark = pytest.mark.anyio
@@ -263,3 +265,58 @@ def test_a_value_that_holds_itself_is_written_all_the_same() -> None:
     value: list[object] = []
     value.append(value)
     assert as_text(value) == '[["..."]]'
+
+
+@tool(effect="read")
+async def visit(place: Place | None = None) -> str:
+    """Visit a place."""
+    return "nowhere" if place is None else f"{type(place).__name__} {place.country}"
+
+
+@tool(effect="read")
+async def listed(start: int = 0) -> int:
+    """List what there is."""
+    return start
+
+
+@tool(effect="read")
+async def keys(table: dict[str, int]) -> str:
+    """Return the keys of a table."""
+    return " ".join(table)
+
+
+@tool(effect="read")
+async def anything(thing: Any) -> str:
+    """Say what it is."""
+    return f"{thing}"
+
+
+@pytest.mark.parametrize(
+    ("node", "given", "output"),
+    [
+        (listed, {}, 0),
+        (listed, {"start": 3}, 3),
+        (listed, {"start": "3"}, 3),
+        (listed, 3, 3),
+        (visit, {}, "nowhere"),
+        (visit, {"place": {"name": "Dorrel"}}, "Place FR"),
+        (visit, Place(name="Dorrel", country="XX"), "Place XX"),
+        (keys, {"table": 1}, "table"),
+        (keys, {"table": {"a": 1}}, "a"),
+        (anything, {"thing": 1}, "{'thing': 1}"),
+        (search, {"query": "a", "k": 2}, ["a", "2", "rank", "-"]),
+    ],
+)
+async def test_a_run_of_a_tool_alone_takes_arguments_by_name(node: Tool[..., Any], given: Any, output: Any) -> None:
+    """However many parameters it has; what the type of the only one takes is the argument itself."""
+    journal = MemoryJournal()
+    assert (await run(node, given, journal=journal, run_id="r")).output == output
+    assert (await replay(node, "r", journal=journal)).output == output
+
+
+async def test_arguments_of_a_tool_that_do_not_fit_are_told() -> None:
+    """Before anything runs."""
+    with pytest.raises(InvalidArguments, match="end: Extra inputs are not permitted"):
+        await run(listed, {"end": 3})
+    with pytest.raises(InvalidArguments, match="start: Input should be a valid integer"):
+        await run(listed, {"start": "soon"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TextIO
@@ -145,6 +145,13 @@ def _lines(stream: TextIO) -> Iterator[str]:
         yield line
 
 
+def _why_empty(failed: Mapping[str, str]) -> str:
+    """Say why no page of a PDF has text; `failed` holds why pages could not be read, by their number."""
+    for number, why in failed.items():
+        return f"page {number} cannot be read: {why}"
+    return "there is no text on its pages: they may be pictures"
+
+
 def _declared(file: Path) -> str | None:
     with file.open("rb") as stream:
         found = _CHARSET.search(stream.read(2048))
@@ -157,7 +164,7 @@ def _pdf(source: str, file: Path, parsers: Parsers) -> Iterator[Document | Probl
     read = parsers.parse("pdf", file.read_bytes())
     pages = [page.replace(PAGE_BREAK, "\n") for page in read["pages"]]
     if not any(page.strip() for page in pages):
-        yield Problem(source, "there is no text on its pages: they may be pictures")
+        yield Problem(source, _why_empty(read["failed"]))
         return
     for number, page in enumerate(pages, 1):
         if not page.strip():

@@ -15,6 +15,7 @@ def parse(data: bytes) -> dict[str, Any]:
     Raises `ValueError` for one that is locked, or has more text than any book.
     """
     from pypdf import PdfReader
+    from pypdf.errors import LimitReachedError
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     reader = PdfReader(BytesIO(data))
@@ -28,6 +29,9 @@ def parse(data: bytes) -> dict[str, Any]:
             text = reader.pages[number - 1].extract_text()
         except MemoryError:
             raise
+        except LimitReachedError as error:
+            failed[number] = f"it unpacks to more than is read of a page: {error}"
+            text = ""
         except Exception as error:  # noqa: BLE001 - told of the page; the others may be in order
             failed[number] = f"{type(error).__name__}: {error}"
             text = ""

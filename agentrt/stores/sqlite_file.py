@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from agentrt.errors import JournalError
+from agentrt.stores.record import COLUMNS
 
 SCHEMA_VERSION: Final = 5
 _APPLICATION_ID: Final = int.from_bytes(b"agrt")
@@ -160,6 +161,17 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
             )
         if version < SCHEMA_VERSION:
             _upgrade(connection, version)
+        _check_columns(path, connection)
+
+
+def _check_columns(path: Path, connection: sqlite3.Connection) -> None:
+    """Refuse a file that has the version and not its columns: its runs would fail, each as it begins."""
+    has = {name for _, name, *_ in connection.execute("PRAGMA table_info(runs)")}
+    if missing := sorted({"id", *COLUMNS} - has):
+        raise JournalError(
+            f"{path} was written by an agentrt between two versions ({', '.join(missing)} is missing): "
+            "move it away (a new one is made), or choose another file"
+        )
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import anyio
@@ -19,6 +20,7 @@ import pytest
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from agentrt import run
+from agentrt.stores import open_store
 from agentrt_tools.mcp import list_mcp_tools
 from tests.cli.conftest import Shell, Write
 
@@ -296,3 +298,16 @@ def test_what_cannot_be_served_is_told_at_once(write: Write, shell: Shell, words
     result = shell("mcp", *words)
     assert result.exit_code in (1, 2)
     assert told in result.stderr
+
+
+def test_a_store_that_cannot_be_used_is_told_at_once(write: Write, shell: Shell, tmp_path: Path) -> None:
+    """As `agentrt run` tells it, and before a client is told of tools that could not run."""
+    write(TOOLS)
+    store = f"sqlite:///{tmp_path / 'old.db'}"
+    anyio.run(open_store(store).aclose)
+    with closing(sqlite3.connect(tmp_path / "old.db")) as connection:
+        connection.execute("ALTER TABLE runs DROP COLUMN due")
+    for words in (["mcp", "flow.py:add"], ["run", "flow.py:add", "1"]):
+        result = shell(*words, "--store", store)
+        assert result.exit_code in (1, 2)
+        assert "between two versions (due is missing)" in result.stderr

@@ -279,6 +279,15 @@ def test_a_pdf_that_unpacks_to_gigabytes_is_given_up(write: Write) -> None:
     assert problems(write("a.pdf", bomb), seconds=5)
 
 
+@pytest.mark.slow
+def test_a_page_that_unpacks_to_too_much_is_told(write: Write) -> None:
+    """Not as one without text, which would be taken for a picture."""
+    bomb = pdf_of_streams([b"BT /F1 12 Tf (A) Tj ET\n" * 4_000_000])
+    (found,) = problems(write("a.pdf", bomb), seconds=5)
+    reason = "it unpacks to more than is read of a page: Limit reached while decompressing"
+    assert found.startswith(f"a.pdf: page 1 cannot be read: {reason}")
+
+
 def test_a_pdf_that_takes_too_long_is_given_up(write: Write) -> None:
     """Its process is ended."""
     slow = pdf_of_streams([b"BT /F1 12 Tf " + b"(x) Tj 1 0 Td " * 1_000_000 + b"ET"])

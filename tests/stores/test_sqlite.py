@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +394,16 @@ async def test_an_older_file_goes_on(tmp_path: Path) -> None:
         await journal.write_note("notes", "a", f"{latest}")
         assert [note.text for note in await journal.notes("notes")] == [f"{latest}"]
         await journal.aclose()
+
+
+async def test_a_file_between_two_versions_is_refused_as_it_is_opened(tmp_path: Path) -> None:
+    """And not run by run: it says that it is of this version, and lacks a column."""
+    path = tmp_path / "runs.db"
+    await SqliteJournal(path).aclose()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE runs DROP COLUMN due")
+    with pytest.raises(JournalError, match=r"between two versions \(due is missing\): move it away"):
+        SqliteJournal(path)
 
 
 async def test_a_run_that_waits_in_an_older_file_is_due(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
 from agentrt import Agent, DefinitionError, InvalidArguments, ModelRequest, Result, StopReason, replay, resume, run
 from agentrt import events as ev
@@ -72,6 +73,10 @@ async def test_a_model_may_say_what_answer_it_can_use() -> None:
 @pytest.mark.parametrize(
     ("schema", "told"),
     [
+        ({"type": "string", "pattern": "("}, "nothing can be checked against the pattern '(': write another"),
+        ({"items": {"pattern": "(?=a)a"}}, "without look-around, back-references and patternProperties, or none"),
+        ({"type": "string", "pattern": r"(a)\1"}, "nothing can be checked against the pattern"),
+        ({"patternProperties": {"^a": {"type": "integer"}}}, "nothing can be checked against the pattern '^a'"),
         ({"type": "text"}, "'text' is not valid under any of the given schemas"),
         ({"type": "array", "items": {"$ref": "https://example.org/schema"}}, "write it without $ref"),
         ({"allOf": [{"$dynamicRef": "#x"}]}, "write it without $ref"),
@@ -142,6 +147,26 @@ async def test_a_graph_asks_too() -> None:
     assert (await resume(confirm, "r", journal=journal)).output is True
     bounds = foresee(confirm, "Shall I?")
     assert (bounds.steps.least, bounds.steps.greatest) == (2, 2)
+
+
+class Code(BaseModel):
+    """Hold a word that no linear engine could check."""
+
+    model_config = ConfigDict(regex_engine="python-re")
+
+    code: str = Field(pattern="^(?!no)[a-z]+$")
+
+
+async def test_what_a_schema_cannot_check_the_type_does() -> None:
+    """An answer that it refuses is asked for again; the default need not fit."""
+    clerk = Clerk(AskHuman(Code, timeout=60), {"question": "Which?"})
+    await clerk.begin()
+    await answer(clerk.journal, "r", {"code": "nope"})
+    assert (await clerk.go_on()).stop_reason is StopReason.WAITING
+    (question,) = await inbox(clerk.journal)
+    assert "String should match pattern" in str(question.asked.about["refused"])
+    await answer(clerk.journal, "r", {"code": "yes"})
+    assert (await clerk.go_on()).output == '{"code":"yes"}'
 
 
 async def test_a_pattern_of_a_model_holds_nobody_up() -> None:

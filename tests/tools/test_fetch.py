@@ -17,7 +17,7 @@ from agentrt import InvalidArguments, StepFailed, run
 from agentrt.tool import tool_spec
 from agentrt_tools import fetch, fetcher
 from agentrt_tools.reach import FetchError, Reach, is_public
-from tests.index.pdfs import pdf
+from tests.index.pdfs import pdf, pdf_of_streams
 from tests.tools.servers import Answer, always, response, serving
 
 pytestmark = pytest.mark.anyio
@@ -101,6 +101,14 @@ async def test_a_pdf_without_text_is_told(document: bytes, reason: str) -> None:
     """Broken, or nothing but pictures."""
     with pytest.raises(FetchError, match=reason):
         await got(always(response(document, content_type="application/pdf")))
+
+
+@pytest.mark.slow
+async def test_a_pdf_that_unpacks_to_too_much_is_told() -> None:
+    """And not taken for pictures."""
+    bomb = pdf_of_streams([b"BT /F1 12 Tf (A) Tj ET\n" * 4_000_000])
+    with pytest.raises(FetchError, match="of which page 1 cannot be read: it unpacks to more than is read of a page"):
+        await got(always(response(bomb, content_type="application/pdf")))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import pytest
 
 from agentrt import Agent, Node, Passage, Retriever, StopReason, approve_untrusted_writes, run, tool
@@ -41,12 +42,9 @@ def database(tmp_path: Path) -> Sequence[Node[Any, Any]]:
     return sql(f"sqlite:///{tmp_path / 'hotels.db'}")
 
 
-def rebinding(tmp_path: Path) -> Sequence[Node[Any, Any]]:
-    answers = iter([["93.184.216.34"], ["127.0.0.1"]])
-
+def web(tmp_path: Path) -> Sequence[Node[Any, Any]]:
     async def resolve(host: str, port: int) -> Sequence[str]:
-        next(answers)
-        return next(answers)
+        return ["127.0.0.1" if host == "owls.example" else host]
 
     return [fetcher(resolve=resolve)]
 
@@ -66,8 +64,8 @@ ATTACKS = [
     (database, call("sql_query", statement="DROP TABLE hotels"), "SqlError"),
     (database, call("sql_query", statement="SELECT 1; DROP TABLE hotels"), "SqlError"),
     (database, call("sql_query", statement="ATTACH '/etc/owned' AS o"), "SqlError"),
-    (rebinding, call("fetch", url="http://owls.example/"), "not public"),
-    (rebinding, call("fetch", url="http://169.254.169.254/latest/meta-data"), "not public"),
+    (web, call("fetch", url="http://owls.example/"), "not public"),
+    (web, call("fetch", url="http://169.254.169.254/latest/meta-data"), "not public"),
     (sandbox, call("python", code="open('/etc/passwd').read()"), "PermissionError"),
     (sandbox, call("python", code="().__class__.__mro__[1].__subclasses__()"), "AttributeError"),
     (sandbox, call("python", code="while True: pass"), "1 second"),
@@ -87,6 +85,32 @@ async def test_an_attack_is_refused_and_the_run_unharmed(
     assert told in f"{failed.error.type}: {failed.error.message}"
     assert told in model.requests[1].messages[-1].text
     assert not is_owned()
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+async def test_a_name_that_leads_elsewhere_the_second_time_is_not_followed(
+    calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by a redirect nor by a second call; the connection goes to the address that was checked."""
+    answers = iter([["93.184.216.34"], ["127.0.0.1"]])
+    connected: list[str] = []
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        return next(answers)
+
+    elsewhere = response(b"", "302 Found", location="http://owls.example/secret")
+    async with serving(always(elsewhere if calls == 1 else response(b"fine"))) as port:
+        connect = httpcore.AnyIOBackend.connect_tcp
+
+        async def lead_here(self: Any, host: str, _: int, *options: Any) -> Any:
+            connected.append(host)
+            return await connect(self, "127.0.0.1", port, *options)
+
+        monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", lead_here)
+        model = ScriptedModel([*[call("fetch", url="http://owls.example/")] * calls, text("done")])
+        result = await run(Agent("agent", model=model, tools=[fetcher(resolve=resolve)]), "go")
+    assert (result.output, connected, next(answers, None)) == ("done", ["93.184.216.34"], None)
+    assert "owls.example leads to an address that is not public" in model.requests[-1].messages[-1].text
 
 
 async def test_a_bomb_is_read_no_further_than_wanted() -> None:

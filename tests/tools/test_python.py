@@ -112,15 +112,55 @@ async def test_an_error_comes_with_its_lines_and_what_was_printed() -> None:
 
 
 async def test_output_is_cut_and_more_can_be_asked_for() -> None:
-    """A cut value can be printed in parts."""
+    """A cut value can be printed in parts, and so can what was printed, again and again."""
     short = Python(most_output=10)
-    texts = await told("print('ab' * 100)\nlist(range(1000))", "print(repr(_)[10:20])", tool=short)
+    texts = await told("print('ab' * 100)\nlist(range(1000))", "print(repr(_)[5:15])", tool=short)
     assert texts[0] == (
-        "ababababab\n… 191 more characters; print less at once\n"
-        "[0, 1, 2, \n… 4,880 more characters; for more print repr(_)[10:]"
+        "ababa\n… 196 more characters; for more print(_printed[5:])\n"
+        "[0, 1\n… 4,885 more characters; for more print repr(_)[5:]"
     )
-    assert texts[1] == "3, 4, 5, 6\n… 1 more characters; print less at once"
+    assert texts[1] == ", 2, 3, 4,\n… 1 more characters; for more print(_printed[10:])"
+    texts = await told("print('a' * 9 + 'b' * 9 + 'c' * 9)", *["print(_printed[10:], end='')"] * 2, "_", tool=short)
+    assert [text.partition("\n")[0] for text in texts[:3]] == ["aaaaaaaaab", "bbbbbbbbcc", "ccccccc"]
     assert "longer than 20,000 characters" in (await told("x" * 20_001))[0]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print('x' * 50_000)\n'y' * 50_000",
+        "'y' * 50_000",
+        "print('x' * 50_000)\nraise ValueError('y' * 50_000)",
+        "print('x' * 9_000)\nx" + "y" * 10_000,
+        "for i in range(10):\n  print('x' * 200_000)",
+    ],
+)
+async def test_what_is_returned_is_bounded_as_a_whole(code: str) -> None:
+    """What is printed, the value, an error and its lines together; and there is a way to what is left out."""
+    (text,) = await told(code)
+    assert 3_900 < len(text) < 8_300
+    assert "more characters; for more print" in text or "(50,007 characters)" in text
+
+
+async def test_of_endless_output_the_beginning_is_kept() -> None:
+    """And the model is told how much of it."""
+    texts = await told("for i in range(10):\n  print('x' * 200_000)", "len(_printed)")
+    assert texts[0].endswith("more characters; for more print(_printed[8000:]), which holds the first 1,000,000")
+    assert texts[1] == "1000000"
+
+
+async def test_what_is_printed_before_an_error_can_be_read_on() -> None:
+    """The interpreter goes on, with all it had."""
+    texts = await told("print('a' * 5_000)\n1 / 0", "_printed.count('a')")
+    assert "for more print(_printed[4000:])" in texts[0]
+    assert texts[1] == "5000"
+
+
+async def test_the_interpreter_writes_nothing_to_the_hosts_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    """Not even as it runs out of memory."""
+    assert "MemoryError" in (await told("x = [b'x' * 10**6 for i in range(10**6)]", tool=Python(memory_mb=16)))[0]
+    assert "MemoryError" in (await told("x = 'a' * 10**9", tool=Python(memory_mb=16)))[0]
+    assert capfd.readouterr().err == ""
 
 
 ESCAPES = [

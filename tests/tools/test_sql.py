@@ -65,8 +65,13 @@ async def test_rows_come_as_lines(path: Path) -> None:
         "':x' | '100%' | name\n:x | 100% | Zura Inn"
     )
     long = await query(path, "SELECT replace(hex(zeroblob(1000)), '0', 'x')")
-    assert long.endswith("xxx… (2,000 characters)")
-    assert len(long) < 600
+    assert long.endswith("x… (2,000 characters: substr(replace(hex(zeroblob(1000)), '0', 'x'), 501, 500) goes on)")
+    assert len(long) < 700
+    text = ", ".join(f"word {n}" for n in range(200))
+    first = await query(path, f"SELECT '{text}' AS words")
+    assert first == f"words\n{text[:500]}… ({len(text):,} characters: substr(words, 501, 500) goes on)"
+    more = await query(path, f"SELECT substr(words, 501, 500) FROM (SELECT '{text}' AS words)")
+    assert more.partition("\n")[2] == text[500:1000]
 
 
 async def test_more_rows_are_had_by_an_offset(path: Path) -> None:
@@ -75,7 +80,10 @@ async def test_more_rows_are_had_by_an_offset(path: Path) -> None:
     assert await query(path, ordered, rows=2) == "nights\nNULL\n40\n… more rows; pass offset=2 to go on"
     assert await query(path, ordered, 2, rows=2) == "nights\n74"
     assert await query(path, ordered, 3) == "nights\n(no more rows)"
-    assert await query(path, ordered, most=9) == "nights\nNULL\n40\n… more rows; pass offset=2 to go on"
+    assert await query(path, ordered, most=15) == "nights\nNULL\n40\n… more rows; pass offset=2 to go on"
+    wide = await query(path, "SELECT " + ", ".join(f"hex(zeroblob(400)) AS column_number_{n}" for n in range(100)))
+    assert 7_000 < len(wide) < 8_100
+    assert wide.endswith("000…\n(values that end with … are cut: ask for fewer columns to see more of each)")
     assert await query(path, "SELECT 'a long value'", most=3) == "'a long value'\na long value"
     with pytest.raises(InvalidArguments, match="offset is 0 or more"):
         await query(path, ordered, -1)
@@ -132,7 +140,7 @@ async def test_a_process_that_is_slow_to_start_is_waited_for(path: Path, monkeyp
     """As on a machine with much to do; a long statement reaches it, too."""
     monkeypatch.setattr(sqlite_module, "_START", "import time; time.sleep(0.1)\n" + sqlite_module._START)
     long = "SELECT '" + "é" * 19_000 + "' AS x"
-    assert (await query(path, long, seconds=20)).endswith("… (19,000 characters)")
+    assert (await query(path, long, seconds=20)).endswith("… (19,000 characters: substr(x, 501, 500) goes on)")
 
 
 @pytest.mark.parametrize("write", [True, False])
@@ -223,7 +231,7 @@ async def test_a_file_that_is_only_read_is_locked_thrice(path: Path) -> None:
 @pytest.mark.parametrize("statement", LEADING_OUT)
 async def test_a_statement_that_may_write_stays_in_the_database(path: Path, statement: str) -> None:
     """It neither opens other files nor loads code."""
-    with pytest.raises(SqlError, match=r"it would leave the database|prohibited"):
+    with pytest.raises(SqlError, match=r"it would leave the database|prohibited|a transaction of its own"):
         await query(path, statement.format(folder=path.parent), write=True)
     assert not (path.parent / "other.db").exists()
 
@@ -259,15 +267,57 @@ async def test_patterns_take_no_time(path: Path) -> None:
 
 
 async def test_statements_may_write_if_that_is_wanted(path: Path) -> None:
-    """Each is kept when it is done; reading on does not do it again."""
+    """Each is kept when it is done."""
     assert await query(path, "INSERT INTO towns VALUES (2, 'X')", write=True) == "done: 1 rows"
     more = "INSERT INTO towns VALUES (3, 'Y'), (4, 'Z') RETURNING id"
-    assert await query(path, more, write=True, rows=1) == "id\n3\n… more rows; pass offset=1 to go on"
-    adding = "INSERT INTO towns (name) SELECT name FROM towns RETURNING id"
-    await query(path, adding, 1, write=True)
-    assert await query(path, "SELECT count(*) AS n FROM towns") == "n\n4"
+    answer = await query(path, more, write=True, rows=1)
+    assert answer == "id\n3\n… more rows; pass offset=1 to go on if the statement only reads"
+    assert await query(path, "SELECT id FROM towns", 3, write=True) == "id\n4"
     with pytest.raises(SqlError, match="UNIQUE constraint failed"):
         await query(path, "INSERT INTO towns VALUES (1, 'X')", write=True)
+
+
+ADDING = [
+    "INSERT INTO towns (name) SELECT 'X' FROM hotels RETURNING id",
+    "WITH s AS (SELECT name FROM hotels) INSERT INTO towns (name) SELECT name FROM s RETURNING id",
+    "/* go */ WITH s AS (SELECT 1) UPDATE towns SET name = name || '!' RETURNING name",
+    "REPLACE INTO towns (name) SELECT name FROM hotels RETURNING id",
+    "WITH s AS (SELECT 1) DELETE FROM hotels RETURNING name",
+    "CREATE TABLE t (x)",
+]
+
+
+@pytest.mark.parametrize("statement", ADDING)
+async def test_who_reads_on_changes_nothing(path: Path, statement: str) -> None:
+    """Whatever the statement looks like: done once it is kept, and is not done again, nor said to be."""
+    await query(path, "INSERT INTO towns (name) VALUES ('Y'), ('Z')", write=True)
+    before = await kept(path)
+    await query(path, statement, write=True, rows=1)
+    once = await kept(path)
+    assert once != before
+    with pytest.raises(SqlError, match="offset= is for statements that read; what one has changed can be read with a"):
+        await query(path, statement.replace("TABLE t", "TABLE u"), 1, write=True, rows=1)
+    assert await kept(path) == once
+
+
+async def kept(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
+@pytest.mark.parametrize("statement", ["\ufeffCOMMIT", "\ufeffSAVEPOINT s", "\ufeffBEGIN"])
+async def test_a_transaction_is_left_by_no_statement(path: Path, statement: str) -> None:
+    """Also by one that is not seen in its text: the database knows what it is."""
+    with pytest.raises(SqlError, match="it would leave the database or its transaction"):
+        await query(path, statement, write=True)
+
+
+async def test_a_statement_that_returns_too_much_has_changed_nothing(path: Path) -> None:
+    """What cannot be told is not kept."""
+    columns = ", ".join(["id"] * 101)
+    with pytest.raises(SqlError, match="returns 101 columns"):
+        await query(path, f"WITH s AS (SELECT 1) INSERT INTO towns (name) VALUES ('X') RETURNING {columns}", write=True)
+    assert await query(path, "SELECT count(*) AS n FROM towns") == "n\n1"
 
 
 async def test_the_schema(path: Path) -> None:

@@ -27,6 +27,7 @@ CREATE TYPE mood AS ENUM ('calm', 'glad'); CREATE TYPE pair AS (x INTEGER, y TEX
 CREATE TABLE odd (kind mood, pair pair, pairs pair[], place point, page xml, "Day" int4range NOT NULL);
 CREATE SCHEMA archive; CREATE TABLE archive.old (x INTEGER);
 CREATE ROLE reader LOGIN; CREATE ROLE owner LOGIN; CREATE ROLE risen LOGIN; CREATE ROLE files LOGIN;
+CREATE ROLE ending LOGIN; GRANT pg_signal_backend TO ending;
 GRANT postgres TO risen; ALTER ROLE risen NOINHERIT; GRANT pg_read_server_files TO files;
 GRANT ALL ON ALL TABLES IN SCHEMA public TO reader; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO reader;
 GRANT ALL ON SCHEMA public TO reader; GRANT USAGE ON SCHEMA archive TO reader;
@@ -67,6 +68,10 @@ async def test_rows_come_as_lines(server: Server) -> None:
     assert (await query(server, "EXPLAIN SELECT 1")).startswith("QUERY PLAN\nResult")
     assert await query(server, "SHOW transaction_read_only") == "transaction_read_only\non"
     assert await query(server, "VALUES (1), (2), (3)", rows=2) == "column1\n1\n2\n… more rows; pass offset=2 to go on"
+    many = await query(server, "SELECT array_agg(n) AS many FROM generate_series(1, 500) n")
+    assert many.endswith("characters: read it in parts, with substr(CAST(many AS TEXT), 1, 500))")
+    parts = await query(server, f"SELECT {many.partition('with ')[2][:-1]} FROM (SELECT ARRAY[1, 2] AS many) x")
+    assert parts == "substr\n{1,2}"
     assert await query(server, "VALUES (1), (2), (3)", 2, rows=2) == "column1\n3"
 
 
@@ -178,22 +183,27 @@ async def test_no_statement_changes_the_next(server: Server, statement: str) -> 
         await ask("INSERT INTO towns VALUES (2, 'X')")
 
 
-@pytest.mark.parametrize("role", ["postgres", "risen", "files"])
+@pytest.mark.parametrize("role", ["postgres", "risen", "files", "ending"])
 async def test_a_role_that_reaches_further_is_refused(server: Server, role: str) -> None:
-    """A superuser, who may become one, and who may read the server's files; unless that is wanted."""
+    """A superuser, who may become one, who may read the server's files or end sessions; unless that is wanted."""
     with pytest.raises(DefinitionError, match="use one that may only read what is needed, or pass superuser=True"):
-        await query(server, "SELECT pg_read_file('/etc/passwd')", role=role)
+        await query(server, "SELECT 1 AS x", role=role)
     assert await query(server, "SELECT 1 AS x", role=role, superuser=True) == "x\n1"
     with pytest.raises(SqlError, match="read-only transaction: this tool only reads"):
         await query(server, "CREATE TABLE t (x INTEGER)", role=role, superuser=True)
 
 
 async def test_statements_may_write_if_that_is_wanted(server: Server) -> None:
-    """Each is kept when it is done; reading on does not do it again."""
+    """Each is kept when it is done; reading on is refused, also where no transaction could undo it."""
     assert await query(server, "INSERT INTO towns VALUES (5, 'X'), (6, 'X')", write=True) == "done"
     more = "INSERT INTO towns SELECT id + 2, name FROM towns WHERE name = 'X' RETURNING id"
-    assert (await query(server, more, write=True, rows=1)).endswith("… more rows; pass offset=1 to go on")
-    assert await query(server, more.replace("+ 2", "+ 20"), 1, write=True, rows=1) != ""
+    assert (await query(server, more, write=True, rows=1)).endswith(
+        "pass offset=1 to go on if the statement only reads"
+    )
+    with_it = f"WITH x AS ({more.replace('+ 2', '+ 20')}) SELECT * FROM x"
+    for statement in (more.replace("+ 2", "+ 20"), with_it, "SELECT nextval('numbers')", "CREATE TABLE t (x int)"):
+        with pytest.raises(SqlError, match="read-only transaction: offset= is for statements that read"):
+            await query(server, statement, 1, write=True, rows=1)
     assert await query(server, "SELECT count(*) AS n FROM towns") == "n\n5"
     assert await query(server, "DELETE FROM towns WHERE name = 'X'", write=True) == "done"
     with pytest.raises(SqlError, match="cannot insert multiple commands"):

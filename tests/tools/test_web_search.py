@@ -12,7 +12,7 @@ import pytest
 from agentrt import Agent, DefinitionError, InvalidArguments, RateLimited, Retry, StepFailed, run
 from agentrt.messages import ToolMessage
 from agentrt.testing import ScriptedModel, call
-from agentrt.tool import tool_spec
+from agentrt.tool import as_text, tool_spec
 from agentrt_tools import Brave, SearchProvider, SearchResult, SearXNG, web_search
 from agentrt_tools.web_search import SearchError
 from tests.tools.servers import Answer, always, response, serving
@@ -168,9 +168,56 @@ async def test_a_search_that_no_engine_takes_is_refused(arguments: tuple[Any, ..
 
 
 async def test_results_are_bounded_whatever_the_engine_says() -> None:
-    """In number and length."""
+    """In number and length; what is cut shows it."""
     results = await web_search(Loud()).function("owls", 4)
-    assert (len(results), len(results[0].title), len(results[0].snippet)) == (4, 500, 500)
+    assert (len(results), len(results[0].title), len(results[0].snippet)) == (4, 150, 500)
+    assert (results[0].title[-2:], results[0].snippet[-2:]) == ("t…", "s…")
+
+
+@pytest.mark.parametrize("odd", ["x", "\x01", '"', "</untrusted>", "\ud800", "😀"])
+@pytest.mark.parametrize("most", [300, 8_000])
+async def test_results_are_bounded_together(odd: str, most: int) -> None:
+    """As a model reads them; an address is there as a whole, or the result is not."""
+    addresses = [f"https://owls.example/{n}/" + "u" * 300 * n for n in range(20)]
+    found = [SearchResult(odd * 9_999, address, odd * 9_999) for address in addresses]
+    results = await web_search(Found(found), most=most).function("owls", 20)
+    assert 0.2 * most < len(as_text(results)) <= most
+    assert {r.url for r in results} < set(addresses)
+
+
+async def test_brave_goes_on_page_by_page() -> None:
+    heads: list[str] = []
+    async with serving(heard(BRAVE, heads)) as port:
+        await web_search(Brave("key", url=f"http://127.0.0.1:{port}/search")).function("owls", 3, 2)
+    assert heads[0].startswith("GET /search?q=owls&count=3&text_decorations=false&offset=1 HTTP/1.1\r\n")
+
+
+async def test_searxng_goes_on_wherever_its_own_pages_end() -> None:
+    """Nothing is left out or told twice, and a server that has no more is not asked again."""
+    heads: list[str] = []
+
+    async def answer(head: str, stream: anyio.abc.SocketStream) -> None:
+        heads.append(head)
+        number = int(head.partition("pageno=")[2][:1] or 1)
+        rows = [{"url": f"https://owls.example/{n}"} for n in range(7 * (number - 1), min(7 * number + 1, 17))]
+        await stream.send(response(json.dumps({"results": rows}).encode()))
+
+    async with serving(answer) as port:
+        tool = web_search(SearXNG(f"http://127.0.0.1:{port}"))
+        pages = [await tool.function("owls", 5, page) for page in (1, 2, 3, 4, 5)]
+    assert [[int(r.url.rpartition("/")[2]) for r in page] for page in pages] == [
+        [0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14], [15, 16], [],
+    ]  # fmt: skip
+    assert len(heads) == 1 + 2 + 2 + 4 + 4
+
+
+async def test_pages_are_offered_where_there_are_some() -> None:
+    """And ten at most."""
+    assert "page" in tool_spec(web_search(Brave("key"))).parameters["properties"]
+    assert "page" not in tool_spec(web_search(Loud())).parameters["properties"]
+    for page in (0, 11):
+        with pytest.raises(InvalidArguments, match="page: there are pages 1 to 10"):
+            await web_search(Brave("key")).function("owls", 5, page)
 
 
 async def test_a_missing_key_is_told_to_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +258,7 @@ def _impatient(error: Exception) -> bool:
 
 
 def test_a_model_is_told_how_to_search() -> None:
-    """In two parameters."""
+    """In two parameters, where there is one page."""
     spec = tool_spec(web_search(Loud()))
     assert [*spec.parameters["properties"]] == ["query", "count"]
     assert spec.parameters["required"] == ["query"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import PydanticSchemaGenerationError, TypeAdapter
+from pydantic import AfterValidator, PydanticSchemaGenerationError, TypeAdapter
 
 from agentrt import Context, DefinitionError, InvalidArguments, Tool
 from agentrt.budget import STEPS
@@ -48,6 +48,9 @@ class AskHuman(Tool[..., object]):
         self.output = object  # not what its function returns, but what people answer
         self._seconds = timeout
         self._default = None if timeout is None else default
+        self._answer: Any = (
+            object if output is None else Annotated[object, AfterValidator(_checked(output, self._default))]
+        )
 
     def interval(self, outlook: Outlook) -> Interval:
         return started(f"{outlook.path}/ask", (STEPS,))
@@ -57,9 +60,21 @@ class AskHuman(Tool[..., object]):
         prompt, schema = self.function(*args, **kwargs)
         about = {"why": why}
         question = Question(
-            "ask", prompt, object, about=about, schema=schema, timeout=self._seconds, default=self._default
+            "ask", prompt, self._answer, about=about, schema=schema, timeout=self._seconds, default=self._default
         )
         return await ctx.run(question, prompt)
+
+
+def _checked(output: Any, default: object) -> Callable[[object], object]:
+    """Return what lets an answer through as it is, if it fits the type: its schema may not say all that it asks."""
+    adapter = TypeAdapter(output)
+
+    def checked(value: object) -> object:
+        if value != default:
+            adapter.validate_python(value)
+        return value
+
+    return checked
 
 
 def _as_asked(question: str, answer_schema: dict[str, Any] | None = None) -> _Asked:
@@ -77,6 +92,11 @@ def _as_asked(question: str, answer_schema: dict[str, Any] | None = None) -> _As
         Schema(answer_schema).check()
     except SchemaRefused as error:
         raise InvalidArguments(f"answer_schema: {error}") from error
+    if unchecked := Schema(answer_schema).unchecked():
+        raise InvalidArguments(
+            f"answer_schema: nothing can be checked against the pattern {unchecked[0][:80]!r}: write another, without "
+            "look-around, back-references and patternProperties, or none"
+        )
     if not _has_answers(answer_schema):
         raise InvalidArguments("answer_schema: no answer fits it: say what a person may answer")
     return question, answer_schema

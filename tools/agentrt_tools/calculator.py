@@ -16,13 +16,17 @@ from agentrt.text import shortened
 
 MOST_CHARACTERS: Final = 500
 MOST_BITS: Final = 4_096
-"""Numbers may grow to this size (about 1,200 digits); what would be larger is refused before it is computed."""
+"""Numbers may grow to this size (1,233 digits); what would be far larger is refused before it is computed."""
 _SECONDS: Final = 5.0
 _WRITTEN: Final = re.compile(r"[-+*/%().0-9a-fxo_\s]*", re.ASCII | re.IGNORECASE)
 """What numbers and operators are written with. No word of Python is: the parser would warn of some beside numbers."""
 _QUOTED: Final = 60
 _DIGITS: Final = 15
 _EXACT_DIGITS: Final = 50
+_SHORT: Final = 40
+_TOO_LARGE: Final = (
+    f"the result is too large, or has too many digits: numbers may have {MOST_BITS:,} bits, which are 1,233 digits"
+)
 
 _ADVICE: Final = (
     (re.compile(r"\d\s*%\s*(of\b|$|[-+*/)])", re.IGNORECASE), "% is the remainder, so write 10% as 10/100; "),
@@ -31,7 +35,12 @@ _ADVICE: Final = (
     (re.compile(r"\b(pi|e|sin|cos|tan|log|ln|exp|round|abs|min|max|sum)\b", re.IGNORECASE), "names are not known; "),
     (re.compile(r"[$€£]"), "leave out currencies; "),
     (re.compile(r"\d \d"), "write 1 000 as 1000; "),
+    (re.compile(r"\d\s*!"), "write 5! as 1*2*3*4*5; "),
     (re.compile(r"\d,\d"), "write 1,5 as 1.5, and 1.234,5 as 1234.5; "),
+    (
+        re.compile(r"\d\s*[°µμΩ]?[^\W\d_]{1,12}(?:²|³|\b)"),
+        "leave out units, in one unit: write 5 km + 3 m as 5000 + 3; ",
+    ),
 )
 """What is often written instead, and how to write it."""
 
@@ -52,7 +61,7 @@ class CalculationError(AgentrtError):
 
 @tool(effect="read", timeout=_SECONDS)
 def calculator(expression: str) -> str:
-    """Compute an arithmetic expression exactly, for example `9 * 74 + 12.50`.
+    """Compute an arithmetic expression exactly, for example `9 * 74 + 12.50`; what is rounded is marked with ≈.
 
     Args:
         expression: Numbers with + - * / // % ** and parentheses.
@@ -119,14 +128,14 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if base in (0, 1, -1):
         return base if exponent.numerator % 2 else base * base
     size = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if size * abs(exponent.numerator) > MOST_BITS:
-        raise CalculationError("the result would be too large to compute")
-    return Fraction(base**exponent.numerator)
+    if (size - 1) * abs(exponent.numerator) > MOST_BITS:  # so many bits it has at least
+        raise CalculationError(_TOO_LARGE)
+    return _bounded(Fraction(base**exponent.numerator))
 
 
 def _bounded(value: Fraction) -> Fraction:
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > MOST_BITS:
-        raise CalculationError("the result is too large")
+        raise CalculationError(_TOO_LARGE)
     return value
 
 
@@ -139,11 +148,14 @@ def _misread(text: str) -> CalculationError:
 
 
 def format_number(value: Fraction) -> str:
-    """Write a number exactly where it has an end, else to 15 significant digits."""
+    """Write a number exactly where it has an end, else to 15 significant digits, behind ≈ and the fraction it is."""
     if value.denominator == 1:
         return str(value.numerator)
     exact = _divide(value, _EXACT_DIGITS)
-    return f"{exact:f}" if Fraction(exact) == value else str(_divide(value, _DIGITS))
+    if Fraction(exact) == value:
+        return f"{exact:f}"
+    rounded = str(_divide(value, _DIGITS))
+    return f"{value} ≈ {rounded}" if len(str(value)) <= _SHORT else f"≈ {rounded}"
 
 
 def _divide(value: Fraction, digits: int) -> Decimal:

@@ -98,6 +98,9 @@ def _pdf(body: bytes, url: str, parsers: Parsers, *, whole: bool) -> tuple[str, 
         raise FetchError(f"{url} is a PDF of more than {len(body):,} bytes, too long to be read; try another address")
     read = parsers.parse("pdf", body)
     text = "\n\n".join(page for page in read["pages"] if page.strip())
+    if not text and read["failed"]:
+        number, why = next(iter(read["failed"].items()))
+        raise FetchError(f"{url} is a PDF of which page {number} cannot be read: {why}; try another address")
     if not text:
         raise FetchError(f"{url} is a PDF without text: its pages may be pictures; try another address")
     return read["title"], text

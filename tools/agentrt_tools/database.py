@@ -27,11 +27,12 @@ Work: TypeAlias = Callable[["Connection"], T]
 
 _GRACE: Final = 0.5
 _SAID: Final = 500
-# Whoever may become one of these reads and writes files of the server's machine, or runs programs there, in a
-# transaction that only reads, too.
+_AGAIN: Final = "offset= is for statements that read; what one has changed can be read with a SELECT"
+# Whoever may become one of these reads and writes files of the server's machine, runs programs there, or ends whatever
+# others do, in a transaction that only reads, too.
 _POWERFUL: Final = """
 SELECT rolname FROM pg_roles WHERE pg_has_role(session_user, oid, 'MEMBER') AND (rolsuper OR rolname IN
-    ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')) LIMIT 1
+    ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program', 'pg_signal_backend')) LIMIT 1
 """
 # The last is known from PostgreSQL 14 on: a statement ends soon after the step that ran it was cancelled.
 _BOUNDS: Final = """
@@ -82,9 +83,14 @@ class Database(ABC):
         self.write = write
         self.seconds = seconds
 
+    @property
+    def refusal(self) -> str:
+        """Say why a statement that changes the database is refused."""
+        return _AGAIN if self.write else "this tool only reads"
+
     @abstractmethod
     async def rows(self, statement: str, wanted: Wanted) -> Rows:
-        """Run a statement. What it writes is kept, unless rows are left out: who reads on changes nothing again."""
+        """Run a statement. Where rows are left out it can only read: who reads on changes nothing again."""
 
     @abstractmethod
     async def tables(self) -> list[list[str]]:
@@ -105,12 +111,13 @@ class EngineDatabase(Database):
                 if result.returns_rows:
                     rows = written(list(result.keys()), lambda: result.fetchmany(BATCH), wanted)
                 else:
-                    rows = done(result.rowcount)
-            if self.write and not wanted.offset:
+                    rows = done(result.rowcount, wanted)
+            if write:
                 connection.commit()
             return rows
 
-        return await self.do(ask)
+        write = self.write and not wanted.offset
+        return await self.do(ask, write=write)
 
     async def tables(self) -> list[list[str]]:
         return await self.do(self._tables)
@@ -125,12 +132,15 @@ class EngineDatabase(Database):
             for schema, name in sorted(columns, key=lambda key: key[1])
         ]
 
-    async def do(self, work: Work[T]) -> T:
-        """Return what the work on a connection comes to. What it writes is kept if the work commits it."""
+    async def do(self, work: Work[T], *, write: bool = False) -> T:
+        """Return what the work on a connection comes to. What it writes is kept if the work commits it.
+
+        Without `write` it can only read, where the database can be told so.
+        """
         from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
         try:
-            return await self._do(work)
+            return await self._do(work, write=write)
         except TooMuch as error:
             raise SqlError(str(error)) from error
         except DBAPIError as error:
@@ -143,7 +153,7 @@ class EngineDatabase(Database):
             raise SqlError(f"the database cannot be reached: {error}") from error
 
     @abstractmethod
-    async def _do(self, work: Work[T]) -> T: ...
+    async def _do(self, work: Work[T], *, write: bool) -> T: ...
 
     def _told(self, error: BaseException) -> str:
         return _said(error)
@@ -152,6 +162,8 @@ class EngineDatabase(Database):
 class PostgresDatabase(EngineDatabase):
     """Read a PostgreSQL database in a transaction that only reads and that no statement can leave.
 
+    What does not write it lets through: a statement may end other sessions of its role, for one.
+
     superuser: lets a role be used that can reach beyond the database.
     """
 
@@ -159,14 +171,14 @@ class PostgresDatabase(EngineDatabase):
         super().__init__(url, write=write, seconds=seconds)
         self._superuser = superuser
 
-    async def _do(self, work: Work[T]) -> T:
+    async def _do(self, work: Work[T], *, write: bool) -> T:
         engine = self._engine
         from asyncpg import InterfaceError, PostgresError
 
         try:
             with anyio.fail_after(self.seconds + _GRACE):  # a statement may raise the server's own limits
                 async with engine.connect() as connection:
-                    await connection.execution_options(postgresql_readonly=not self.write)
+                    await connection.execution_options(postgresql_readonly=not write)
                     return await connection.run_sync(self._work, work)
         except (PostgresError, InterfaceError) as error:  # of rows that are streamed: SQLAlchemy lets those through
             raise SqlError(self._told(error)) from error
@@ -177,8 +189,8 @@ class PostgresDatabase(EngineDatabase):
         powerful = connection.exec_driver_sql(_POWERFUL).scalar()
         if powerful is not None and not self._superuser:
             raise DefinitionError(
-                f"the database's user is, or may become, {powerful}, and could reach files and programs of its "
-                "machine: use one that may only read what is needed, or pass superuser=True"
+                f"the database's user is, or may become, {powerful}, and could end others' sessions, or reach files "
+                "and programs of its machine: use one that may only read what is needed, or pass superuser=True"
             )
         return work(connection)
 
@@ -197,14 +209,14 @@ class PostgresDatabase(EngineDatabase):
         if "statement timeout" in reason:
             return late(self.seconds)
         if "read-only transaction" in reason:
-            return f"{reason}: this tool only reads"
+            return f"{reason}: {self.refusal}"
         return reason
 
 
 class OtherDatabase(EngineDatabase):
     """Read and write any other database that SQLAlchemy has a driver for; only the step's time is bounded."""
 
-    async def _do(self, work: Work[T]) -> T:
+    async def _do(self, work: Work[T], *, write: bool) -> T:
         with anyio.fail_after(self.seconds):
             if self.url.get_dialect().is_async:
                 async with _async_engine(self.url, {}).connect() as connection:

@@ -18,7 +18,8 @@ from agentrt.messages import tool_name
 from agentrt.parts import walk
 from agentrt.tool import Approval, ToolUse, as_tool
 from agentrt_tools.excerpt import MOST_CHARACTERS
-from agentrt_tools.sandbox import LOST, MODULES, Call, Outcome, SandboxError, open_sandbox
+from agentrt_tools.printed import shown
+from agentrt_tools.sandbox import LOST, MODULES, Call, SandboxError, open_sandbox
 from agentrt_tools.signature import notes, parameters, signature
 
 MOST_CODE: Final = 20_000
@@ -42,7 +43,8 @@ class Python(Tool[..., str]):
     seconds: how long each piece of code may compute; waiting for functions does not count.
     memory_mb: what it may hold, with all variables of earlier calls.
     calls: how many functions each piece of code may call.
-    most_output: how many characters of what is printed, and of the value, are returned.
+    most_output: how many characters are returned, of what is printed and of the value together. Of what is printed
+        up to a million are kept, so that code can read on.
 
     Each agent has variables of its own, until it has answered. The clock stands still while code runs, and `sleep`
     returns at once; time and chance come out the same when a run goes on. The effect is "read" where every function's
@@ -101,18 +103,12 @@ class Python(Tool[..., str]):
         try:
             sandbox.user = ctx.path
             ctx.mark_untrusted(*sandbox.met)  # its variables may hold what earlier callers had met
-            return self._shown(await sandbox.run(code, _Host(ctx, self._functions, self._calls)))
+            outcome = await sandbox.run(code, _Host(ctx, self._functions, self._calls))
+            return shown(outcome.printed, outcome.value, self._most)
         finally:
             sandbox.met |= ctx.untrusted
             sandbox.user = ""
             sandbox.lock.release()
-
-    def _shown(self, outcome: Outcome) -> str:
-        value = outcome.value
-        parts = [_cut(outcome.printed.text, outcome.printed.length, "print less at once").rstrip("\n")]
-        if value is not None:
-            parts.append(_cut(value.text, value.length, f"for more print repr(_)[{len(value.text)}:]"))
-        return "\n".join(p for p in parts if p) or "done: nothing was printed, and there is no value"
 
 
 async def _acquire(ctx: Context, lock: anyio.Lock) -> None:
@@ -230,10 +226,6 @@ def _described(functions: Mapping[str, Node[Any, Any]]) -> list[str]:
         lines.append(f"- {signature(name, node)}: {node.description}".rstrip(": "))
         lines += [f"    {parameter}: {note}" for parameter, note in notes(node).items()]
     return lines
-
-
-def _cut(text: str, length: int, advice: str) -> str:
-    return text if length <= len(text) else f"{text}\n… {length - len(text):,} more characters; {advice}"
 
 
 python: Final = Python()

@@ -13,6 +13,10 @@ from typing import Any, Final
 MOST_COLUMNS: Final = 100
 BATCH: Final = 50
 _MOST_VALUE: Final = 500
+_LEAST_VALUE: Final = 20
+"""So much of a value is told however many there are in a row."""
+_MOST_NAME: Final = 100
+_CUT: Final = "\n(values that end with … are cut: ask for fewer columns to see more of each)"
 
 
 class TooMuch(Exception):
@@ -37,8 +41,10 @@ class Rows:
     more: int | None = None
 
 
-def done(changed: int) -> Rows:
+def done(changed: int, wanted: Wanted) -> Rows:
     """Return what is said of a statement that returns no rows; `changed` is below 0 where nobody knows how many."""
+    if wanted.offset:
+        return Rows(["(no more rows)"])
     return Rows(["done" if changed < 0 else f"done: {changed:,} rows"])
 
 
@@ -46,11 +52,13 @@ def written(columns: Sequence[str], fetch: Callable[[], Sequence[Sequence[Any]]]
     """Write rows, as many as fit; the others are not even fetched. Raises `TooMuch`."""
     if len(columns) > MOST_COLUMNS:
         raise TooMuch(f"the statement returns {len(columns):,} columns, at most {MOST_COLUMNS}: name those you need")
-    lines, size = [_line(columns)], 0
+    lines = [_header(columns, wanted.characters // 4)]
+    size = len(lines[0]) + 1
+    room = wanted.characters - size
     for number, row in enumerate(_fetched(fetch, wanted.seconds)):
         if number < wanted.offset:
             continue
-        line = _line(row)
+        line = _line(row, columns, room)
         size += len(line) + 1
         if number - wanted.offset >= wanted.rows or (size > wanted.characters and number > wanted.offset):
             return Rows(lines, number)
@@ -66,16 +74,38 @@ def _fetched(fetch: Callable[[], Sequence[Sequence[Any]]], seconds: float) -> It
             raise TooMuch(f"the rows took longer than {seconds:g} s: ask for less")
 
 
-def _line(values: Sequence[Any]) -> str:
-    return " | ".join(_shown(value) for value in values)
+def _header(columns: Sequence[str], room: int) -> str:
+    most = min(_MOST_NAME, max(_LEAST_VALUE, room // len(columns)))
+    return " | ".join(_plain(name if len(name) <= most else f"{name[: most - 1]}…") for name in columns)
 
 
-def _shown(value: Any) -> str:
+def _line(values: Sequence[Any], columns: Sequence[str], room: int) -> str:
+    """Write a row; of one that has no room less of each value is told."""
+    shown = [_shown(value, column) for value, column in zip(values, columns, strict=True)]
+    if len(line := " | ".join(shown)) <= room or len(columns) == 1:
+        return line
+    most = max(_LEAST_VALUE, room // len(columns) - len(" | "))
+    return " | ".join(value if len(value) <= most else f"{value[: most - 1]}…" for value in shown) + _CUT
+
+
+def _shown(value: Any, column: str) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, bytes | bytearray | memoryview):
         return f"({len(value):,} bytes)"
     text = str(value)
     if len(text) > _MOST_VALUE:
-        text = f"{text[:_MOST_VALUE]}… ({len(text):,} characters)"
+        text = f"{text[:_MOST_VALUE]}… ({len(text):,} characters: {_rest(value, column)})"
+    return _plain(text)
+
+
+def _rest(value: Any, column: str) -> str:
+    """Say by which expression a statement gets more of a value that is cut."""
+    named = column if len(column) <= _MOST_NAME else "…"
+    if isinstance(value, str):
+        return f"substr({named}, {_MOST_VALUE + 1}, {_MOST_VALUE}) goes on"
+    return f"read it in parts, with substr(CAST({named} AS TEXT), 1, {_MOST_VALUE})"
+
+
+def _plain(text: str) -> str:
     return text.replace("\r", "\\r").replace("\n", "\\n")

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -19,7 +21,10 @@ import anyio
 import anyio.to_thread
 
 from agentrt import AgentrtError, DefinitionError, InvalidArguments
+from agentrt.text import shortened
 from agentrt_tools.cell import Cell
+from agentrt_tools.interpreter import quiet_interpreter
+from agentrt_tools.printed import KEPT, Printed, Written
 
 if TYPE_CHECKING:
     from pydantic_monty import (
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MOST_FRAMES: Final = 8
+_MOST_LINE: Final = 200
 _POLICY: Final[OSPolicy] = {"datetime": "call_host", "random_start": "call_host", "sleep": "zero"}
 _MOST_QUESTIONS: Final = 1_000
 """So often one piece of code may ask its host anything, the time or a function; that costs no computing time."""
@@ -118,27 +124,6 @@ class Outcome:
     value: Written | None
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Hold the beginning of a text and the length of the whole."""
-
-    text: str
-    length: int
-
-
-class Printed:
-    """Keep the beginning of what is printed, and count the rest."""
-
-    def __init__(self, most: int) -> None:
-        self.text = ""
-        self.length = 0
-        self._most = most
-
-    def __call__(self, stream: str, text: str) -> None:
-        self.text += text[: max(0, self._most - len(self.text))]
-        self.length += len(text)
-
-
 class Sandbox:
     """Run one piece of code after the other in one interpreter, which keeps their variables.
 
@@ -169,17 +154,20 @@ class Sandbox:
         from pydantic_monty import MontyCrashedError, MontyRuntimeError, MontySyntaxError
 
         session = await self._opened()
-        cell, printed = Cell(code), Printed(self._most)
+        cell, printed = Cell(code), Printed()
         self._register(cell)
         try:
             await self._drive(partial(session.feed_start, cell.text, print_callback=printed), host)
             value = await self._value(session) if cell.has_value else None
+            await self._keep(session, printed)
         except (MontySyntaxError, MontyRuntimeError) as error:
-            spent = _spent(error)
-            text = self._over if spent == "TimeoutError" else self._told(error, printed)
-            if spent:
+            if spent := _spent(error):
                 await self.close()
-            raise SandboxError(f"{text}\n{LOST}" if spent else text) from None
+                text = self._over if spent == "TimeoutError" else self._told(error, Printed())
+                raise SandboxError(f"{text}\n{LOST}") from None
+            text = self._told(error, printed)
+            await self._keep(session, printed)
+            raise SandboxError(text) from None
         except MontyCrashedError as error:
             await self.close()
             raise SandboxError(f"the interpreter broke: {error}\n{LOST}") from error
@@ -262,6 +250,12 @@ class Sandbox:
             case _:
                 return None
 
+    async def _keep(self, session: MontySession, printed: Printed) -> None:
+        """Give the next code what may have been too long to be shown."""
+        if printed.length > self._most // 2:
+            self._register(Cell(""))
+            await self._turn(partial(session.feed_run, "None", inputs={KEPT: printed.text}))
+
     @property
     def _over(self) -> str:
         """Say that time is over, and not where: gone through again, the code would have come to another place."""
@@ -272,16 +266,17 @@ class Sandbox:
         frames = error.traceback()
         shown = [*frames[: _MOST_FRAMES // 2], *frames[-_MOST_FRAMES // 2 :]] if len(frames) > _MOST_FRAMES else frames
         current = f"<python-input-{len(self._cells) - 1}>"
-        lines = [_advised(error.display("type-msg"))]
+        lines = [shortened(_advised(error.display("type-msg")), self._most // 4)]
         for frame in shown:
             cell = self._cells.get(frame.filename)
             place = f"line {frame.line}" + (
                 "" if frame.function_name in (None, "<module>") else f", in {frame.function_name}"
             )
             earlier = "" if frame.filename == current or cell is None else " of an earlier call"
-            lines.append(f"{place}{earlier}: {cell.line(frame.line) if cell else ''}".rstrip(": "))
+            line = shortened(cell.line(frame.line), _MOST_LINE) if cell else ""
+            lines.append(f"{place}{earlier}: {line}".rstrip(": "))
         if printed.text:
-            lines.append(f"Printed before that:\n{printed.text}")
+            lines.append(f"Printed before that:\n{printed.shown(self._most // 2)}")
         return "\n".join(lines)
 
 
@@ -341,7 +336,7 @@ def _raised(error: Exception) -> ExternalExceptionData:
 async def open_sandbox(*, seconds: float, memory_mb: int, most: int) -> AsyncIterator[Sandbox]:
     """Open a sandbox of one process, in which each piece of code may compute for so long, with so much memory.
 
-    `most`: how many characters of what is printed, and of a value, are kept.
+    `most`: how many characters of what is printed and of a value a model reads at once.
 
     Raises `DefinitionError` without the extra `sandbox`.
     """
@@ -349,12 +344,13 @@ async def open_sandbox(*, seconds: float, memory_mb: int, most: int) -> AsyncIte
         from pydantic_monty import Monty
     except ImportError as error:
         raise DefinitionError("Python code runs in a sandbox: pip install 'agentrt[sandbox]'") from error
-    pool = Monty(min_processes=1, max_processes=1)
-    await anyio.to_thread.run_sync(pool.__enter__)
-    sandbox = Sandbox(pool, seconds, memory_mb, most)
-    try:
-        yield sandbox
-    finally:
-        with anyio.CancelScope(shield=True):
-            await sandbox.close()
-            await anyio.to_thread.run_sync(pool.__exit__, None, None, None)
+    with TemporaryDirectory(prefix="agentrt-", ignore_cleanup_errors=True) as folder:
+        pool = Monty(binary_path=quiet_interpreter(Path(folder)), min_processes=1, max_processes=1)
+        await anyio.to_thread.run_sync(pool.__enter__)
+        sandbox = Sandbox(pool, seconds, memory_mb, most)
+        try:
+            yield sandbox
+        finally:
+            with anyio.CancelScope(shield=True):
+                await sandbox.close()
+                await anyio.to_thread.run_sync(pool.__exit__, None, None, None)

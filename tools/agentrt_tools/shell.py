@@ -41,7 +41,8 @@ def shell(
     """Return the tool `shell`, which runs a command in a folder with all the rights of this process.
 
     root: where commands begin; without it where this process is. allow_env: what they see of the environment besides
-    PATH, HOME and LANG. seconds: a command that takes longer is killed, with all that it has started. approval: whether
+    PATH, HOME and LANG; what they go and look for it does not keep from them, such as this process's own environment
+    in `/proc`. seconds: a command that takes longer is killed, with all that it has started. approval: whether
     a person approves each call; pass False only where the whole process is confined. most: how many characters a call
     returns.
 

@@ -39,6 +39,9 @@ def sql(
     name: what the tools are called, for agents with several databases. untrusted: whether what it holds is from the
     outside world. superuser: lets a PostgreSQL role be used that can reach beyond the database.
 
+    A PostgreSQL role may end its own sessions, those of other programs too (`pg_terminate_backend`), in a statement
+    that only reads: give it a role of its own.
+
     Raises `DefinitionError` for a URL that names no database, and without the extra `agentrt[sql]`.
     """
     database = _opened(url, write=write, seconds=seconds, superuser=superuser)
@@ -82,8 +85,10 @@ class _Sql:
             if _UNKNOWN.search(str(error)):
                 raise SqlError(f"{error}: {tool_name(self._name)}_schema returns the tables and columns") from error
             raise
-        more = [] if rows.more is None else [rest("more rows", "offset", rows.more)]
-        return "\n".join([*rows.lines, *more])
+        if rows.more is None:
+            return "\n".join(rows.lines)
+        only = " if the statement only reads" if self._database.write else ""
+        return "\n".join([*rows.lines, f"{rest('more rows', 'offset', rows.more)}{only}"])
 
     async def schema(self, table: str = "", start: int = 0) -> str:
         """Return the tables of the database, with their columns, types and keys.

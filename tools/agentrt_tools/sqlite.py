@@ -38,7 +38,7 @@ class SqliteDatabase(Database):
 
     def __init__(self, file: str | Path, *, write: bool, seconds: float) -> None:
         super().__init__(write=write, seconds=seconds)
-        self._location = f"{Path(file).absolute().as_uri()}?mode={'rw' if write else 'ro'}"
+        self._file = Path(file).absolute().as_uri()
 
     async def rows(self, statement: str, wanted: Wanted) -> Rows:
         return Rows(**await self._asked(statement, wanted))
@@ -48,17 +48,17 @@ class SqliteDatabase(Database):
         return tables
 
     async def _asked(self, statement: str | None, wanted: Wanted | None) -> Mapping[str, Any]:
+        write = self.write and wanted is not None and not wanted.offset
         question = {
-            "location": self._location,
-            "write": self.write,
+            "location": f"{self._file}?mode={'rw' if write else 'ro'}",
+            "write": write,
             "seconds": self.seconds,
             "statement": statement,
             "wanted": wanted and asdict(wanted),
-            "commit": self.write and wanted is not None and not wanted.offset,
         }
         reply = await run_stoppable(partial(self._reply, json.dumps(question).encode()))
         if "error" in reply:
-            raise SqlError(self._told(str(reply["error"])[:_SAID]))
+            raise SqlError(self._told(str(reply["error"])[:_SAID], write=write))
         return reply
 
     def _reply(self, question: bytes, unwanted: threading.Event) -> Mapping[str, Any]:
@@ -95,13 +95,15 @@ class SqliteDatabase(Database):
                 process.wait(_ENDING)
         process.kill()
 
-    def _told(self, reason: str) -> str:
+    def _told(self, reason: str, *, write: bool) -> str:
         if reason == "interrupted":
             return late(self.seconds)
         if reason == "no such function: REGEXP":
             return f"{reason}: use LIKE or GLOB"
+        if reason.startswith("cannot VACUUM"):
+            return "VACUUM is not run: each statement is a transaction of its own"
         if reason.startswith(("not authorized", "authorization denied", "attempt to write")):
-            return f"{reason}: {'it would leave the database' if self.write else 'this tool only reads'}"
+            return f"{reason}: {'it would leave the database or its transaction' if write else self.refusal}"
         if reason.startswith(("no such module", "vtable constructor failed")):
             return f"{reason}: this virtual table cannot be opened here; ask the other tables"
         return reason

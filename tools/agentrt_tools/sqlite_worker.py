@@ -26,6 +26,9 @@ _MOST_MEMORY: Final = 1 << 30
 _STEPS: Final = 500
 """So many steps of SQLite's machine lie between two looks at the clock."""
 _READING: Final = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_LEAVING: Final = {
+    sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT,
+}  # fmt: skip
 _PRAGMAS: Final = {
     "data_version", "database_list", "encoding", "foreign_key_list", "index_info", "index_list", "index_xinfo",
     "page_size", "read_uncommitted", "schema_version", "table_info", "table_list", "table_xinfo",
@@ -58,14 +61,17 @@ def _answered(question: Mapping[str, Any], gone: threading.Event) -> Mapping[str
         if question["statement"] is None:
             return {"tables": _tables(connection)}
         rows = _rows(connection, question["statement"], Wanted(**question["wanted"]))
-        if question["commit"]:
-            connection.commit()
+        _commit(connection)
         return asdict(rows)
 
 
 def connected(location: str, *, write: bool, seconds: float) -> sqlite3.Connection:
-    """Open a file, to be read unless `write`; no statement opens another, or loads code."""
-    connection = sqlite3.connect(location, uri=True, timeout=seconds)
+    """Open a file, to be read unless `write`, and begin a transaction that no statement ends.
+
+    No statement opens another file, or loads code.
+    """
+    # Without a level the module begins no transaction itself; it does so for some statements only.
+    connection = sqlite3.connect(location, uri=True, timeout=seconds, isolation_level=None)
     connection.text_factory = lambda data: data.decode(errors="replace")
     if not write:
         connection.execute("PRAGMA query_only = ON")
@@ -75,8 +81,14 @@ def connected(location: str, *, write: bool, seconds: float) -> sqlite3.Connecti
     for (name,) in connection.execute(_VIRTUAL).fetchall():
         with suppress(sqlite3.Error):  # its module is not here: a statement that needs it says so
             connection.execute(f"PRAGMA table_xinfo({_quoted(name)})").fetchall()
+    connection.execute("BEGIN")
     connection.set_authorizer(lambda action, first, second, *_: _allowed(action, first, second, write=write))
     return connection
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    connection.set_authorizer(None)
+    connection.execute("COMMIT")
 
 
 def _allowed(action: int, first: str | None, second: str | None, *, write: bool) -> int:
@@ -85,7 +97,7 @@ def _allowed(action: int, first: str | None, second: str | None, *, write: bool)
     elif action == sqlite3.SQLITE_FUNCTION:
         allowed = str(second).lower() not in _REFUSED
     elif write:
-        allowed = action not in {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}
+        allowed = action not in _LEAVING
     else:
         allowed = action in _READING
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
@@ -94,7 +106,7 @@ def _allowed(action: int, first: str | None, second: str | None, *, write: bool)
 def _rows(connection: sqlite3.Connection, statement: str, wanted: Wanted) -> Rows:
     with closing(connection.execute(statement)) as cursor:
         if cursor.description is None:
-            return done(cursor.rowcount)
+            return done(cursor.rowcount, wanted)
         return written([column[0] for column in cursor.description], lambda: cursor.fetchmany(BATCH), wanted)
 
 

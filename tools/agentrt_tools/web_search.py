@@ -7,17 +7,25 @@ import inspect
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from agentrt import AgentrtError, DefinitionError, InvalidArguments, RateLimited, Tool
 from agentrt.retry import Retry
-from agentrt.tool import Approval
+from agentrt.text import shortened
+from agentrt.tool import Approval, as_text
+from agentrt_tools.excerpt import MOST_CHARACTERS
 
 MOST_RESULTS: Final = 20
 MOST_QUERY: Final = 400
 """Characters of a query: what Brave takes."""
+MOST_PAGES: Final = 10
+"""Pages of results that Brave has, and that a SearXNG server is asked for at most."""
 _MOST_SNIPPET: Final = 500
+_MOST_TITLE: Final = 150
+_MOST_ADDRESS: Final = 2_000
+_LEAST_SHARE: Final = 250
+"""So many characters of an answer a result is worth; what has no place for as many is left out."""
 _MOST_BYTES: Final = 5_000_000
 _BRAVE: Final = "https://api.search.brave.com/res/v1/web/search"
 _MARK: Final = re.compile(r"</?(strong|b|em|mark)>")
@@ -42,7 +50,10 @@ class SearchError(AgentrtError):
 
 
 class SearchProvider(Protocol):
-    """Find pages of the web."""
+    """Find pages of the web.
+
+    One that can go on takes a third argument, `page`, counted from 1: models are offered it then.
+    """
 
     async def search(self, query: str, count: int) -> list[SearchResult]:
         """Return at most `count` results, the best first.
@@ -60,8 +71,12 @@ def web_search(
     timeout: float = 20.0,
     retry: Retry | None = None,
     approval: Approval = False,
+    most: int = MOST_CHARACTERS,
 ) -> Tool[..., list[SearchResult]]:
-    """Build a tool that searches the web; `timeout` is in seconds.
+    """Build a tool that searches the web.
+
+    timeout: in seconds. most: how many characters the results of one call have together, as a model reads them; where
+    they are longer, each is shortened to its share, and left out if its address alone is longer.
 
     What a model searches for leaves for the provider: let people approve the calls of an agent that reads what must
     not.
@@ -75,17 +90,25 @@ def web_search(
 
         Args:
             query: A few words, as for any search engine.
-            count: How many results to return, 20 at most.
+            count: How many results to return, 20 at most; more words of each are shown if they are few.
         """
-        words = query.strip()
-        if not words or len(words) > MOST_QUERY:
-            raise InvalidArguments(f"query: write 1 to {MOST_QUERY} characters; {len(words):,} were given")
-        if not 1 <= count <= MOST_RESULTS:
-            raise InvalidArguments(f"count: ask for 1 to {MOST_RESULTS} results")
-        return [_shortened(r) for r in (await _found(provider, words, count))[:count]]
+        _check_asked(query, count)
+        return fitting((await _found(provider, query.strip(), count))[:count], most)
+
+    async def search_on(query: str, count: int = 5, page: int = 1) -> list[SearchResult]:
+        """Search the web.
+
+        Args:
+            query: A few words, as for any search engine.
+            count: How many results to return, 20 at most; more words of each are shown if they are few.
+            page: Where to go on: 2 returns the next results of the same number.
+        """
+        _check_asked(query, count, page)
+        given = {"page": page} if page > 1 else {}
+        return fitting((await _found(provider, query.strip(), count, **given))[:count], most)
 
     return Tool(
-        search,
+        search_on if _goes_on(provider) else search,
         name=name,
         description=description,
         timeout=timeout,
@@ -106,9 +129,27 @@ def _check(provider: SearchProvider) -> None:
         raise DefinitionError(f"web_search: {given!r} is no provider: {error}; it needs {_SEARCHES}") from error
 
 
-async def _found(provider: SearchProvider, query: str, count: int) -> list[SearchResult]:
+def _goes_on(provider: Any) -> bool:
+    """Say whether a provider has more than the first page of results."""
+    try:
+        inspect.signature(provider.search).bind("words", 5, page=2)
+    except TypeError:
+        return False
+    return True
+
+
+def _check_asked(query: str, count: int, page: int = 1) -> None:
+    if not 0 < len(query.strip()) <= MOST_QUERY:
+        raise InvalidArguments(f"query: write 1 to {MOST_QUERY} characters; {len(query.strip()):,} were given")
+    if not 1 <= count <= MOST_RESULTS:
+        raise InvalidArguments(f"count: ask for 1 to {MOST_RESULTS} results")
+    if not 1 <= page <= MOST_PAGES:
+        raise InvalidArguments(f"page: there are pages 1 to {MOST_PAGES}")
+
+
+async def _found(provider: Any, query: str, count: int, **page: int) -> list[SearchResult]:
     """Ask a provider; raises `DefinitionError` for one that does not keep to the protocol."""
-    asked: Any = provider.search(query, count)
+    asked: Any = provider.search(query, count, **page)
     if not inspect.isawaitable(asked):
         raise DefinitionError(f"web_search: search of {provider!r} is not async; it needs {_SEARCHES}")
     found: Any = await asked
@@ -119,8 +160,34 @@ async def _found(provider: SearchProvider, query: str, count: int) -> list[Searc
     return list(found)
 
 
-def _shortened(result: SearchResult) -> SearchResult:
-    return SearchResult(result.title[:_MOST_SNIPPET], result.url[:2_000], result.snippet[:_MOST_SNIPPET])
+def fitting(results: Iterable[SearchResult], most: int) -> list[SearchResult]:
+    """Shorten results until they have at most so many characters together, as a model reads them.
+
+    Half an address leads nowhere: a result whose own does not fit is left out.
+    """
+    whole = [_shortened(r, _MOST_SNIPPET) for r in results if len(r.url) <= _MOST_ADDRESS]
+    if len(as_text(whole)) <= most:
+        return whole
+    whole = whole[: max(1, most // _LEAST_SHARE)]
+    share = most // len(whole) - len(", ")
+    return [one for result in whole if len(as_text(one := _within(result, share))) <= share]
+
+
+def _within(result: SearchResult, share: int) -> SearchResult:
+    """Shorten the words of a result until it fits, if it can."""
+    for words in (400, 300, 200, 100, 50, 20, 0):
+        if len(as_text(one := _shortened(result, words))) <= share:
+            return one
+    return one
+
+
+def _shortened(result: SearchResult, words: int) -> SearchResult:
+    return replace(result, title=_cut(result.title, min(words, _MOST_TITLE)), snippet=_cut(result.snippet, words))
+
+
+def _cut(text: str, most: int) -> str:
+    plain = text[: most + 1].encode(errors="replace").decode()  # half a character cannot be sent
+    return shortened(plain, most) if most else ""
 
 
 class Brave:
@@ -130,12 +197,14 @@ class Brave:
         self._key = key
         self._url = url
 
-    async def search(self, query: str, count: int) -> list[SearchResult]:
+    async def search(self, query: str, count: int, page: int = 1) -> list[SearchResult]:
         """Search; raises `DefinitionError` without a key."""
         key = self._key or os.environ.get("BRAVE_API_KEY")
         if not key:
             raise DefinitionError("Brave Search needs a key: set BRAVE_API_KEY, or use Brave(key=…)")
         asked = {"q": query, "count": str(count), "text_decorations": "false"}
+        if page > 1:
+            asked["offset"] = str(page - 1)
         answer = await _json(self._url, asked, {"X-Subscription-Token": key})
         return _results(_part(_part(answer, "web", {}), "results", []), "description")
 
@@ -146,10 +215,20 @@ class SearXNG:
     def __init__(self, url: str) -> None:
         self._url = f"{url.rstrip('/')}/search"
 
-    async def search(self, query: str, count: int) -> list[SearchResult]:
-        """Search; a server returns a page of results, of which the first `count` are taken."""
-        answer = await _json(self._url, {"q": query, "format": "json"}, {})
-        return _results(_part(answer, "results", []), "content")[:count]
+    async def search(self, query: str, count: int, page: int = 1) -> list[SearchResult]:
+        """Search; a server's pages have a length of their own, and as many are asked for as are needed."""
+        found: dict[str, SearchResult] = {}
+        for number in range(1, MOST_PAGES + 1):
+            before = len(found)
+            for result in await self._page(query, number):
+                found.setdefault(result.url, result)
+            if len(found) >= page * count or len(found) == before:
+                break
+        return list(found.values())[(page - 1) * count : page * count]
+
+    async def _page(self, query: str, number: int) -> list[SearchResult]:
+        asked = {"q": query, "format": "json", **({"pageno": str(number)} if number > 1 else {})}
+        return _results(_part(await _json(self._url, asked, {}), "results", []), "content")
 
 
 async def _json(url: str, asked: Mapping[str, str], headers: Mapping[str, str]) -> object:

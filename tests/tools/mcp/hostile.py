@@ -18,7 +18,8 @@ NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
 LOOP = {"type": "object", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
 READ = {"readOnlyHint": True}
 TOOLS: dict[str, list[dict[str, Any]]] = {
-    "clash": [{"name": "a b", "inputSchema": ANY}, {"name": "a/b", "inputSchema": ANY}],
+    "clash": [{"name": name, "inputSchema": ANY} for name in ("a/b", "more", "a b")],
+    "odd": [{"name": name, "inputSchema": ANY} for name in ("///", "a")],
     "loop": [{"name": "loop", "inputSchema": LOOP}],
     "misfit": [{"name": "echo", "inputSchema": ANY, "outputSchema": NUMBER, "annotations": READ}],
     "many": [{"name": f"t{i}", "inputSchema": ANY} for i in range(500)],
@@ -56,6 +57,8 @@ def called(request: dict[str, Any]) -> None:  # noqa: C901 - a case each
     match MODE:
         case "stall":
             return
+        case "clash":
+            answer(request, text(request["params"]["name"]))
         case "parent" if arguments.get("text") == "stall":
             return
         case "die":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 from mcp_types import Tool, ToolAnnotations
 
 from agentrt import DefinitionError
+from agentrt_tools.mcp.names import own_names
 from agentrt_tools.mcp.offer import MOST_DESCRIPTION, Offer, offers
 
 
@@ -32,11 +35,44 @@ def test_odd_names_become_plain(name: str, node: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stated", "names"),
+    [
+        (("a b", "a_b"), {"a b": "it.a_b_2", "a_b": "it.a_b"}),
+        (("a/b", "a b", "a.b"), {"a b": "it.a_b", "a.b": "it.a_b_2", "a/b": "it.a_b_3"}),
+        (("a b", "a_b", "a_b_2"), {"a b": "it.a_b_3", "a_b": "it.a_b", "a_b_2": "it.a_b_2"}),
+        (("more", "resources", "x"), {"more": "it.more", "resources": "it.resources", "x": "it.x"}),
+        (("n" * 61, "n" * 61 + "/"), {"n" * 61: "it." + "n" * 61, "n" * 61 + "/": "it." + "n" * 59 + "_2"}),
+    ],
+)
+def test_names_that_clash_are_told_apart(stated: tuple[str, ...], names: dict[str, str]) -> None:
+    """In the same way whatever the order in which a server lists them; the model is told which is which."""
+    for order in permutations(stated):
+        found = offers("server", "it", [Tool(name=n, input_schema={}, description="Do it.") for n in order], None, ())
+        assert {o.stated_name: o.name for o in found} == names
+        assert [o.stated_name for o in found] == list(order)
+        for offer in found:
+            is_numbered = offer.name.endswith(("_2", "_3")) and offer.stated_name != "a_b_2"
+            assert offer.description == (f"{offer.stated_name!r}: Do it." if is_numbered else "Do it.")
+
+
+def test_nodes_that_are_made_besides_give_way() -> None:
+    """To what the server has itself."""
+    assert own_names("it", ["it.echo"])["more"] == "it.more"
+    own = own_names("it", ["it.more", "it.more_2", "it.prompts"])
+    assert (own["more"], own["prompts"], own["resources"]) == ("it.more_3", "it.prompts_2", "it.resources")
+
+
+def test_a_tool_that_is_listed_twice_is_refused() -> None:
+    """Calls could not say which they mean."""
+    with pytest.raises(DefinitionError, match=r"tool 'a': it is listed twice, .* \(exclude="):
+        offers("server", "it", [Tool(name="a", input_schema={})] * 2, None, ())
+
+
+@pytest.mark.parametrize(
     ("options", "told"),
     [
         ({"name": "///"}, "MCP server server, tool '///': its name has no letter or digit"),
         ({"name": "n" * 80}, "is longer than 64; give the server a shorter name="),
-        ({"name": "more"}, "its name would be it.more, as that of the node 'more' that is made for each server"),
         ({"inputSchema": {"type": "string"}}, "its input schema is not that of an object"),
         ({"inputSchema": {"type": "object", "required": 3}}, "its input schema is refused"),
         ({"outputSchema": {"$ref": "https://example.org"}}, "its output schema is refused: it refers to"),

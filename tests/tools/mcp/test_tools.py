@@ -230,7 +230,7 @@ async def test_a_call_calls_nothing_else(hostile: Command) -> None:
 @pytest.mark.parametrize(
     ("mode", "options", "told"),
     [
-        ("clash", {}, r"MCP server it, tool 'a/b': its name would be it.a_b, as that of its tool 'a b' \(exclude="),
+        ("odd", {}, r"MCP server it, tool '///': its name has no letter or digit \(exclude="),
         ("loop", {}, "MCP server it, tool 'loop': its input schema is refused: its \\$ref leads back to itself"),
         ("many", {}, "has 500 tools, and 128 are the most: name those you want with include="),
         ("good", {"include": ["ecko"]}, "MCP server it has no ecko; it has echo"),
@@ -250,8 +250,16 @@ async def test_what_cannot_be_offered_is_refused(
 
 async def test_what_is_left_out_is_not_looked_at(hostile: Command) -> None:
     """One bad tool need not spoil a server."""
-    assert set(await tools(hostile("clash"), exclude=["a b"])) == {"it.a_b", "it.more"}
+    assert set(await tools(hostile("odd"), exclude=["///"])) == {"it.a", "it.more"}
     assert set(await tools(hostile("many"), include=["t7"])) == {"it.t7", "it.more"}
+
+
+async def test_a_server_whose_names_clash_is_used(hostile: Command) -> None:
+    """Each call reaches the tool that is meant, and a tool of its own called `more` is no other."""
+    found = await tools(hostile("clash"))
+    assert set(found) == {"it.a_b", "it.a_b_2", "it.more", "it.more_2"}
+    told = {name: (await run(caller(found[name], {}), "go")).output for name in ("it.a_b", "it.a_b_2", "it.more")}
+    assert told == {f"it.{n}": f"{s} (untrusted)" for n, s in (("a_b", "a b"), ("a_b_2", "a/b"), ("more", "more"))}
 
 
 async def test_a_server_that_cannot_be_reached_is_an_error_at_once(hostile: Command) -> None:

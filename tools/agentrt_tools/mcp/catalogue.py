@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentrt import Context, Tool
@@ -10,7 +10,7 @@ from agentrt.messages import tool_name
 from agentrt_tools.excerpt import excerpt
 from agentrt_tools.mcp.connection import Connection, connection
 from agentrt_tools.mcp.content import contents_of, listed_prompts, listed_resources, said
-from agentrt_tools.mcp.offer import MORE, Listing, every
+from agentrt_tools.mcp.offer import Listing, every
 from agentrt_tools.mcp.server import Server
 
 if TYPE_CHECKING:
@@ -23,9 +23,8 @@ async def connection_of(ctx: Context, server: Server) -> Connection:
     return opened
 
 
-def more(server: Server, prefix: str, *, untrusted: bool) -> Tool[..., str]:
+def more(server: Server, name: str, *, untrusted: bool) -> Tool[..., str]:
     """Return the tool that reads on in results that were cut."""
-    name = f"{prefix}.{MORE}"
 
     async def read_on(result: str, start: int, *, ctx: Context) -> str:
         """Read on in a long result of another tool that was cut.
@@ -40,13 +39,15 @@ def more(server: Server, prefix: str, *, untrusted: bool) -> Tool[..., str]:
     return Tool(read_on, name=name, effect="read", untrusted=untrusted)
 
 
-def catalogue(server: Server, prefix: str, found: Listing, *, untrusted: bool) -> dict[str, Tool[..., str]]:
-    """Return tools that list and read a server's resources and prompts, by their names."""
+def catalogue(
+    server: Server, names: Mapping[str, str], found: Listing, *, untrusted: bool
+) -> dict[str, Tool[..., str]]:
+    """Return tools that list and read a server's resources and prompts, each with its own of these names."""
     functions = [
         *(_resources(server) if found.has_resources else ()),
         *(_prompts(server) if found.has_prompts else ()),
     ]
-    return {f.__name__: Tool(f, name=f"{prefix}.{f.__name__}", effect="read", untrusted=untrusted) for f in functions}
+    return {f.__name__: Tool(f, name=names[f.__name__], effect="read", untrusted=untrusted) for f in functions}
 
 
 def _resources(server: Server) -> Sequence[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agentrt import DefinitionError
 from agentrt.schema import Schema, SchemaRefused
 from agentrt.text import shortened
+from agentrt_tools.mcp.names import LONGEST_NAME, READY_MADE, distinct_names, plain_name
 from agentrt_tools.mcp.server import ServerFailed
 
 if TYPE_CHECKING:
@@ -22,14 +23,9 @@ if TYPE_CHECKING:
 MOST_TOOLS: Final = 128
 """So many tools one list may give: more than models choose from, or providers take."""
 MOST_DESCRIPTION: Final = 4_000
-_LONGEST_NAME: Final = 64
-"""What providers take as the name of a tool."""
+_MOST_QUOTED: Final = 80
 _MOST_LISTED: Final = 2_000
 _MOST_PAGES: Final = 100
-READY_MADE: Final = ("resources", "read_resource", "prompts", "get_prompt")
-"""The nodes that are made besides, for servers that have resources or prompts."""
-MORE: Final = "more"
-"""The node that reads on in results that were cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,10 @@ async def every(page: Callable[[str | None], Awaitable[tuple[Sequence[Any], str 
 def offers(
     label: str, prefix: str, tools: Sequence[Stated], include: Collection[str] | None, exclude: Collection[str]
 ) -> list[Offer]:
-    """Return the tools that are wanted; raises `DefinitionError`, naming server and tool, for what cannot be one."""
+    """Return the tools that are wanted, under distinct names.
+
+    Raises `DefinitionError`, naming server and tool, for what cannot be one.
+    """
     wanted = [t for t in tools if is_wanted(t.name, include, exclude)]
     known = {t.name for t in tools} | set(READY_MADE)
     if missing := sorted({*(include or ()), *exclude} - known):
@@ -101,15 +100,12 @@ def offers(
             f"MCP server {label} has {len(wanted):,} tools, and {MOST_TOOLS} are the most: name those you want with "
             "include="
         )
-    taken = {f"{prefix}.{name}": f"the node {name!r} that is made for each server" for name in (MORE, *READY_MADE)}
-    made = []
     for stated in wanted:
-        offer = _offer(label, prefix, stated)
-        if (other := taken.get(offer.name)) is not None:
-            raise _refused(label, stated, f"its name would be {offer.name}, as that of {other}")
-        taken[offer.name] = f"its tool {stated.name[:80]!r}"
-        made.append(offer)
-    return made
+        _check_name(label, stated)
+    if twice := [t for t in wanted if Counter(t.name for t in wanted)[t.name] > 1]:
+        raise _refused(label, twice[0], "it is listed twice, and which of the two is meant nobody could say")
+    names = distinct_names(prefix, [t.name for t in wanted])
+    return [_offer(label, stated, names[stated.name], prefix) for stated in wanted]
 
 
 def is_wanted(name: str, include: Collection[str] | None, exclude: Collection[str]) -> bool:
@@ -117,26 +113,22 @@ def is_wanted(name: str, include: Collection[str] | None, exclude: Collection[st
     return (include is None or name in include) and name not in exclude
 
 
-def plain_name(stated: str) -> str:
-    """Return a name in letters, digits, `_` and `-`, as all providers take it."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", stated).strip("_")
-
-
-def _offer(label: str, prefix: str, stated: Stated) -> Offer:
-    plain = plain_name(stated.name)
-    if not plain:
+def _check_name(label: str, stated: Stated) -> None:
+    if not plain_name(stated.name):
         raise _refused(label, stated, "its name has no letter or digit")
-    name = f"{prefix}.{plain}"
-    if len(name) > _LONGEST_NAME:
+
+
+def _offer(label: str, stated: Stated, name: str, prefix: str) -> Offer:
+    if len(name) > LONGEST_NAME:
         raise _refused(
-            label, stated, f"its name {name[:80]} is longer than {_LONGEST_NAME}; give the server a shorter name="
+            label, stated, f"its name {name[:80]} is longer than {LONGEST_NAME}; give the server a shorter name="
         )
     if stated.input_schema.get("type", "object") != "object":
         raise _refused(label, stated, "its input schema is not that of an object")
     return Offer(
         stated_name=stated.name,
         name=name,
-        description=_described(stated),
+        description=_described(stated, is_numbered=name != f"{prefix}.{plain_name(stated.name)}"),
         schema=_schema(label, stated, {**stated.input_schema, "type": "object"}, "input"),
         output=None if stated.output_schema is None else _schema(label, stated, stated.output_schema, "output"),
         effect=_effect(stated.annotations),
@@ -152,8 +144,11 @@ def _schema(label: str, stated: Stated, schema: dict[str, Any], what: str) -> Sc
     return made
 
 
-def _described(stated: Stated) -> str:
+def _described(stated: Stated, *, is_numbered: bool) -> str:
+    """Return what a model reads of a tool; one whose name does not tell it from another, its own name first."""
     text = (stated.description or stated.title or stated.name)[: 2 * MOST_DESCRIPTION]
+    if is_numbered:
+        text = f"{(stated.title or stated.name)[:_MOST_QUOTED]!r}: {text}"
     text = "".join(c for c in text if c.isprintable() or c in "\n\t").strip() or "A tool that says nothing of itself."
     return shortened(text, MOST_DESCRIPTION)
 

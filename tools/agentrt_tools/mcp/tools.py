@@ -23,7 +23,8 @@ from agentrt.tool import Approval, as_text
 from agentrt_tools.mcp.catalogue import catalogue, connection_of, more
 from agentrt_tools.mcp.connection import Connection, connection
 from agentrt_tools.mcp.content import value_of
-from agentrt_tools.mcp.offer import MORE, Listing, Offer, is_wanted, listing, offers, plain_name
+from agentrt_tools.mcp.names import MORE, own_names, plain_name
+from agentrt_tools.mcp.offer import Listing, Offer, is_wanted, listing, offers
 from agentrt_tools.mcp.server import Server, ToolFailed
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class McpTool(Tool[..., object]):
     """
 
     def __init__(
-        self, server: Server, offer: Offer, *, prefix: str, untrusted: bool, approval: Approval = False
+        self, server: Server, offer: Offer, *, reader: str, untrusted: bool, approval: Approval = False
     ) -> None:
         async def call(_agentrt_context: Context, **arguments: object) -> object:
             return await self._send(_agentrt_context, arguments)
@@ -56,7 +57,7 @@ class McpTool(Tool[..., object]):
         call.__signature__ = inspect.Signature([taken])  # type: ignore[attr-defined]
         self.offer = offer
         self._server = server
-        self._reader = tool_name(f"{prefix}.{MORE}")
+        self._reader = tool_name(reader)
         super().__init__(
             call,
             name=offer.name,
@@ -208,11 +209,12 @@ async def list_mcp_tools(server: str | Sequence[str], **options: Unpack[McpOptio
     if not options.get("hints", True):
         chosen = [replace(offer, effect="unsafe") for offer in chosen]
     approval = options.get("approval", False)
-    made = [McpTool(reached, offer, prefix=prefix, untrusted=untrusted, approval=approval) for offer in chosen]
-    besides = catalogue(reached, prefix, found, untrusted=untrusted)
+    own = own_names(prefix, {offer.name for offer in chosen})
+    made = [McpTool(reached, offer, reader=own[MORE], untrusted=untrusted, approval=approval) for offer in chosen]
+    besides = catalogue(reached, own, found, untrusted=untrusted)
     return [
         *made,
-        *([more(reached, prefix, untrusted=untrusted)] if made else []),
+        *([more(reached, own[MORE], untrusted=untrusted)] if made else []),
         *(t for n, t in besides.items() if is_wanted(n, include, exclude)),
     ]
 
