@@ -35,6 +35,8 @@ U = TypeVar("U")
 
 _WRAP_UP: Final = "The budget is used up. Use no tools: give your final answer now, with what you have."
 _NO_RESULT: Final = "no result: the budget is used up"
+_GIVEN: Final = "input"
+"""Who has brought the passages that an agent was given."""
 
 
 class Options(TypedDict, total=False):
@@ -231,7 +233,9 @@ class Agent(Node[In, Out], Generic[In, Out]):
             guidance = ctx.draw("guidance", lambda: "\n".join(f"- {g}" for g in ctx.guidance))
         conversation = Conversation(self.instructions, task, messages, tell_budget=self.tell_budget, guidance=guidance)
         if self._answer.may_cite:
-            conversation.find([[] if said is None else said.passages, task])
+            if said is not None:
+                conversation.passages = said.passages.copy()
+            conversation.passages.add(task, by=_GIVEN)
         if earlier or isinstance(value, Handoff):  # it keeps its marks, whoever vouched for what has come of it
             ctx.mark_untrusted(*(_source(m, self.name) for m in messages if _is_untrusted(m)))
         return conversation
@@ -269,7 +273,7 @@ class Agent(Node[In, Out], Generic[In, Out]):
             conversation.messages += results
             if self._answer.may_cite:
                 for message, outcome in used:
-                    conversation.find(outcome, untrusted=message.untrusted)
+                    conversation.passages.add(outcome, by=message.name)
             text = next((r.text for r in results if r.name in self.stop_at and not r.failed), None)
         if over:
             transfer = self._transfers[over[0].name]

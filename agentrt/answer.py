@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError, create_model
 
-from agentrt.passage import CITED, Passage
+from agentrt.passage import CITED, Found
 
 
 class Answer:
@@ -27,12 +26,12 @@ class Answer:
         self.schema = {"additionalProperties": False, **self._adapter.json_schema(), "title": name}
         self.may_cite = f"'format': '{CITED}'" in str(self.schema)
 
-    def parse(self, text: str, passages: Mapping[str, Passage]) -> Any:
-        """Return the answer, which may cite these passages by their ids; raises pydantic's `ValidationError`."""
+    def parse(self, text: str, passages: Found | None = None) -> Any:
+        """Return the answer, which may cite these passages; raises pydantic's `ValidationError`."""
         if self._adapter is None:
             return text
         written = _unfenced(text)
-        known = {"passages": passages}  # what citations are read with
+        known = {"passages": passages or Found()}  # what citations are read with
         if self._bare is None:
             return self._adapter.validate_json(written, context=known)
         try:

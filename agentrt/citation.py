@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
-from agentrt.passage import CITED, Passage
+from agentrt.passage import CITED, Found, Passage
 
 _MOST_NAMED = 20
 
@@ -15,21 +14,22 @@ _MOST_NAMED = 20
 def _cited(value: object, info: ValidationInfo) -> object:
     """Return the passage that a model cites by its id, or by its source where only one passage of that was found.
 
+    Where two tools have found different texts under one id, the model is asked which it means.
+
     A whole passage is one that a record holds: a model may not write one.
     """
-    found: Mapping[str, Passage] | None = (info.context or {}).get("passages")
+    found: Found | None = (info.context or {}).get("passages")
     if isinstance(value, Passage) or (found is None and not isinstance(value, str)):
         return value
-    found = found or {}
     if not isinstance(value, str):
         raise ValueError("cite a passage by its id alone")  # noqa: TRY004 - pydantic tells of ValueErrors
-    named = value.strip().strip("[]()").strip()
-    if named in found:
-        return found[named]
-    same = [p for p in found.values() if p.source == named]
-    if len(same) == 1:
-        return same[0]
-    known = ", ".join(list(found)[-_MOST_NAMED:])
+    found = found or Found()
+    named = found.cited_as(value.strip().strip("[]()").strip())
+    if len(named) == 1:
+        return next(iter(named.values()))
+    if named:
+        raise ValueError(f"{value!r} are several passages, of different texts: cite one of {', '.join(named)}")
+    known = ", ".join(found.ids[-_MOST_NAMED:])
     raise ValueError(f"no passage {value!r} was found" + (f": cite one of {known}" if known else "; search first"))
 
 

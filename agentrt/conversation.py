@@ -7,7 +7,7 @@ from typing import Final
 from agentrt.instructions import Instructions
 from agentrt.messages import Message, SystemMessage, UserMessage
 from agentrt.node import Context
-from agentrt.passage import Passage, by_id, passages_in
+from agentrt.passage import Found
 
 _GUIDANCE: Final = "People were asked about such calls before, and said:"
 
@@ -24,20 +24,12 @@ class Conversation:
     ) -> None:
         self.input = input
         self.messages = messages
-        self.passages: dict[str, Passage] = {}
-        """What the agent was given or has found, by id: what its answer may cite."""
+        self.passages = Found()
+        """What the agent was given or has found: what its answer may cite."""
         self._instructions = instructions
         self._tell_budget = tell_budget
         self._guidance = f"{_GUIDANCE}\n{guidance}" if guidance else ""
         self._system: tuple[Message, ...] | None = None
-
-    def find(self, value: object, *, untrusted: bool = False) -> None:
-        """Take note of the passages in what the agent was given, or a tool has brought.
-
-        One from outside does not take the place of another that is known by the same id.
-        """
-        found = by_id(passages_in(value))
-        self.passages = {**found, **self.passages} if untrusted else {**self.passages, **found}
 
     async def shown(self, ctx: Context) -> tuple[Message, ...]:
         """Return what the model is to read before its next turn."""

@@ -45,6 +45,9 @@ class Embedder(Protocol):
     batch_size: how many texts one call may have.
     window: how many tokens of a text count at most.
     price: None where nobody knows it, `FREE` where nothing is charged.
+
+    One that `embedder(name, …)` makes has `options`, too: what it was given besides its name, but for secrets. An index
+    that was made with one that has none is opened with it again, and not by its name.
     """
 
     @property
@@ -79,9 +82,10 @@ _ADAPTERS: Final = {"wordllama": "agentrt.models.wordllama:WordllamaEmbedder"}
 _ANY_PROVIDER: Final = "agentrt.models.embedding:LitellmEmbedder"
 
 
-def embedder(name: str) -> Embedder:
+def embedder(name: str, *, dimensions: int | None = None) -> Embedder:
     """Return a new embedder: `wordllama`, which runs in this process and is free, or any litellm `provider/model`.
 
+    dimensions: how many numbers its vectors are to have, where a provider lets one choose or nobody knows.
     Raises `UnknownModel` saying what to write instead, and `DefinitionError` naming the extra to install.
     """
     adapter = _ADAPTERS.get(name)
@@ -91,7 +95,8 @@ def embedder(name: str) -> Embedder:
             f"unknown embedder {name!r}: write wordllama for the one in this process, or provider/model, like "
             "openai/text-embedding-3-small"
         )
-    found: Embedder = resolve_name(adapter or _ANY_PROVIDER)(*(() if adapter else (name,)))
+    options = {} if dimensions is None else {"dimensions": dimensions}
+    found: Embedder = resolve_name(adapter or _ANY_PROVIDER)(*(() if adapter else (name,)), **options)
     return found
 
 

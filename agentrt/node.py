@@ -175,6 +175,10 @@ class Node(ABC, Generic[In, Out]):
         """Describe the node as a tool: how JSON arguments become its input."""
         return Arguments.of_type(self.name, self.input)
 
+    def shown(self, output: Any) -> object:
+        """Return what a model that has called the node as a tool should read of what it returned."""
+        return output
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 

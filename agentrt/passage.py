@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Final, TypeAlias
 
@@ -33,19 +33,16 @@ class Passage:
         return f"{self.source}#{self.position}"
 
     def for_model(self) -> Mapping[str, object]:
-        """Return what a model should read of it: what it is cited by, and what it says."""
-        known = {"id": self.id, "title": self.title, "text": self.text}
-        rest = {name: value for name, value in self.metadata.items() if name not in known}
-        return {name: value for name, value in (known | rest).items() if value != ""}
+        """Return what a model should read of it: what it is cited by, and what it says.
+
+        What others have written about it is kept apart, so that no metadata pass for its source.
+        """
+        shown = {"id": self.id, "title": self.title, "text": self.text, "metadata": dict(self.metadata)}
+        return {name: value for name, value in shown.items() if value}
 
 
 CITED: Final = "passage-id"
 """How a schema says that something cites a passage."""
-
-
-def by_id(passages: Iterable[Passage]) -> dict[str, Passage]:
-    """Return passages by what they are cited by; of two of one id the later."""
-    return {passage.id: passage for passage in passages}
 
 
 def passages_in(value: object) -> Iterator[Passage]:
@@ -61,3 +58,74 @@ def passages_in(value: object) -> Iterator[Passage]:
         yield from passages_in(list(value.__dict__.values()))
     elif is_dataclass(value):
         yield from passages_in([getattr(value, f.name) for f in fields(value)])
+
+
+def shown_within(passages: Sequence[Passage], most: int) -> Sequence[Mapping[str, object]]:
+    """Return what a model should read of passages whose texts are to have so many characters together.
+
+    The longest are cut, all to one length, and say so. Titles and metadata count too: what there is of them without
+    measure is left out.
+    """
+    shown = [dict(passage.for_model()) for passage in passages]
+    beside = sum(len(str({**one, "text": ""})) for one in shown)
+    if beside > most // 2:
+        shown = [{"id": passage.id, "text": passage.text} for passage in passages]
+        beside = 0
+    longest = _longest([len(passage.text) for passage in passages], most - beside)
+    for one, passage in zip(shown, passages, strict=True):
+        if len(passage.text) > longest:
+            left = len(passage.text) - longest
+            one["text"] = f"{passage.text[:longest]}\n… {left:,} more characters, which are not shown"
+    return shown
+
+
+def _longest(lengths: Sequence[int], most: int) -> int:
+    """Return the length to which the longest have to be cut so that all together have so many."""
+    left = most
+    for place, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - place)
+        if length > share:
+            return share
+        left -= length
+    return most
+
+
+@dataclass(slots=True)
+class Found:
+    """Hold the passages that an agent was given or has found, by their ids, then by who has brought them.
+
+    Of what one tool has found under one id the latest counts, since that is what the model has read last.
+    """
+
+    brought: dict[str, dict[str, Passage]] = field(default_factory=dict)
+
+    def copy(self) -> Found:
+        return Found({cited: dict(by) for cited, by in self.brought.items()})
+
+    def add(self, value: object, *, by: str) -> None:
+        """Take note of the passages that a value holds; `by` is who has brought them."""
+        for passage in passages_in(value):
+            self.brought.setdefault(passage.id, {})[by] = passage
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Return the ids, those found first first."""
+        return list(self.brought)
+
+    def cited_as(self, name: str) -> Mapping[str, Passage]:
+        """Return the passages that go by a name, each with one that it alone goes by.
+
+        That is an id, an id behind who has brought it, or a source of which there is one id.
+        """
+        if name not in self.brought:
+            by, _, rest = name.partition(":")
+            if by in self.brought.get(rest, {}):
+                return {name: self.brought[rest][by]}
+            same = [known for known, held in self.brought.items() if any(p.source == name for p in held.values())]
+            if len(same) != 1:
+                return {}
+            (name,) = same
+        found = self.brought[name]
+        if len({(p.title, p.text) for p in found.values()}) == 1:
+            return {name: list(found.values())[-1]}
+        return {f"{by}:{name}": passage for by, passage in found.items()}

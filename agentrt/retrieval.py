@@ -15,7 +15,7 @@ from agentrt.errors import DefinitionError
 from agentrt.forecast import step_interval
 from agentrt.interval import Interval, Outlook
 from agentrt.node import Context, Node
-from agentrt.passage import Fact, Passage
+from agentrt.passage import Fact, Passage, shown_within
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +81,8 @@ class Retriever(Node[str, list[Passage]]):
 
     index: any object with an async `search(query, k)` that returns passages; see `Index`.
     rerank: puts the best `among` passages in order before the best k are taken: a `Reranker`, or a node of yours.
+    characters: how much a model that uses it as a tool reads of the passages, about: the longest are cut. Who calls it
+        in code, and what cites them, gets them whole.
     untrusted: whether others may have written what the index holds; False where every document is your own.
 
     Of a query the first 10,000 characters are looked at. Raises `DefinitionError` for what is no index.
@@ -100,6 +102,7 @@ class Retriever(Node[str, list[Passage]]):
         rerank: Node[Candidates, list[Passage]] | None = None,
         among: int = 20,
         description: str = "",
+        characters: int = 8_000,
         budget: Budget | None = None,
         untrusted: bool = True,
     ) -> None:
@@ -112,6 +115,9 @@ class Retriever(Node[str, list[Passage]]):
         )
         if k < 1:
             raise DefinitionError(f"{name}: k={k}: find at least one passage")
+        if characters < 1:
+            raise DefinitionError(f"{name}: characters={characters}: let a model read something of what is found")
+        self.characters = characters
         self.untrusted = untrusted
         self.index = _checked(name, index)
         self.k = k
@@ -126,6 +132,9 @@ class Retriever(Node[str, list[Passage]]):
     @cached_property
     def arguments(self) -> Arguments:
         return Arguments.of_field(self.name, self.argument, str, "What to look for: a question, or some words.")
+
+    def shown(self, output: Sequence[Passage]) -> object:
+        return shown_within(output, self.characters)
 
     def interval(self, outlook: Outlook) -> Interval:
         return sum((step_interval(part, outlook) for part in self.parts), Interval())

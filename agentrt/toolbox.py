@@ -62,7 +62,7 @@ class Toolbox:
 
     def _used(self, call: ToolCall, outcome: Any, untrusted: frozenset[str]) -> Used:
         failed = isinstance(outcome, Exception)
-        text = as_text(_told(outcome) if failed else outcome)
+        text = as_text(_told(outcome) if failed else self._named[call.name].shown(outcome))
         return Used(ToolMessage(call.id, call.name, text, failed=failed, untrusted=bool(untrusted)), outcome)
 
 

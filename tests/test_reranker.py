@@ -38,11 +38,15 @@ async def test_the_models_order_counts() -> None:
     assert asked.endswith("Query: why?")
 
 
-@pytest.mark.parametrize("answer", ["no idea", '{"result": ["a"]}', '{"result": []}', '{"result": [0, 9, -1]}'])
-async def test_nonsense_leaves_the_order(answer: str) -> None:
-    """An answer that names no passage changes nothing."""
+@pytest.mark.parametrize(
+    ("answer", "is_told"),
+    [("no idea", True), ("5 2 1", True), ('{"result": ["a"]}', True), ('{"result": []}', False), ("[0, 9]", False)],
+)
+async def test_nonsense_leaves_the_order(answer: str, is_told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """An answer that names no passage changes nothing; one that cannot be read is warned of."""
     result = await run(retriever(ScriptedModel([answer])), "why?")
     assert [p.source for p in result.output] == ["a", "b"]
+    assert ("rerank: the model's answer is no list of numbers" in caplog.text) == is_told
 
 
 async def test_so_many_are_read() -> None:

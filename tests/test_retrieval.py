@@ -22,6 +22,7 @@ from agentrt import (
 from agentrt.errors import DefinitionError
 from agentrt.events import Event, UsageReserved
 from agentrt.forecast import foresee
+from agentrt.passage import shown_within
 from agentrt.people import approve, inbox
 from agentrt.permission import Verdict
 from agentrt.stores import MemoryJournal
@@ -53,6 +54,38 @@ async def test_an_index_needs_no_more_than_a_search() -> None:
     assert bells.asked == [(Query("bells"), 2)]
     (tool,) = model.requests[0].tools
     assert tool.parameters["properties"]["query"]["description"] == "What to look for: a question, or some words."
+
+
+class Books:
+    """Find passages as long as books, and a short one."""
+
+    async def search(self, query: str | Query, k: int) -> list[Passage]:
+        huge = [Passage(text=c * 3_500_000, source=c, metadata={"n": 1}) for c in "ab"]
+        return [*huge, Passage(text="The bells ring at noon.", source="parish.md")]
+
+
+async def test_a_model_reads_no_more_than_it_can() -> None:
+    """Of long passages it reads the beginnings, and is told so; what cites them, and code, gets them whole."""
+    with ScriptedModel([call("books", query="bells"), '{"text": "at noon", "citations": ["a#0"]}']) as model:
+        result = await run(Agent("clerk", model=model, tools=[Retriever("books", Books())], output=CitedAnswer), "?")
+    told = model.requests[1].messages[-1].text
+    assert 7_500 < len(told) < 8_500
+    assert "aaa\\n… 3,496,0" in told
+    assert "The bells ring at noon." in told
+    assert len(result.output.citations[0].text) == 3_500_000
+    assert len((await run(Retriever("books", Books()), "bells")).output[0].text) == 3_500_000
+
+
+def test_what_is_shown_is_bounded() -> None:
+    """The longest are cut to one length; metadata without measure are left out."""
+    texts = [Passage(text=c * n, source=c) for c, n in (("a", 10), ("b", 500), ("c", 700))]
+    shown = shown_within(texts, 600)
+    assert [len(str(one["text"]).split("\n")[0]) for one in shown] == [10, 257, 257]
+    assert str(shown[2]["text"]).endswith("\n… 443 more characters, which are not shown")
+    assert [one["text"] for one in shown_within(texts, 5_000)] == [p.text for p in texts]
+    odd = Passage(text="x", source="s", metadata={str(n): n for n in range(999)})
+    assert shown_within([odd], 600) == [{"id": "s#0", "text": "x"}]
+    assert shown_within([], 600) == []
 
 
 async def test_a_function_that_returns_passages_is_enough() -> None:

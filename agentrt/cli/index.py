@@ -17,7 +17,7 @@ from agentrt.cli.console import loose_json, note, plural, print_json, print_tabl
 from agentrt.cli.counting import counted
 from agentrt.cli.exits import UsageError, told
 from agentrt.cli.findings import print_passages, print_report
-from agentrt.cli.indexing import IndexJob, carry_out, open_new, open_old, read_report
+from agentrt.cli.indexing import IndexJob, carry_out, forget, is_named, open_new, open_old, read_report
 
 if TYPE_CHECKING:
     from agentrt.passage import Passage
@@ -146,7 +146,7 @@ def add(
 
 @app.command()
 def report(index: IndexFile, json: options.Json = False, debug: options.Debug = False) -> None:
-    """Say what is in an index, and of what was last read into it what was kept, what was left out, and why.
+    """Say what is in an index, what was left out of it and why, and what was read last.
 
     \b
     Examples:
@@ -257,7 +257,7 @@ def evaluate(
         print_table(("WAY", *(name.upper() for name in next(iter(measured["ways"].values())))), rows)
         note(f"{_queries(measured['queries'])}; intervals hold 95 % (bootstrap)")
         for line in measured["verdicts"]:
-            note(line, "green" if " beats " in line else "yellow")
+            note(line, "green" if " beats " in line or " not worse " in line else "yellow")
 
 
 def _queries(n: int) -> str:
@@ -314,12 +314,12 @@ async def _delete(path: Path, named: Sequence[str]) -> list[str]:
         there = await index.sources()
         gone: dict[str, None] = {}
         for name in named:
-            prefix = name if name.endswith("/") else f"{name}:"
-            found = [source for source in there if source == name or source.startswith(prefix)]
+            found = [source for source in there if is_named(source, name)]
             if not found:
                 raise UsageError(f"{path} holds no {name}")
             gone |= dict.fromkeys(found)
         await index.remove(gone)
+        await forget(index, named)
         return list(gone)
 
 
@@ -345,7 +345,8 @@ async def _measure(job: IndexJob, places: tuple[Path, Path], k: int) -> dict[str
 
 async def _compared(path: Path, collection: Any, k: int, job: IndexJob) -> dict[str, Any]:
     from agentrt.index.comparison import rankings
-    from agentrt.index.evaluation import estimate, metrics, scores, verdict
+    from agentrt.index.evaluation import estimate, metrics, scores
+    from agentrt.index.verdict import verdict
 
     async with counted(lambda: f"asking {_queries(len(collection.queries))}", quiet=job.quiet):
         ways = await rankings(path, collection.queries, k)

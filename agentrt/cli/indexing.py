@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -101,8 +101,55 @@ async def carry_out(job: IndexJob) -> dict[str, Any]:
             "chunk_words": job.chunk_words,
             "overlap": job.overlap,
         }
-        await index.write_note(_REPORT, json.dumps(report))
+        is_gone = loading.is_gone if job.prune else _within(job.folders, roots)
+        await index.write_note(_REPORT, json.dumps(_merged(await read_report(index), report, is_gone)))
         return report
+
+
+def _within(paths: Iterable[Path], roots: Roots) -> Callable[[str], bool]:
+    """Return what tells of a source whether it is read with some paths."""
+    begins = [roots.prefix(path) + ("" if path.is_dir() else path.name) for path in paths]
+    return lambda source: any(is_named(source, begin) for begin in begins)
+
+
+def is_named(source: str, name: str) -> bool:
+    """Say whether a document is named so, is a record of a file of this name, or is in a folder, which ends in `/`."""
+    return source == name or source.startswith(name if not name or name.endswith("/") else f"{name}:")
+
+
+def _merged(
+    earlier: Mapping[str, Any] | None, report: Mapping[str, Any], is_gone: Callable[[str], bool]
+) -> Mapping[str, Any]:
+    """Return a report with what an earlier one says of documents that are not gone."""
+    from agentrt.index.curation import Report
+
+    if earlier is None:
+        return report
+    old = _without(earlier, is_gone)
+    parts = [Report.read(one["curation"]) for one in (old, report) if one["curation"] is not None]
+    return {
+        **report,
+        "curation": sum(parts[1:], parts[0]).document() if parts else None,
+        "problems": list({p["told"]: p for p in (*old["problems"], *report["problems"])}.values()),
+    }
+
+
+def _without(report: Mapping[str, Any], is_gone: Callable[[str], bool]) -> Mapping[str, Any]:
+    from agentrt.index.curation import Report
+
+    curation = report["curation"]
+    return {
+        **report,
+        "curation": None if curation is None else Report.read(curation).without(is_gone).document(),
+        "problems": [problem for problem in report["problems"] if not is_gone(problem["source"])],
+    }
+
+
+async def forget(index: SqliteIndex, names: Sequence[str]) -> None:
+    """Leave out of the report of an index what was removed."""
+    if (report := await read_report(index)) is not None:
+        left = _without(report, lambda source: any(is_named(source, name) for name in names))
+        await index.write_note(_REPORT, json.dumps(left))
 
 
 def _check(job: IndexJob) -> None:
@@ -162,7 +209,7 @@ def _why_none(loading: Loading, curation: Curation | None) -> str:
 
 
 async def read_report(index: SqliteIndex) -> Mapping[str, Any] | None:
-    """Return the report of what was last read into an index; None if there is none."""
+    """Return the report of what was read into an index; None if there is none."""
     written = await index.note(_REPORT)
     return None if written is None else json.loads(written)
 

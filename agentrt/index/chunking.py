@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from agentrt.errors import DefinitionError
@@ -23,12 +24,13 @@ _LINES: Final = re.compile(r"\n")
 
 @dataclass(frozen=True, slots=True)
 class Chunker:
-    """Cut documents into passages of at most `size` words, each within one section.
+    """Cut documents into passages of at most `size` words, each within one section, and on one page.
 
     Whole paragraphs, list items, rows and blocks of code stay together where they fit; longer ones are cut between
     sentences or lines, and longer sentences between words. A passage is its document's text from `start` on, as it
     stands there; its title is the path of headings above it, which are not part of its text. Where the text has pages,
-    `page` in the metadata is the one it begins on. Words are those of `agentrt.index.script`.
+    `page` in the metadata is the one it is on, from 1. A document is read as Markdown, with headings, lists, tables and
+    code, where its `format` is that, or HTML. Words are those of `agentrt.index.script`.
 
     overlap: how many words of the passage before are repeated at most, in whole sentences, within a section.
     measure: counts what a text has in place of words, such as the tokens of an embedder.
@@ -45,10 +47,10 @@ class Chunker:
     def __call__(self, document: Document) -> Iterator[Passage]:
         """Yield the passages of a document in their order."""
         text, pages = document.text, _pages(document.text)
-        marked = document.metadata.get("format") in _MARKED
+        marked = document.format in _MARKED
         position = 0
         for section in _sections(blocks(text, markdown=marked), document.title):
-            for start, end in self._spans(text, section.blocks):
+            for start, end in self._spans(text, section.blocks, pages):
                 yield Passage(
                     text=text[start:end],
                     source=document.source,
@@ -59,12 +61,12 @@ class Chunker:
                 )
                 position += 1
 
-    def _spans(self, text: str, parts: Sequence[Block]) -> Iterator[tuple[int, int]]:
-        packing = _Packing(self.size, self.overlap)
-        for block in parts:
-            atoms = list(self._atoms(text, block))
-            yield from packing.add(atoms)
-        yield from packing.rest()
+    def _spans(self, text: str, parts: Sequence[Block], pages: Sequence[int]) -> Iterator[tuple[int, int]]:
+        for _, on_page in groupby(parts, lambda block: bisect_right(pages, block.start)):
+            packing = _Packing(self.size, self.overlap)
+            for block in on_page:
+                yield from packing.add(list(self._atoms(text, block)))
+            yield from packing.rest()
 
     def _atoms(self, text: str, block: Block) -> Iterator[_Atom]:
         """Yield what a block may be cut into: its sentences or lines; of one that is too long, its words."""

@@ -47,8 +47,10 @@ def is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def peer(passages: Sequence[Passage], queries: Mapping[str, str], k: int) -> dict[str, list[str]]:
-    """Return what bm25s finds, with English stop words and, where PyStemmer is installed, stems."""
+def peer(
+    passages: Sequence[Passage], queries: Mapping[str, str], k: int, *, stopwords: str | list[str] = "en"
+) -> dict[str, list[str]]:
+    """Return what bm25s finds, without English stop words or others, and with stems where PyStemmer is installed."""
     import bm25s
 
     logging.getLogger("bm25s").setLevel(logging.WARNING)
@@ -59,7 +61,7 @@ def peer(passages: Sequence[Passage], queries: Mapping[str, str], k: int) -> dic
         stemmer = Stemmer.Stemmer("english")
 
     def tokens(texts: Iterable[str]) -> Any:
-        return bm25s.tokenize(list(texts), stopwords="en", stemmer=stemmer, show_progress=False)
+        return bm25s.tokenize(list(texts), stopwords=stopwords, stemmer=stemmer, show_progress=False)
 
     engine = bm25s.BM25()
     engine.index(tokens(f"{p.title}\n{p.text}" for p in passages), show_progress=False)

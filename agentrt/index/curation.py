@@ -30,12 +30,36 @@ class Left:
 
 @dataclass(slots=True)
 class Report:
-    """Count what was kept and what was not; `lines` are those that were blanked, with how often."""
+    """Say what was kept and what was not.
 
-    documents: int = 0
-    words: int = 0
+    kept: how many words each document has that was kept. unsure: those kept of which no language is sure.
+    lines: those that were blanked, with how often.
+    """
+
+    kept: dict[str, int] = field(default_factory=dict)
     left: list[Left] = field(default_factory=list)
+    unsure: list[str] = field(default_factory=list)
     lines: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Report) -> Report:
+        """Return the report of this reading and a later one, which says more of documents that both have read."""
+        named = {*other.kept, *(one.source for one in other.left)}
+        before = self.without(named.__contains__)
+        return Report(
+            before.kept | other.kept,
+            [*before.left, *other.left],
+            [*before.unsure, *other.unsure],
+            self.lines + other.lines,
+        )
+
+    def without(self, is_gone: Callable[[str], bool]) -> Report:
+        """Return the report without some documents, by their sources; of lines it is not known where they stood."""
+        return Report(
+            {source: words for source, words in self.kept.items() if not is_gone(source)},
+            [one for one in self.left if not is_gone(one.source)],
+            [source for source in self.unsure if not is_gone(source)],
+            self.lines,
+        )
 
     def by_reason(self) -> dict[str, list[Left]]:
         """Return what was left out, by reason, the most frequent first."""
@@ -47,8 +71,10 @@ class Report:
     def document(self) -> dict[str, Any]:
         """Return the report as JSON has it."""
         return {
-            "kept": {"documents": self.documents, "words": self.words},
+            "kept": {"documents": len(self.kept), "words": sum(self.kept.values())},
+            "words": self.kept,
             "left_out": [{"source": o.source, "reason": o.reason, "detail": o.detail} for o in self.left],
+            "language_unsure": self.unsure,
             "boilerplate": dict(self.lines.most_common()),
         }
 
@@ -56,14 +82,17 @@ class Report:
     def read(cls, document: Mapping[str, Any]) -> Self:
         """Return the report that was written as JSON."""
         left = [Left(**one) for one in document["left_out"]]
-        return cls(**document["kept"], left=left, lines=Counter(document["boilerplate"]))
+        lines = Counter(document["boilerplate"])
+        return cls(document.get("words", {}), left, document.get("language_unsure", []), lines)
 
     def rows(self, most: int | None = None) -> list[tuple[str, int, str]]:
         """Return a line for each reason: its name, how many, and examples; and one for each line that was blanked.
 
         most: how many blanked lines are shown, the most frequent; without it all.
         """
-        shown = [("kept", self.documents, f"{self.words:,} words")]
+        shown = [("kept", len(self.kept), f"{sum(self.kept.values()):,} words")]
+        if self.unsure:
+            shown.append(("kept, language unsure", len(self.unsure), ", ".join(self.unsure[:_EXAMPLES])))
         for reason, ones in self.by_reason().items():
             named = [f"{o.source} ({o.detail})" if o.detail else o.source for o in ones[:_EXAMPLES]]
             shown.append((reason, len(ones), ", ".join(named)))
@@ -79,7 +108,8 @@ class Curation:
     """Leave out duplicates and debris, and blank the lines that documents have in common.
 
     similarity: how much of their text near duplicates share. least_words: what is shorter is left out.
-    language: tells the language of a text, such as "en"; only those in `languages` are kept.
+    language: tells the language of a text, such as "en"; only those in `languages` are kept, and those of which it does
+        not know, "".
     """
 
     similarity: float = 0.9
@@ -104,21 +134,23 @@ class Curation:
         duplicates = Duplicates(self.similarity)
         for document in documents:
             text, lines = boilerplate.blanked(document)
-            left = self._reason(document, text, duplicates)
+            language = self.language(text) if self.language is not None else ""
+            left = self._reason(document, text, language, duplicates)
             if left is not None:
                 self.report.left.append(left)
                 continue
-            self.report.documents += 1
-            self.report.words += count_words(text)
+            self.report.kept[document.source] = count_words(text)
+            if self.language is not None and not language:
+                self.report.unsure.append(document.source)
             self.report.lines.update(lines)
             yield replace(document, text=text) if lines else document
 
-    def _reason(self, document: Document, text: str, duplicates: Duplicates) -> Left | None:
+    def _reason(self, document: Document, text: str, language: str, duplicates: Duplicates) -> Left | None:
         source = document.source
         if wrong := flaw(text, least_words=self.least_words):
             return Left(source, wrong)
-        if self.language is not None and (found := self.language(text)) not in self.languages:
-            return Left(source, "another language", found)
+        if language and language not in self.languages:
+            return Left(source, "another language", language)
         if repeats := duplicates.seen(source, text, label=_label(document)):
             name, similarity = repeats
             reason = "duplicate" if similarity == 1.0 else "near duplicate"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
+from agentrt.errors import DefinitionError
 from agentrt.index.script import WORD
 
 if TYPE_CHECKING:
@@ -29,11 +30,14 @@ class Duplicates:
 
     Two texts are near duplicates if they have the same numbers, and share at least `similarity` of their runs of five
     words (Jaccard), as estimated by MinHash (Broder 1997) with 128 permutations, give or take 0.03; candidates are
-    those that agree in one of 16 bands of 8. Takes 1.5 kB a text.
+    those that agree in one of 16 bands of 8. Takes 1.5 kB a text. Raises `DefinitionError` without numpy.
     """
 
     def __init__(self, similarity: float = 0.9) -> None:
-        import numpy as np
+        try:
+            import numpy as np
+        except ImportError as error:
+            raise DefinitionError("curation needs numpy: pip install 'agentrt[curation]'") from error
 
         self._similarity = similarity
         self._exact: dict[bytes, str] = {}

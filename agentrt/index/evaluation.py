@@ -86,17 +86,3 @@ def scores(rankings: Rankings, qrels: Mapping[str, Gains], metric: Metric) -> li
     return [
         metric(rankings.get(query, ()), gains) for query, gains in qrels.items() if any(g > 0 for g in gains.values())
     ]
-
-
-def verdict(ways: Mapping[str, Rankings], qrels: Mapping[str, Gains], metric: str, measure: Metric) -> list[str]:
-    """Say of each other way whether hybrid is better, by the interval of the difference over the same queries."""
-    if "hybrid" not in ways:
-        return []
-    hybrid = scores(ways["hybrid"], qrels, measure)
-    told = []
-    for name, rankings in ways.items():
-        if name != "hybrid":
-            gain = estimate([a - b for a, b in zip(hybrid, scores(rankings, qrels, measure), strict=True)])
-            how = "beats" if gain.low > 0 else "is worse than" if gain.high < 0 else "does not clearly beat"
-            told.append(f"hybrid {how} {name}: {metric} {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
-    return told

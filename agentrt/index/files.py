@@ -9,22 +9,9 @@ from stat import S_ISREG
 from typing import Final
 
 from agentrt.errors import DefinitionError
+from agentrt.index.document import FORMATS
 from agentrt.index.problem import Problem
 
-FORMATS: Final = {
-    ".txt": "text",
-    ".text": "text",
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".html": "html",
-    ".htm": "html",
-    ".xhtml": "html",
-    ".pdf": "pdf",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
 _PACKED: Final = frozenset({".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z"})
 
 

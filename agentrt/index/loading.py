@@ -11,9 +11,9 @@ from typing import Final, TextIO
 from agentrt.errors import DefinitionError
 from agentrt.index.conditions import storable
 from agentrt.index.confined import Parsers, Unreadable
-from agentrt.index.document import Document
+from agentrt.index.document import FORMATS, Document
 from agentrt.index.encoding import encoding_of, is_ascii
-from agentrt.index.files import FORMATS, find_files
+from agentrt.index.files import find_files
 from agentrt.index.html import readable
 from agentrt.index.problem import Problem
 from agentrt.index.records import json_lines, rows

@@ -15,9 +15,10 @@ from agentrt.embedding import Embedder, Vector
 from agentrt.errors import DefinitionError, IndexTaken, IndexUnavailable
 from agentrt.index.changes import Change, Piece, StoredDocument
 from agentrt.index.fusion import best
+from agentrt.index.made import Made
 from agentrt.index.postgres_search import VECTOR_TYPE, Snapshot, by_words, nearest, passages_of, text_of
 from agentrt.index.rows import NOTE, PASSAGE, passage_of, stored_documents
-from agentrt.index.stored import DEPTH, Made, Mode, StoredIndex
+from agentrt.index.stored import DEPTH, Mode, StoredIndex
 from agentrt.index.words import plain
 from agentrt.passage import Passage
 from agentrt.retrieval import Query
@@ -292,11 +293,11 @@ class PostgresIndex(StoredIndex):
             if (made := await self._to_be_noted(connection)) is None:
                 return
             query = (
-                "INSERT INTO settings VALUES ('embedder', $1), ('dimensions', $2) "
+                "INSERT INTO settings VALUES ('embedder', $1), ('dimensions', $2), ('options', $3) "
                 "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
             )
-            await connection.execute(query, made[0], str(made[1]))
-            await connection.execute(_VECTORS.format(type=VECTOR_TYPE, dimensions=made[1]))
+            await connection.execute(query, made.name, str(made.dimensions), made.options)
+            await connection.execute(_VECTORS.format(type=VECTOR_TYPE, dimensions=made.dimensions))
 
     async def _to_be_noted(self, connection: Any) -> Made | None:
         has_documents = await connection.fetchval("SELECT EXISTS (SELECT 1 FROM documents)")
@@ -312,8 +313,9 @@ async def _make(connection: Any, schema: str) -> None:
 
 
 async def _made_with(connection: Any) -> Made | None:
-    known = dict(await connection.fetch("SELECT name, value FROM settings WHERE name IN ('embedder', 'dimensions')"))
-    return (known["embedder"], int(known["dimensions"])) if known else None
+    query = "SELECT name, value FROM settings WHERE name IN ('embedder', 'dimensions', 'options')"
+    known = dict(await connection.fetch(query))
+    return Made(known["embedder"], int(known["dimensions"]), known.get("options", "{}")) if known else None
 
 
 def _row(document: int, piece: Piece, vectors: Mapping[bytes, Vector]) -> tuple[object, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log
 from typing import Any, Final
 
 from agentrt.embedding import Vector
 from agentrt.index.rows import PASSAGE, passage_of
 from agentrt.index.stored import K1, TITLE_WEIGHT
-from agentrt.index.words import MOST_RANKED, plain, rarest, words_in
+from agentrt.index.words import chosen, plain, words_in
 from agentrt.passage import Fact, Passage
 from agentrt.retrieval import Between, Condition, Query, Where
 
@@ -57,17 +57,33 @@ class Snapshot:
 
 
 async def by_words(connection: Any, snapshot: Snapshot, query: Query, n: int) -> list[tuple[int, float]]:
-    """Return the n passages that fit the text of a query best by its rarest words, with their scores."""
+    """Return the n passages that fit the words of a query best, with their scores."""
     asked_words = " ".join(words_in(plain(query.text)))
     asked = await connection.fetch("SELECT lexeme FROM unnest(to_tsvector('stems', $1))", asked_words)
     counts = {row[0]: await snapshot.count(connection, row[0]) for row in asked}
-    if not (kept := rarest(counts, MOST_RANKED)):
+    choice = chosen(counts, n, passages=snapshot.passages)
+    if choice.more and query.where:
+        where, values = _where(query.where, 1)
+        size = await connection.fetchval(f"SELECT count(*) FROM passages WHERE {where}", *values)
+        choice = chosen(counts, n, passages=snapshot.passages, among=size)
+    weights = {lexeme: _idf(snapshot.passages, counts[lexeme]) for lexeme in (*choice.any, *choice.more)}
+    found = await _ranked(connection, snapshot, choice.any, weights, query.where, n)
+    if query.where and choice.more and len(found) < n:  # rare words may not be there among these at all
+        return await _ranked(connection, snapshot, list(weights), weights, query.where, n)
+    return found
+
+
+async def _ranked(
+    connection: Any, snapshot: Snapshot, words: Sequence[str], weights: Mapping[str, float], among: Where, n: int
+) -> list[tuple[int, float]]:
+    """Return the n best passages that have one of some words at least, by the score of all that have a weight."""
+    if not words:
         return []
-    where, values = _where(query.where, 6)
-    weights = [_idf(snapshot.passages, counts[lexeme]) for lexeme in kept]
-    each = list(map(_quoted, kept))
-    ranking = _RANK.format(where=where)
-    rows = await connection.fetch(ranking, " | ".join(each), each, weights, snapshot.length, n, *values)
+    where, values = _where(among, 6)
+    any_of = " | ".join(map(_quoted, words))
+    each = list(map(_quoted, weights))
+    query = _RANK.format(where=where)
+    rows = await connection.fetch(query, any_of, each, list(weights.values()), snapshot.length, n, *values)
     return [(row[0], row[1]) for row in rows]
 
 

@@ -15,11 +15,12 @@ from agentrt.embedding import Embedder, Vector
 from agentrt.errors import IndexTaken, IndexUnavailable
 from agentrt.index.changes import Change, StoredDocument
 from agentrt.index.fusion import best
+from agentrt.index.made import Made
 from agentrt.index.rows import NOTE, PASSAGE, passage_of, stored_documents
 from agentrt.index.sqlite_file import IndexFile, rows_of, transaction, value_of
 from agentrt.index.sqlite_search import Snapshot, by_words, ids_among, passages_of
 from agentrt.index.sqlite_writing import Writing
-from agentrt.index.stored import DEPTH, Made, Mode, StoredIndex
+from agentrt.index.stored import DEPTH, Mode, StoredIndex
 from agentrt.index.vectors import unpacked
 from agentrt.passage import Passage
 from agentrt.retrieval import Query
@@ -161,14 +162,14 @@ class SqliteIndex(StoredIndex):
         with transaction(connection, writes=True):  # meanwhile, somebody may have written to it
             made = self._take_embedder(_made_with(connection), is_new=_is_new(connection))
             if made is not None:
-                query = "INSERT OR REPLACE INTO settings VALUES ('embedder', ?), ('dimensions', ?)"
-                connection.execute(query, made).fetchall()
+                query = "INSERT OR REPLACE INTO settings VALUES ('embedder', ?), ('dimensions', ?), ('options', ?)"
+                connection.execute(query, (made.name, made.dimensions, made.options)).fetchall()
 
 
 def _made_with(connection: Connection) -> Made | None:
-    query = "SELECT value FROM settings WHERE name IN ('embedder', 'dimensions') ORDER BY name DESC"
-    found = rows_of(connection, query)
-    return (found[0][0], found[1][0]) if found else None
+    query = "SELECT name, value FROM settings WHERE name IN ('embedder', 'dimensions', 'options')"
+    known = dict(rows_of(connection, query))
+    return Made(known["embedder"], known["dimensions"], known.get("options", "{}")) if known else None
 
 
 def _is_new(connection: Connection) -> bool:

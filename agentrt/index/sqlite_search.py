@@ -10,7 +10,7 @@ from agentrt.index.rows import PASSAGE, passage_of
 from agentrt.index.sqlite_file import TOKENIZER, rows_of, value_of
 from agentrt.index.stored import K1, TITLE_WEIGHT
 from agentrt.index.vectors import StoredVectors
-from agentrt.index.words import MOST_RANKED, any_of, rarest, words_in
+from agentrt.index.words import Choice, any_of, both, chosen, words_in
 from agentrt.passage import Passage
 from agentrt.retrieval import Between, Condition, Where
 
@@ -28,16 +28,28 @@ class Snapshot:
         self.version = version
         rows: Any = connection.execute("SELECT id, vector FROM vectors ORDER BY id")
         self.vectors = StoredVectors(rows)
+        self.passages: int = value_of(connection, "SELECT count(*) FROM passages")
         self.counts: dict[str, int] = {}
 
 
 def by_words(
     connection: Connection, snapshot: Snapshot, text: str, n: int, among: Sequence[int] | None
 ) -> list[tuple[int, float]]:
-    """Return the n passages that fit a text best by its rarest words, with their scores."""
-    words = words_in(text)
-    counts = {word: _count(connection, snapshot, word) for word in words}
-    if not (kept := rarest(counts, MOST_RANKED)):
+    """Return the n passages that fit the words of a text best, with their scores."""
+    counts = {word: _count(connection, snapshot, word) for word in words_in(text)}
+    size = None if among is None else len(among)
+    choice = chosen(counts, n, passages=snapshot.passages, among=size)
+    if among is None:  # what is in most passages weighs nothing, says FTS5
+        choice = choice._replace(more=[word for word in choice.more if counts[word] < snapshot.passages / 2])
+    found = _ranked(connection, choice, n, among)
+    if among is not None and choice.more and len(found) < n:  # rare words may not be there among these at all
+        return _ranked(connection, choice.whole(), n, among)
+    return found
+
+
+def _ranked(connection: Connection, choice: Choice, n: int, among: Sequence[int] | None) -> list[tuple[int, float]]:
+    """Return the n best passages that have one word of a choice at least, by the score of all its words."""
+    if not choice.any:
         return []
     within = "" if among is None else "AND +rowid IN (SELECT value FROM json_each(?))"
     query = (
@@ -45,7 +57,12 @@ def by_words(
         f"WHERE words MATCH ? {within} "
         "ORDER BY score DESC, rowid LIMIT ?"
     )
-    return rows_of(connection, query, any_of(kept), *(() if among is None else (json.dumps(among),)), n)
+    values = () if among is None else (json.dumps(among),)
+    scores = dict[int, float](rows_of(connection, query, any_of(choice.any), *values, n))
+    if choice.more:  # each word is in the query once, or it would count twice; the greater score is that of all words
+        for i, score in rows_of(connection, query, both(choice.any, choice.more), *values, n):
+            scores[i] = max(score, scores.get(i, score))
+    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:n]
 
 
 def _count(connection: Connection, snapshot: Snapshot, word: str) -> int:

@@ -27,6 +27,7 @@ from agentrt.index.changes import (
     whole,
 )
 from agentrt.index.conditions import checked_where, storable
+from agentrt.index.made import Made
 from agentrt.passage import Passage
 from agentrt.retrieval import Query, plain_query
 
@@ -34,8 +35,6 @@ Mode: TypeAlias = Literal["hybrid", "text", "vector"]
 Embed: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[Vector]]]
 Settle: TypeAlias = Callable[[str, Survey], Survey]
 """Is told what is to be done, and by what name that goes; returns what was to be done when it was first looked at."""
-Made: TypeAlias = tuple[str, int]
-"""The name of the embedder that an index was made with, and how many numbers its vectors have."""
 
 DEPTH: Final = 100
 """How many passages of each ranking are fused, at least."""
@@ -65,7 +64,7 @@ class StoredIndex(ABC):
             raise DefinitionError(f"mode={mode!r}: use hybrid, text or vector")
         self._is_own = isinstance(embedder, str)
         self._embedder = embedder_named(embedder) if isinstance(embedder, str) else embedder
-        self._made: Made | None = None if self._embedder is None else (self._embedder.name, self._embedder.dimensions)
+        self._made: Made | None = None if self._embedder is None else Made.by(self._embedder)
         self.mode: Mode = mode
         self.weights = weights
         self._is_closed = False
@@ -299,7 +298,7 @@ class StoredIndex(ABC):
         """
         if self._made is None:
             if made_with is not None and self.mode != "text":
-                self._embedder, self._is_own, self._made = embedder_named(made_with[0]), True, made_with
+                self._embedder, self._is_own, self._made = made_with.again(), True, made_with
             return None
         if not is_new:
             self._must_agree(made_with)
@@ -334,4 +333,4 @@ def _survey(found: Sequence[Change | None], texts: Mapping[bytes, str], known: M
 
 
 def _told(made: Made | None) -> str:
-    return "without an embedder" if made is None else f"with {made[0]} ({made[1]} dimensions)"
+    return "without an embedder" if made is None else f"with {made.name} ({made.dimensions} dimensions)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 
@@ -48,6 +49,8 @@ class LitellmEmbedder:
         self.window = int(entry.get("max_input_tokens") or _WINDOW)
         self._shortened = dimensions if dimensions != entry.get("output_vector_size") else None
         self._api_base, self._api_key = api_base, api_key
+        given = {"dimensions": dimensions, "api_base": _bare(api_base)}
+        self.options = {option: value for option, value in given.items() if value is not None}
         self._own_price = price
         self._has_asked = False
 
@@ -113,3 +116,11 @@ def _normal(numbers: Sequence[float]) -> Vector:
     """Return a vector of length 1; one without length stays what it is."""
     length = sum(n * n for n in numbers) ** 0.5 or 1.0
     return array("f", [n / length for n in numbers])
+
+
+def _bare(url: str | None) -> str | None:
+    """Return an address without what may be secret in it."""
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import threading
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -35,6 +35,7 @@ class WordllamaEmbedder:
     batch_size: int = _BATCH
     window: int = 1_000_000
     price: Price | None = FREE
+    options: Mapping[str, int] = {}
 
     def __init__(self) -> None:
         if importlib.util.find_spec("wordllama") is None:

@@ -1,10 +1,13 @@
-"""Making and searching an index, beside bm25s in the same run; and how well it finds, on Cranfield.
+"""Making and searching an index, beside bm25s in the same run; and how well it finds, on Cranfield and known items.
 
     python -m tests.benchmarks.retrieval [CHUNKS]
     AGENTRT_DATA=FOLDER python -m tests.benchmarks.retrieval quality
+    python -m tests.benchmarks.retrieval known
 
 Chunks are 200 words each, drawn by Zipf's law from 50,000; a query is eight words drawn from one of them, common ones
-too. What the texts take to be drawn is not counted. bm25s (`pip install bm25s`) gets all texts at once, as it must.
+too. What the texts take to be drawn is not counted. bm25s (`pip install bm25s PyStemmer`) gets all texts at once, as it
+must. Known items are passages of 30 words of the docstrings of the standard library; a query is some words of one of
+them, which is to be found.
 """
 
 from __future__ import annotations
@@ -12,10 +15,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import random
+import re
 import resource
 import statistics
 import sys
+import sysconfig
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,9 +34,11 @@ from typing import get_args
 import anyio
 import numpy as np
 
-from agentrt import Query, embedder
+from agentrt import Passage, Query, embedder
 from agentrt.embedding import Vector
 from agentrt.index import Document, Mode, PostgresIndex, SqliteIndex, StoredIndex
+from agentrt.index.comparison import peer as peer_rankings
+from agentrt.index.evaluation import estimate, reciprocal_rank, scores
 from tests.stores.postgresql import Server
 
 CHUNKS = 100_000
@@ -186,25 +195,78 @@ async def compare(index: StoredIndex, collection: Collection, documents: Sequenc
 
 
 def bm25s_rankings(collection: Collection) -> dict[str, list[str]]:
-    import bm25s
+    passages = [Passage(text=d["text"], title=d["title"], source=d["id"]) for d in collection.documents]
+    return peer_rankings(passages, {q["id"]: q["text"] for q in collection.queries}, 10)
 
-    texts = [f"{d['title']} {d['text']}" for d in collection.documents]
-    retriever = bm25s.BM25()
-    retriever.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
-    asked = bm25s.tokenize([q["text"] for q in collection.queries], show_progress=False)
-    found, _ = retriever.retrieve(asked, k=10, show_progress=False)
-    ids = [d["id"] for d in collection.documents]
-    return {q["id"]: [ids[i] for i in row] for q, row in zip(collection.queries, found, strict=True)}
+
+def docstrings() -> list[str]:
+    """Return the docstrings of the standard library in passages of 30 words, each once."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    files = [f for f in sorted(root.rglob("*.py")) if "site-packages" not in f.parts]
+    found: dict[str, None] = {}
+    for file in files:
+        for text in re.findall(r'"""(.*?)"""', file.read_bytes().decode("utf-8", "replace"), re.DOTALL):
+            words = text.split()
+            found |= {" ".join(words[i : i + 30]): None for i in range(0, len(words) - 20, 30)}
+    return list(found)
+
+
+def known_queries(texts: Sequence[str], n: int, words: int, *, common: bool) -> dict[str, tuple[int, str]]:
+    """Return queries of some words of a passage, any of them or its commonest, and which passage that is."""
+    draw = random.Random(f"{words} {common}")
+    each = [list(dict.fromkeys(w.lower() for w in re.findall(r"[A-Za-z]{2,}", text))) for text in texts]
+    counts = Counter(word for words_of in each for word in words_of)
+    queries: dict[str, tuple[int, str]] = {}
+    for item in draw.sample([i for i, words_of in enumerate(each) if len(words_of) >= words], n):
+        among = sorted(each[item], key=lambda w: -counts[w])[: 2 * words] if common else each[item]
+        queries[str(len(queries))] = item, " ".join(draw.sample(among, min(words, len(among))))
+    return queries
+
+
+async def known(path: Path) -> None:
+    """Print how well known items are found, by words of the index and by bm25s."""
+    texts = docstrings()
+    print(f"{len(texts):,} passages")
+    passages = [Passage(text=text, source=str(i)) for i, text in enumerate(texts)]
+    documents = [Document(source=p.source, text=p.text) for p in passages]
+    with Server() as server:
+        indexes = {
+            "SQLite": SqliteIndex(path, make=True),
+            "PostgreSQL": await PostgresIndex.open(server.url, make=True),
+        }
+        for index in indexes.values():
+            await index.update(documents)
+        for words, common in ((3, False), (3, True), (8, False), (8, True)):
+            queries = known_queries(texts, 1000, words, common=common)
+            asked = {q: text for q, (_, text) in queries.items()}
+            found = {
+                name: {q: [p.source for p in await index.search(t, 100)] for q, t in asked.items()}
+                for name, index in indexes.items()
+            }
+            found["bm25s"] = peer_rankings(passages, asked, 100)
+            found["bm25s, stop words kept"] = peer_rankings(passages, asked, 100, stopwords=[])
+            qrels = {q: {str(item): 1.0} for q, (item, _) in queries.items()}
+            for name, rankings in found.items():
+                ranks = scores(rankings, qrels, reciprocal_rank)
+                ours = scores(found["SQLite"], qrels, reciprocal_rank)
+                lead = estimate([a - b for a, b in zip(ours, ranks, strict=True)])
+                kind = f"{words} words, {'common' if common else 'any':6}"
+                print(f"{kind}  {name:24} MRR {estimate(ranks)}, SQLite leads by {lead}", flush=True)
+        for index in indexes.values():
+            await index.aclose()
 
 
 async def main(arguments: Sequence[str]) -> None:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("apsw", "numpy", "wordllama", "bm25s"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("apsw", "numpy", "wordllama", "bm25s", "PyStemmer"))
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()} {platform.system()}, "
         f"Python {platform.python_version()}, {packages}, load {os.getloadavg()[0]:.1f}"
     )
     with TemporaryDirectory() as folder:
         path = Path(folder) / "index.db"
+        if arguments == ["known"]:
+            await known(path)
+            return
         if arguments == ["quality"]:
             await quality(Path(os.environ["AGENTRT_DATA"]) / "cranfield", path)
             return

@@ -124,11 +124,20 @@ def test_passages_overlap_by_whole_sentences() -> None:
     assert [c.text for c in chunks("A b c. D e f. G h i.", size=6, overlap=2)] == ["A b c. D e f.", "G h i."]
 
 
-def test_pages_are_kept() -> None:
-    """A passage is on the page that it begins on."""
-    found = chunks("one two\fthree\n\nfour\f\ffive", size=2, kind="pdf")
-    assert [(c.text, c.metadata["page"]) for c in found] == [("one two", 1), ("three\n\nfour", 2), ("five", 4)]
+def test_a_passage_is_on_one_page() -> None:
+    """However short the pages are: a citation names where it is."""
+    found = chunks("one\ftwo\n\nthree\f\ffour", size=9, overlap=2, kind="pdf")
+    assert [(c.text, c.metadata["page"]) for c in found] == [("one", 1), ("two\n\nthree", 2), ("four", 4)]
     assert "page" not in chunks("one", kind="text")[0].metadata
+
+
+def test_what_a_document_is_written_in_is_told_by_its_name() -> None:
+    """Where its metadata do not say so."""
+    text = "# Top\n\nThe kiln is hot."
+    assert [p.title for p in Chunker()(Document(source="a/u.MD", text=text))] == ["Top"]
+    assert [p.title for p in Chunker()(Document(source="u", text=text))] == [""]
+    plain = Document(source="u.md", text=text, metadata={"format": "text"})
+    assert (plain.format, [p.text for p in Chunker()(plain)]) == ("text", [text])
 
 
 def test_another_measure() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from agentrt import Between, IndexTaken, Passage, Query
 from agentrt.errors import DefinitionError
-from agentrt.index import Changes, Document, StoredIndex
+from agentrt.index import Changes, Document, StoredIndex, words
+from agentrt.models.embedding import LitellmEmbedder
 from agentrt.testing import FunctionEmbedder
 from tests.index.conftest import Open
 from tests.index.embedders import topical
@@ -147,6 +148,32 @@ async def test_where(opened: Open, index: StoredIndex, mode: str, where: dict[st
     searched = await opened(embedder=topical(), mode=mode)
     query = Query("zura inn ondry ferry soup bread boat night", where=where)  # type: ignore[arg-type]
     assert set(await found(searched, query)) == sources
+
+
+@pytest.mark.parametrize("most", [3, 10])
+async def test_where_finds_what_words_are_common_elsewhere(
+    opened: Open, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which words are looked for does not depend on how common they are in passages that may not be found at all."""
+    monkeypatch.setattr(words, "MOST_RANKED", most)
+    index = await opened()
+    others = [Document(source=f"o{i}", text="invoice refund", metadata={"of": "them"}) for i in range(40)]
+    rarer = [Document(source=f"r{i}", text="refund", metadata={"of": "them"}) for i in range(4)]
+    mine = [Document(source=f"m{i}", text=f"invoice {i}", metadata={"of": "me"}) for i in range(5)]
+    await index.update([*others, *rarer, *mine])
+    for query in ("invoice", "invoice refund", "zebra refund invoice"):
+        assert len(await index.search(Query(query, where={"of": "me"}), 9)) == 5, query
+
+
+async def test_common_words_count_where_rare_ones_choose(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the passages that have the rare words of a query, those that have its common ones, too, are best."""
+    monkeypatch.setattr(words, "MOST_RANKED", 150)
+    index = await opened()
+    rare = [Document(source=f"r{i}", text="zebra and so on") for i in range(110)]
+    common = [Document(source=f"c{i}", text="pony and so on") for i in range(200)]
+    last = Document(source="both", text="zebra pony and so")
+    await index.update([*rare, *common, *(Document(source=f"n{i}", text="cat") for i in range(200)), last])
+    assert [p.source for p in await index.search("zebra pony", 1)] == ["both"]
 
 
 @pytest.mark.parametrize(
@@ -371,6 +398,28 @@ async def test_another_embedder_is_refused(opened: Open, index: StoredIndex) -> 
         await opened(embedder=topical("test/other"))
     with pytest.raises(DefinitionError, match="test/topics"):
         await opened()  # it is asked for by its name, and nobody knows that
+
+
+SMALL = "openai/text-embedding-3-small"
+
+
+async def test_an_embedder_is_made_again_as_it_was(opened: Open) -> None:
+    """Dimensions that were chosen are chosen again."""
+    await opened(embedder=LitellmEmbedder(SMALL, dimensions=4))
+    made_by = (await opened()).made_by
+    assert isinstance(made_by, LitellmEmbedder)
+    assert made_by.dimensions == 4
+
+
+async def test_queries_go_nowhere_else(opened: Open) -> None:
+    """An index that was made at a server of one's own is opened with that again, or by words alone."""
+    own = LitellmEmbedder(SMALL, dimensions=4, api_base="http://me:secret@[::1]:1/v1?key=2")
+    await opened(embedder=own)
+    with pytest.raises(DefinitionError, match=r"3-small, at http://\[::1\]:1/v1: .* with embedder=") as raised:
+        await opened()
+    assert "secret" not in str(raised.value)
+    assert (await opened(mode="text")).made_by is None
+    assert (await opened(embedder=own)).made_by is own
 
 
 async def test_no_embedder_later(opened: Open) -> None:

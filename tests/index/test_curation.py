@@ -1,12 +1,14 @@
 """Curation: what is left out, why, and what is not."""
 
 import random
+import sys
+from collections import Counter
 
 import pytest
 
 from agentrt.errors import DefinitionError
 from agentrt.index.boilerplate import Boilerplate
-from agentrt.index.curation import Curation
+from agentrt.index.curation import Curation, Left, Report
 from agentrt.index.document import Document
 from agentrt.index.duplicates import Duplicates
 from agentrt.index.language import language_detector
@@ -208,6 +210,41 @@ def test_what_is_no_boilerplate(line: str, kind: str, documents: int) -> None:
 
 
 @pytest.mark.slow  # loading the model takes a second
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- milk\n- eggs\n- bread",
+        "Prices: 5, 6, 7, 8 EUR",
+        "def f(x):\n    return x+1",
+        "Tel 030 1234567 89",
+        "Wifi: blue heron 42",
+    ],
+)
+def test_what_is_in_no_language_for_sure_is_kept(text: str) -> None:
+    """And the report counts it."""
+    found, curation = kept(document("a", text), language=language_detector("en"), languages=frozenset({"en"}))
+    assert ([d.source for d in found], curation.report.unsure) == (["a"], ["a"])
+    assert ("kept, language unsure", 1, "a") in curation.report.rows()
+
+
+def test_curation_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(DefinitionError, match=r"pip install 'agentrt\[curation\]'"):
+        kept(document("a", "hello big wide world of boats"))
+
+
+def test_reports_of_two_readings_are_one() -> None:
+    """A later one says more of what both have read; what is removed is forgotten."""
+    first = Report({"a": 5, "b": 6}, [Left("c", "too short"), Left("d", "too short")], ["a", "b"], Counter({"x": 1}))
+    later = Report({"c": 7}, [Left("b", "duplicate", "of c")], ["c"], Counter({"x": 2}))
+    both = first + later
+    assert both.kept == {"a": 5, "c": 7}
+    assert [(one.source, one.reason) for one in both.left] == [("d", "too short"), ("b", "duplicate")]
+    assert (both.unsure, both.lines) == (["a", "c"], {"x": 3})
+    assert both.without({"a", "d"}.__contains__) == Report({"c": 7}, later.left, ["c"], Counter({"x": 3}))
+    assert Report.read(both.document()) == both
+
+
 def test_other_languages_are_left_out() -> None:
     """Where languages are named."""
     german = "Die Zimmer kosten vierundsiebzig Kronen für die Nacht, und das Frühstück ist nicht inbegriffen."

@@ -10,8 +10,9 @@ from agentrt.errors import DefinitionError
 from agentrt.index.collection import Collection, corpus
 from agentrt.index.comparison import rankings
 from agentrt.index.document import Document
-from agentrt.index.evaluation import documents_of, estimate, metrics, ndcg, recall, reciprocal_rank, scores, verdict
+from agentrt.index.evaluation import documents_of, estimate, metrics, ndcg, recall, reciprocal_rank, scores
 from agentrt.index.sqlite import SqliteIndex
+from agentrt.index.verdict import fused_by, verdict
 from tests.index import handbook
 
 GAINS = {"a": 3.0, "b": 1.0, "c": 2.0, "z": 0.0}
@@ -84,9 +85,23 @@ def test_the_verdict_is_on_the_difference() -> None:
     assert verdict(ways, qrels, name, metric) == [
         "hybrid beats text: MRR +0.500 [+0.500, +0.500]",
         "hybrid does not clearly beat vector: MRR +0.025 [+0.000, +0.075]",
+        "  text ranks better than vector on 0 of 20 queries, and alike on 1; "
+        "it has a relevant document among its first 10 that vector has not there on 0",
+        "  of 5 pairs of weights (4.0, 1.0) would have been best: +0.000 over vector",
+        "  a lead of +0.025 would be clear with about 45 queries like these",
     ]
     assert "is worse than" in verdict({"hybrid": bad, "text": good}, qrels, name, metric)[0]
     assert verdict({"text": good}, qrels, name, metric) == []
+    (told,) = verdict({"text": good, "bm25s": mixed}, qrels, name, metric)
+    assert told == "text is not worse than bm25s: MRR +0.025 [+0.000, +0.075]"
+    assert "text is worse than bm25s" in verdict({"text": bad, "bm25s": good}, qrels, name, metric)[0]
+
+
+def test_documents_are_fused_by_other_weights() -> None:
+    """As an index would have."""
+    ways = {"text": {"q": ["a", "b"]}, "vector": {"q": ["b", "c"]}}
+    assert fused_by(ways, (1.0, 1.0)) == {"q": ["b", "a", "c"]}
+    assert fused_by(ways, (0.0, 1.0))["q"][:2] == ["b", "c"]
 
 
 def write(folder: Path, **files: str) -> None:

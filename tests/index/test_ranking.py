@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentrt.index.fusion import fused
 from agentrt.index.vectors import StoredVectors, packed, unpacked
-from agentrt.index.words import any_of, rarest, words_in
+from agentrt.index.words import Choice, any_of, both, chosen, words_in
 
 
 def test_fusion_is_by_reciprocal_rank() -> None:
@@ -30,11 +30,22 @@ def test_words_are_told_apart() -> None:
     assert any_of(["a", "b"]) == '"a" OR "b"'
 
 
-def test_the_rarest_words_decide() -> None:
-    """Words are taken from the rarest on while few passages have them; one is, however common; none that is nowhere."""
-    assert rarest({"the": 90, "inn": 5, "zura": 1, "nowhere": 0}, 10) == ["zura", "inn"]
-    assert rarest({"the": 90, "of": 95}, 10) == ["the"]
-    assert rarest({"nowhere": 0}, 10) == []
+def test_the_rarest_words_say_what_is_ranked() -> None:
+    """Words are taken from the rarest on while few passages have them, or too few are found; the others add scores."""
+    counts = {"the": 9000, "inn": 300, "zura": 1, "nowhere": 0, "of": 4000}
+    assert chosen(counts, 100, passages=9000) == Choice(["zura", "inn", "of"], ["the"])
+    assert chosen(counts, 9001, passages=9000) == Choice(["zura", "inn", "of", "the"], [])
+    assert chosen({"the": 9000, "a": 8000}, 10, passages=9000) == Choice(["a"], ["the"])
+    assert chosen({"nowhere": 0}, 10, passages=9000) == Choice([], [])
+    assert both(["a"], ["b", "c"]) == '("a") AND ("b" OR "c")'
+
+
+def test_where_few_can_be_found_all_words_say_what_is_ranked() -> None:
+    """Of many, as many as can be ranked are expected to be found among those that may be."""
+    counts = {"the": 9000, "a": 8000}
+    assert chosen(counts, 10, passages=9000, among=5000) == Choice(["a", "the"], [])
+    assert chosen(counts, 10, passages=90_000, among=9000) == Choice(["a", "the"], [])
+    assert chosen(counts, 10, passages=9000, among=9000) == Choice(["a"], ["the"])
 
 
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=3, max_size=3))
