@@ -182,10 +182,8 @@ class Scheduler:
                     raise _not_an_output(path)
             finally:
                 context.is_over = True
-                if context.held is not None:
-                    context.forfeit_held()
-                if context.resources is not None:
-                    await context.resources.aclose()
+                if context.held is not None or context.resources is not None:
+                    await context.clean_up()
         except BaseException as error:  # noqa: BLE001 - every error of a step becomes its outcome, but for cancellation
             return self._ended_by(error, activation, context, caller)
         if context.read or node.untrusted or caller.past is not None or context.denial is not None:

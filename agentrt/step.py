@@ -219,6 +219,12 @@ class Step(msgspec.Struct, eq=False):
             progress = self.progress = Progress()
         return progress
 
+    async def clean_up(self) -> None:
+        """Let go of what the step held to its end."""
+        self.forfeit_held()
+        if self.resources is not None:
+            await self.resources.aclose()
+
     async def own_resources(self) -> Resources:
         """Return what holds this step's resources, once those of its attempt before are closed."""
         if self.resources is not None and self.resources.is_closed and not self.is_over:
