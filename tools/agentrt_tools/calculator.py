@@ -20,6 +20,8 @@ MOST_BITS: Final = 4_096
 _SECONDS: Final = 5.0
 _WRITTEN: Final = re.compile(r"[-+*/%().0-9a-fxo_\s]*", re.ASCII | re.IGNORECASE)
 """What numbers and operators are written with. No word of Python is: the parser would warn of some beside numbers."""
+_GROUPED: Final = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})+(?![\w,])", re.ASCII)
+"""A whole number in groups of digits; in 0,500 and 1.234,567 the comma may be the decimal point."""
 _QUOTED: Final = 60
 _DIGITS: Final = 15
 _EXACT_DIGITS: Final = 50
@@ -73,7 +75,8 @@ def evaluate(expression: str) -> Fraction:
     """Return the exact value of an arithmetic expression; raises `CalculationError`."""
     if len(expression) > MOST_CHARACTERS:
         raise CalculationError(f"the expression is longer than {MOST_CHARACTERS} characters; compute it in parts")
-    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", expression.strip().translate(_SIGNS)).removesuffix("=").strip()
+    text = _GROUPED.sub(lambda found: found[0].replace(",", ""), expression.strip().translate(_SIGNS))
+    text = text.removesuffix("=").strip()
     if not _WRITTEN.fullmatch(text):
         raise _misread(text)
     try:
