@@ -210,6 +210,23 @@ async def test_statements_may_write_if_that_is_wanted(server: Server) -> None:
         await query(server, "DELETE FROM towns; DROP TABLE hotels", write=True)
 
 
+async def test_what_writes_row_by_row_is_done_to_its_end(server: Server) -> None:
+    """Also for rows that are not shown; what does not come to its end in time has changed nothing."""
+    server.sql(
+        "CREATE TABLE notes (x INTEGER); GRANT ALL ON notes TO reader;"
+        "CREATE FUNCTION note(x INTEGER) RETURNS integer LANGUAGE sql AS 'INSERT INTO notes VALUES (x) RETURNING x'"
+    )
+    noting = "SELECT note(x) AS x FROM generate_series(1, 1000) AS x"
+    answer = await query(server, noting, write=True, rows=1)
+    assert answer == "x\n1\n… more rows; pass offset=1 to go on if the statement only reads"
+    assert await query(server, "SELECT count(*) AS n FROM notes") == "n\n1000"
+    with pytest.raises(SqlError, match=r"took longer than 0\.2 s"):
+        await query(server, noting.replace("1000", "1000000000"), write=True, rows=1, seconds=0.2)
+    await idle(server)
+    assert await query(server, "SELECT count(*) AS n FROM notes") == "n\n1000"
+    server.sql("DROP FUNCTION note; DROP TABLE notes")
+
+
 async def test_the_schema(server: Server) -> None:
     """Of the default schema, and of others under their names, with whatever types, as statements write them."""
     _, schema = sql(url(server))

@@ -106,10 +106,11 @@ class EngineDatabase(Database):
 
     async def rows(self, statement: str, wanted: Wanted) -> Rows:
         def ask(connection: Connection) -> Rows:
+            # A function in a SELECT may write, and is called for a row when that is fetched: none is kept in part.
             options = {"stream_results": True, "max_row_buffer": BATCH, "no_parameters": True}
             with connection.exec_driver_sql(statement, execution_options=options) as result:
                 if result.returns_rows:
-                    rows = written(list(result.keys()), lambda: result.fetchmany(BATCH), wanted)
+                    rows = written(list(result.keys()), lambda: result.fetchmany(BATCH), wanted, whole=write)
                 else:
                     rows = done(result.rowcount, wanted)
             if write:

@@ -6,6 +6,7 @@ Nothing but the standard library is imported here: the process that asks an SQLi
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -48,19 +49,27 @@ def done(changed: int, wanted: Wanted) -> Rows:
     return Rows(["done" if changed < 0 else f"done: {changed:,} rows"])
 
 
-def written(columns: Sequence[str], fetch: Callable[[], Sequence[Sequence[Any]]], wanted: Wanted) -> Rows:
-    """Write rows, as many as fit; the others are not even fetched. Raises `TooMuch`."""
+def written(
+    columns: Sequence[str], fetch: Callable[[], Sequence[Sequence[Any]]], wanted: Wanted, *, whole: bool = False
+) -> Rows:
+    """Write rows, as many as fit; the others are not even fetched. Raises `TooMuch`.
+
+    whole: fetches and drops the others, for a statement that does its work row by row.
+    """
     if len(columns) > MOST_COLUMNS:
         raise TooMuch(f"the statement returns {len(columns):,} columns, at most {MOST_COLUMNS}: name those you need")
     lines = [_header(columns, wanted.characters // 4)]
     size = len(lines[0]) + 1
     room = wanted.characters - size
-    for number, row in enumerate(_fetched(fetch, wanted.seconds)):
+    fetched = _fetched(fetch, wanted.seconds)
+    for number, row in enumerate(fetched):
         if number < wanted.offset:
             continue
         line = _line(row, columns, room)
         size += len(line) + 1
         if number - wanted.offset >= wanted.rows or (size > wanted.characters and number > wanted.offset):
+            if whole:
+                deque(fetched, maxlen=0)
             return Rows(lines, number)
         lines.append(line)
     return Rows(lines if len(lines) > 1 else [*lines, "(no rows)" if not wanted.offset else "(no more rows)"])

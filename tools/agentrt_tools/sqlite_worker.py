@@ -107,6 +107,7 @@ def _rows(connection: sqlite3.Connection, statement: str, wanted: Wanted) -> Row
     with closing(connection.execute(statement)) as cursor:
         if cursor.description is None:
             return done(cursor.rowcount, wanted)
+        # SQLite has made all changes before it returns the first row, and no function of its own writes.
         return written([column[0] for column in cursor.description], lambda: cursor.fetchmany(BATCH), wanted)
 
 
