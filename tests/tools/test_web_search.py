@@ -12,7 +12,7 @@ import pytest
 from agentrt import Agent, DefinitionError, InvalidArguments, RateLimited, Retry, StepFailed, run
 from agentrt.messages import ToolMessage
 from agentrt.testing import ScriptedModel, call
-from agentrt.tool import as_text, tool_spec
+from agentrt.tool import tool_spec
 from agentrt_tools import Brave, SearchProvider, SearchResult, SearXNG, web_search
 from agentrt_tools.web_search import SearchError
 from tests.tools.servers import Answer, always, response, serving
@@ -177,12 +177,43 @@ async def test_results_are_bounded_whatever_the_engine_says() -> None:
 @pytest.mark.parametrize("odd", ["x", "\x01", '"', "</untrusted>", "\ud800", "😀"])
 @pytest.mark.parametrize("most", [300, 8_000])
 async def test_results_are_bounded_together(odd: str, most: int) -> None:
-    """As a model reads them; an address is there as a whole, or the result is not."""
+    """As a model reads them; an address is there as a whole, or not at all, and what is left out is told."""
     addresses = [f"https://owls.example/{n}/" + "u" * 300 * n for n in range(20)]
     found = [SearchResult(odd * 9_999, address, odd * 9_999) for address in addresses]
-    results = await web_search(Found(found), most=most).function("owls", 20)
-    assert 0.2 * most < len(as_text(results)) <= most
-    assert {r.url for r in results} < set(addresses)
+    tool = web_search(Found(found), most=most)
+    text, _, left = tool.shown(await tool.function("owls", 20)).partition("\n")
+    assert 0.2 * most < len(text) <= most
+    urls = [result["url"] for result in json.loads(text)]
+    assert set(urls) <= {*addresses, ""}
+    assert (f"… {20 - len(urls)} results are left out" in left) == (len(urls) < 20)
+
+
+@pytest.mark.parametrize(("length", "shown"), [(300, 20), (700, 10), (1_900, 4)])
+async def test_long_addresses_leave_room_for_fewer_results(length: int, shown: int) -> None:
+    """The first, in order; a model is told of the others, and never that nothing was found."""
+    found = [SearchResult("t", f"https://owls.example/{n}/".ljust(length, "u"), "s" * 300) for n in range(20)]
+    tool = web_search(Found(found))
+    model = ScriptedModel([call("web_search", query="owls", count=20), "Seen."])
+    await run(Agent("asker", tools=[tool]), "When?", model=model)
+    (told,) = [m.text for m in model.requests[1].messages if isinstance(m, ToolMessage)]
+    assert [f"/{n}/uuu" in told for n in range(20)] == [n < shown for n in range(20)]
+    left = f"… {20 - shown} results are left out, as there is no room for their addresses: ask for a smaller count"
+    assert (left in told) == (shown < 20)
+
+
+async def test_an_address_that_has_no_room_hides_no_other() -> None:
+    """And where none has, that is said."""
+    found = [SearchResult("t", f"https://owls.example/{n}".ljust(n, "u"), "s") for n in (400, 30, 500)]
+    tool = web_search(Found(found), most=300)
+    assert tool.shown(found).startswith('[{"title":"t","url":"https://owls.example/30uuuuuuu","snippet":"s"}]\n… 2 res')
+    assert tool.shown(found[:1]).startswith("[]\n… 1 results are left out")
+    assert tool.shown([]) == "[]"
+
+
+def test_room_for_no_result_is_told_to_the_developer() -> None:
+    """A model would be told that nothing was found."""
+    with pytest.raises(DefinitionError, match="most=249: no result has room in fewer than 250 characters"):
+        web_search(Loud(), most=249)
 
 
 async def test_brave_goes_on_page_by_page() -> None:

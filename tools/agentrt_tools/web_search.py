@@ -6,8 +6,8 @@ import html
 import inspect
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from agentrt import AgentrtError, DefinitionError, InvalidArguments, RateLimited, Tool
@@ -24,8 +24,11 @@ MOST_PAGES: Final = 10
 _MOST_SNIPPET: Final = 500
 _MOST_TITLE: Final = 150
 _MOST_ADDRESS: Final = 2_000
-_LEAST_SHARE: Final = 250
-"""So many characters of an answer a result is worth; what has no place for as many is left out."""
+_LEAST: Final = 250
+"""In fewer characters not even one result has room."""
+_WORDS: Final = (_MOST_SNIPPET, 400, 300, 250, 200, 150, 100, 70, 50, 20, 0)
+_LEAST_WORDS: Final = (50, 20, 0)
+"""So many characters of title and snippet each result has; fewer only where else none would be shown."""
 _MOST_BYTES: Final = 5_000_000
 _BRAVE: Final = "https://api.search.brave.com/res/v1/web/search"
 _MARK: Final = re.compile(r"</?(strong|b|em|mark)>")
@@ -76,14 +79,17 @@ def web_search(
     """Build a tool that searches the web.
 
     timeout: in seconds. most: how many characters the results of one call have together, as a model reads them; where
-    they are longer, each is shortened to its share, and left out if its address alone is longer.
+    they are longer, they are shortened, and those whose addresses have no room then are left out, which is said.
 
     What a model searches for leaves for the provider: let people approve the calls of an agent that reads what must
     not.
 
-    Raises `DefinitionError` for what is no provider, and when it is used for one that returns something else.
+    Raises `DefinitionError` for what is no provider, for too small a `most`, and when it is used for a provider that
+    returns something else.
     """
     _check(provider)
+    if most < _LEAST:
+        raise DefinitionError(f"web_search: most={most}: no result has room in fewer than {_LEAST} characters")
 
     async def search(query: str, count: int = 5) -> list[SearchResult]:
         """Search the web.
@@ -93,7 +99,7 @@ def web_search(
             count: How many results to return, 20 at most; more words of each are shown if they are few.
         """
         _check_asked(query, count)
-        return fitting((await _found(provider, query.strip(), count))[:count], most)
+        return await _found(provider, query.strip(), count)
 
     async def search_on(query: str, count: int = 5, page: int = 1) -> list[SearchResult]:
         """Search the web.
@@ -105,17 +111,16 @@ def web_search(
         """
         _check_asked(query, count, page)
         given = {"page": page} if page > 1 else {}
-        return fitting((await _found(provider, query.strip(), count, **given))[:count], most)
+        return await _found(provider, query.strip(), count, **given)
 
-    return Tool(
+    return _Search(
         search_on if _goes_on(provider) else search,
+        most,
         name=name,
         description=description,
         timeout=timeout,
         retry=retry,
-        effect="read",
         approval=approval,
-        untrusted=True,
     )
 
 
@@ -157,32 +162,52 @@ async def _found(provider: Any, query: str, count: int, **page: int) -> list[Sea
         raise DefinitionError(f"web_search: {provider!r} returned {found!r:.200}; it needs {_SEARCHES}")
     if odd := [one for one in found if not all(isinstance(v, str) for v in (one.title, one.url, one.snippet))]:
         raise DefinitionError(f"web_search: {provider!r} returned {odd[0]!r:.200}, whose fields are not all text")
-    return list(found)
+    return [_shortened(one, _MOST_SNIPPET) for one in found[:count]]
 
 
-def fitting(results: Iterable[SearchResult], most: int) -> list[SearchResult]:
-    """Shorten results until they have at most so many characters together, as a model reads them.
+class _Search(Tool[..., list[SearchResult]]):
+    """Show a model as much of what was found as there is room for."""
 
-    Half an address leads nowhere: a result whose own does not fit is left out.
+    def __init__(self, function: Callable[..., Any], most: int, **options: Any) -> None:
+        super().__init__(function, effect="read", untrusted=True, **options)
+        self._most = most
+
+    def shown(self, output: Sequence[SearchResult]) -> str:
+        return told(output, self._most)
+
+
+def told(results: Sequence[SearchResult], most: int) -> str:
+    """Return results as a model reads them, in so many characters: of each less is told, then some are left out.
+
+    What is left out is said in a line that comes on top.
     """
-    whole = [_shortened(r, _MOST_SNIPPET) for r in results if len(r.url) <= _MOST_ADDRESS]
-    if len(as_text(whole)) <= most:
-        return whole
-    whole = whole[: max(1, most // _LEAST_SHARE)]
-    share = most // len(whole) - len(", ")
-    return [one for result in whole if len(as_text(one := _within(result, share))) <= share]
+    shown = next((some for words in _LEAST_WORDS if (some := _with_room(results, words, most))), [])
+    texts = (as_text([_shortened(result, words) for result in shown]) for words in _WORDS)
+    text = next(text for text in texts if len(text) <= most)
+    if not (left := len(results) - len(shown)):
+        return text
+    instead = "ask for a smaller count" if shown else "search for something else"
+    return f"{text}\n… {left} results are left out, as there is no room for their addresses: {instead}"
 
 
-def _within(result: SearchResult, share: int) -> SearchResult:
-    """Shorten the words of a result until it fits, if it can."""
-    for words in (400, 300, 200, 100, 50, 20, 0):
-        if len(as_text(one := _shortened(result, words))) <= share:
-            return one
-    return one
+def _with_room(results: Iterable[SearchResult], words: int, most: int) -> list[SearchResult]:
+    """Return those that fit, in order, with at most so many characters of the title and the snippet of each."""
+    shown, room = [], most - len("[]")
+    for result in results:
+        size = len(as_text(_shortened(result, words))) + len(",")
+        if size <= room:
+            shown.append(result)
+            room -= size
+    return shown
 
 
 def _shortened(result: SearchResult, words: int) -> SearchResult:
-    return replace(result, title=_cut(result.title, min(words, _MOST_TITLE)), snippet=_cut(result.snippet, words))
+    """Shorten title and snippet. Half an address leads nowhere: one without measure is left out."""
+    return SearchResult(
+        title=_cut(result.title, min(words, _MOST_TITLE)),
+        url=result.url if len(result.url) <= _MOST_ADDRESS else "",
+        snippet=_cut(result.snippet, words),
+    )
 
 
 def _cut(text: str, most: int) -> str:
