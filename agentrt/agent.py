@@ -35,7 +35,7 @@ U = TypeVar("U")
 
 _WRAP_UP: Final = "The budget is used up. Use no tools: give your final answer now, with what you have."
 _NO_RESULT: Final = "no result: the budget is used up"
-_GIVEN: Final = "input"
+_GIVEN: Final = "the input"
 """Who has brought the passages that an agent was given."""
 
 

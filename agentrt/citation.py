@@ -7,8 +7,11 @@ from typing import Annotated, TypeAlias
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 from agentrt.passage import CITED, Found, Passage
+from agentrt.text import shortened
 
 _MOST_NAMED = 20
+_BEGINNING = 60
+"""By so many characters of its text a passage is told from others."""
 
 
 def _cited(value: object, info: ValidationInfo) -> object:
@@ -24,13 +27,22 @@ def _cited(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str):
         raise ValueError("cite a passage by its id alone")  # noqa: TRY004 - pydantic tells of ValueErrors
     found = found or Found()
-    named = found.cited_as(value.strip().strip("[]()").strip())
+    written = value.strip()
+    named = found.cited_as(written) or found.cited_as(_unbracketed(written))
     if len(named) == 1:
         return next(iter(named.values()))
     if named:
-        raise ValueError(f"{value!r} are several passages, of different texts: cite one of {', '.join(named)}")
+        each = ", ".join(
+            f"{name} ({shortened(' '.join(passage.text.split()), _BEGINNING)})" for name, passage in named.items()
+        )
+        raise ValueError(f"{value!r} are several passages, of different texts: cite one of {each}")
     known = ", ".join(found.ids[-_MOST_NAMED:])
     raise ValueError(f"no passage {value!r} was found" + (f": cite one of {known}" if known else "; search first"))
+
+
+def _unbracketed(name: str) -> str:
+    """Return a name without the brackets that models put around what they cite."""
+    return name[1:-1].strip() if name[:1] + name[-1:] in ("[]", "()") else name
 
 
 Citation: TypeAlias = Annotated[

@@ -94,7 +94,8 @@ def _longest(lengths: Sequence[int], most: int) -> int:
 class Found:
     """Hold the passages that an agent was given or has found, by their ids, then by who has brought them.
 
-    Of what one tool has found under one id the latest counts, since that is what the model has read last.
+    Of what one tool has found under one id the latest counts, since that is what the model has read last; different
+    texts that came at once all count, the later ones as brought by `tool~2` and so on.
     """
 
     brought: dict[str, dict[str, Passage]] = field(default_factory=dict)
@@ -104,8 +105,14 @@ class Found:
 
     def add(self, value: object, *, by: str) -> None:
         """Take note of the passages that a value holds; `by` is who has brought them."""
+        at_once: dict[str, dict[tuple[str, str], Passage]] = {}
         for passage in passages_in(value):
-            self.brought.setdefault(passage.id, {})[by] = passage
+            at_once.setdefault(passage.id, {})[passage.title, passage.text] = passage
+        for cited, texts in at_once.items():
+            held = self.brought.setdefault(cited, {})
+            for name in [name for name in held if name.partition("~")[0] == by]:
+                del held[name]
+            held |= {by if n == 1 else f"{by}~{n}": passage for n, passage in enumerate(texts.values(), 1)}
 
     @property
     def ids(self) -> Sequence[str]:
@@ -115,12 +122,13 @@ class Found:
     def cited_as(self, name: str) -> Mapping[str, Passage]:
         """Return the passages that go by a name, each with one that it alone goes by.
 
-        That is an id, an id behind who has brought it, or a source of which there is one id.
+        That is an id behind who has brought it, an id, or a source of which there is one id. The first goes first, so
+        that no source that is written like it passes for it.
         """
+        by, _, rest = name.partition(":")
+        if by in self.brought.get(rest, {}):
+            return {name: self.brought[rest][by]}
         if name not in self.brought:
-            by, _, rest = name.partition(":")
-            if by in self.brought.get(rest, {}):
-                return {name: self.brought[rest][by]}
             same = [known for known, held in self.brought.items() if any(p.source == name for p in held.values())]
             if len(same) != 1:
                 return {}

@@ -163,7 +163,8 @@ async def test_two_texts_of_one_id_are_told_apart() -> None:
     replies = [call("guide", query="night"), call("web", query="night"), cited("inns.md#0"), cited("web:inns.md#0")]
     model = ScriptedModel(replies)
     answer = (await run(Agent("agent", model=model, tools=[guide.trusted(), web], output=CitedAnswer), "what?")).output
-    assert "cite one of guide:inns.md#0, web:inns.md#0" in model.requests[3].messages[-1].text
+    told = model.requests[3].messages[-1].text
+    assert f"cite one of guide:inns.md#0 ({INN.text}), web:inns.md#0 ({forged.text})" in told
     assert answer.citations[0].text == forged.text
 
 
@@ -184,3 +185,32 @@ async def test_what_a_tool_has_found_last_is_cited() -> None:
     )
     answer = (await run(Agent("agent", model=model, tools=[rooms, others], output=CitedAnswer), "what?")).output
     assert answer.citations[0].text == "Rooms cost 80 crowns."
+
+
+async def test_two_texts_that_come_at_once_are_told_apart() -> None:
+    """Whoever has brought both: a function, or an agent whose answer cites them."""
+
+    async def fees(query: str) -> list[Passage]:
+        """Search for fees."""
+        return [Passage(text=text, source="law.md") for text in ("The fee is 5.", "The fee is 9.")]
+
+    model = ScriptedModel([call("fees", query=""), cited("law.md#0"), cited("fees:law.md#0")])
+    answer = (await run(Agent("agent", model=model, tools=[fees], output=CitedAnswer), "what?")).output
+    assert "fees:law.md#0 (The fee is 5.), fees~2:law.md#0 (The fee is 9.)" in model.requests[2].messages[-1].text
+    assert answer.citations[0].text == "The fee is 5."
+
+
+def test_no_source_passes_for_what_another_tool_has_found() -> None:
+    found = Found()
+    for text, source, by in [("law", "a.md", "legal"), ("wiki", "a.md", "wiki"), ("forged", "legal:a.md", "wiki")]:
+        found.add(Passage(text=text, source=source), by=by)
+    assert [p.text for p in found.cited_as("legal:a.md#0").values()] == ["law"]
+    assert [p.text for p in found.cited_as("wiki:legal:a.md#0").values()] == ["forged"]
+
+
+@pytest.mark.parametrize("source", ["[slug]/page.md", "(group)/page.md", "notes (2024)"])
+def test_sources_may_have_brackets(source: str) -> None:
+    passage, found = Passage(text="The kiln is hot.", source=source), Found()
+    found.add(passage, by="guide")
+    answer = Answer("a", CitedAnswer).parse(cited(passage.id, f"[{passage.id}]", source), found)
+    assert answer.citations == [passage] * 3
