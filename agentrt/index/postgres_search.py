@@ -36,7 +36,8 @@ _NEAREST: Final = (
     "WHERE vector IS NOT NULL AND {where} "
     f"ORDER BY vector <=> $1::text::{VECTOR_TYPE} LIMIT $2"  # by nothing else, or the HNSW index would not be used
 )
-_BOUND: Final = "metadata -> {{name}} {sign} {{value}}::jsonb AND jsonb_typeof(metadata -> {{name}}) = '{kind}'"
+_NUMBER: Final = "CASE metadata -> {{name}} WHEN 'true' THEN '1' WHEN 'false' THEN '0' ELSE metadata -> {{name}} END"
+_BOUND: Final = f"{_NUMBER} {{sign}} {{{{value}}}}::jsonb AND jsonb_typeof({_NUMBER}) = '{{kind}}'"
 
 
 class Snapshot:
@@ -132,7 +133,7 @@ def _conditions(condition: Condition) -> list[tuple[str, object]]:
     if isinstance(condition, Between):
         given = ((">=", condition.least), ("<=", condition.most))
         return [
-            (_BOUND.format(sign=sign, kind="string" if isinstance(bound, str) else "number"), json.dumps(bound))
+            (_BOUND.format(sign=sign, kind="string" if isinstance(bound, str) else "number"), _bound(bound))
             for sign, bound in given
             if bound is not None
         ] or [("metadata ? {name} AND {value}::bool", True)]
@@ -140,6 +141,11 @@ def _conditions(condition: Condition) -> list[tuple[str, object]]:
         return [("metadata @> jsonb_build_object({name}, {value}::jsonb)", json.dumps(condition))]
     wanted = [condition] if isinstance(condition, int | float) else condition
     return [("metadata -> {name} = ANY({value}::jsonb[])", [text for v in wanted for text in _equal(v)])]
+
+
+def _bound(value: Fact) -> str:
+    """Return the JSON of a bound; true and false are numbers here, too."""
+    return json.dumps(value if isinstance(value, str | float) else int(value))
 
 
 def _equal(value: Fact) -> list[str]:

@@ -139,6 +139,9 @@ async def test_nothing_in_a_query_is_syntax(index: StoredIndex, query: str) -> N
         ({"it's": 'so "called"'}, set()),
         ({"hot": 1}, {"soup.md"}),
         ({"hot": [0, 1.0]}, {"soup.md"}),
+        ({"hot": Between(least=1)}, {"soup.md"}),
+        ({"hot": Between(least=False, most=True)}, {"soup.md"}),
+        ({"hot": Between(most=0.5)}, set()),
         ({"nul\0": "\ud800"}, set()),
     ],
 )
