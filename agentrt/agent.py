@@ -272,8 +272,8 @@ class Agent(Node[In, Out], Generic[In, Out]):
             results = [u.message for u in used]
             conversation.messages += results
             if self._answer.may_cite:
-                for message, outcome in used:
-                    conversation.passages.add(outcome, by=message.name)
+                for name in dict.fromkeys(r.name for r in results):  # what is read together is told apart
+                    conversation.passages.add([u.outcome for u in used if u.message.name == name], by=name)
             text = next((r.text for r in results if r.name in self.stop_at and not r.failed), None)
         if over:
             transfer = self._transfers[over[0].name]

@@ -200,6 +200,20 @@ async def test_two_texts_that_come_at_once_are_told_apart() -> None:
     assert answer.citations[0].text == "The fee is 5."
 
 
+async def test_two_texts_that_one_tool_finds_in_one_turn_are_told_apart() -> None:
+    """The model reads them side by side."""
+
+    async def rooms(query: str) -> list[Passage]:
+        """Search for rooms."""
+        return [Passage(text=f"Rooms cost {query}.", source="inns.md")]
+
+    turn = [call("rooms", query="74"), call("rooms", query="80")]
+    model = ScriptedModel([turn, cited("inns.md#0"), cited("rooms:inns.md#0")])
+    answer = (await run(Agent("agent", model=model, tools=[rooms], output=CitedAnswer), "what?")).output
+    assert "rooms~2:inns.md#0 (Rooms cost 80.)" in model.requests[2].messages[-1].text
+    assert answer.citations[0].text == "Rooms cost 74."
+
+
 def test_no_source_passes_for_what_another_tool_has_found() -> None:
     found = Found()
     for text, source, by in [("law", "a.md", "legal"), ("wiki", "a.md", "wiki"), ("forged", "legal:a.md", "wiki")]:
